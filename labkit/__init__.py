@@ -1,0 +1,74 @@
+"""A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
+
+from . import presets
+from .algebra import Loss, Sum, Window
+from .backbones import BACKBONES, load_backbone, pick_device
+from .dream import dream, dreaming
+from .gradients import Evaluation, Evaluator
+from .images import (
+    PHOTOS,
+    as_picture,
+    difference,
+    grid,
+    load,
+    luma,
+    painting,
+    paintings,
+    photo,
+    resize,
+    save,
+    settings_of,
+    to_pil,
+)
+from .losses import activation, class_logit, content, gram, guide, style, total_variation
+from .network import Backbone, ReceptiveField
+from .notebook import CheckError, check, compare, curves, show, tidy
+from .optimize import Progress
+from .style import stylize, stylizing
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BACKBONES",
+    "PHOTOS",
+    "Backbone",
+    "CheckError",
+    "Evaluation",
+    "Evaluator",
+    "Loss",
+    "Progress",
+    "ReceptiveField",
+    "Sum",
+    "Window",
+    "activation",
+    "as_picture",
+    "check",
+    "class_logit",
+    "compare",
+    "content",
+    "curves",
+    "difference",
+    "dream",
+    "dreaming",
+    "gram",
+    "grid",
+    "guide",
+    "load",
+    "load_backbone",
+    "luma",
+    "painting",
+    "paintings",
+    "photo",
+    "pick_device",
+    "presets",
+    "resize",
+    "save",
+    "settings_of",
+    "show",
+    "style",
+    "stylize",
+    "stylizing",
+    "tidy",
+    "to_pil",
+    "total_variation",
+]

@@ -1,0 +1,185 @@
+"""Floor 5: the command line. Its options and their defaults are read off `dreaming` and `stylizing`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__, presets
+from .backbones import BACKBONES, load_backbone
+from .dream import dreaming
+from .images import load, luma, paintings, resize, save
+from .optimize import Progress, finish
+from .style import stylizing
+
+RECIPES: dict[str, tuple[Callable[..., Any], tuple[str, ...], str]] = {
+    "dream": (dreaming, ("photo",), "let a network dream a photo"),
+    "stylize": (stylizing, ("photo", "painting"), "repaint a photo in the style of a painting"),
+}
+NOT_OPTIONS = ("resume", "init")  # taken care of below
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2 for a mistake of the user's, with one line that explains it)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"labkit: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="labkit", description="DeepDream and neural style transfer")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command, (recipe, pictures, text) in RECIPES.items():
+        sub = commands.add_parser(
+            command, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        for picture in pictures:
+            named = f", or one of the lab's: {', '.join(paintings())}" if picture == "painting" else ""
+            sub.add_argument(picture, metavar=picture.upper(), help=f"a picture file{named}")
+        sub.add_argument("-o", "--output", required=True, metavar="OUT.png", help="where to write (.png, .jpg, ...)")
+        sub.add_argument(
+            "--size", type=int, default=768, help="longer side to work at, in pixels; 0 is the photo's own"
+        )
+        sub.add_argument("--preset", help=f"settings with a name: {', '.join(_presets(command))}")
+        sub.add_argument("--quality", type=int, default=90, help="of JPEG and WebP")
+        sub.add_argument(
+            "--checkpoint", metavar="RUN.pt", help="keep the run's state here, and go on from it if it exists"
+        )
+        sub.add_argument("--quiet", action="store_true", help="no progress bar")
+        _add_options(sub, recipe)
+        sub.set_defaults(run=_run_recipe, recipe=command)
+    sub = commands.add_parser("backbones", help="list the networks")
+    sub.set_defaults(run=_list_backbones)
+    sub = commands.add_parser("layers", help="list the layers of a network")
+    sub.add_argument("backbone", metavar="NAME", help=", ".join(BACKBONES))
+    sub.set_defaults(run=_list_layers)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, recipe: Callable[..., Any]) -> None:
+    help_of = _documented(recipe)
+    for name, parameter in inspect.signature(recipe).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY and name not in ("backbone", "layers"):
+            continue
+        if name in NOT_OPTIONS:
+            continue
+        default = parameter.default
+        kind: Callable[[str], Any] = type(default) if isinstance(default, (int, float, str)) else str
+        if "layers" in name:
+            kind = _layers
+        elif name == "learning_rate":
+            kind = float
+        flag = f"--{name.replace('_', '-')}"
+        if name == "shuffle":
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_of.get(name))
+        else:
+            parser.add_argument(flag, type=kind, default=default, help=help_of.get(name, name))
+
+
+def _documented(recipe: Callable[..., Any]) -> dict[str, str]:
+    """What a recipe's docstring says of its arguments: "a, b: text" lines, continued by deeper indentation."""
+    found: dict[str, str] = {}
+    text = inspect.getdoc(recipe) or ""
+    for names, said in re.findall(r"^([a-z_]+(?:, [a-z_]+)*): (.*(?:\n    .*)*)", text, re.MULTILINE):
+        for name in names.split(", "):
+            found[name] = " ".join(said.split()).replace("``", "").replace("`", "").replace("%", "%%")
+    return found
+
+
+def _layers(text: str) -> dict[str, float]:
+    """``relu3_3,relu4_3`` or ``relu3_3=0.5,relu4_3=1``."""
+    pairs = (part.partition("=") for part in text.split(","))
+    try:
+        return {name.strip(): float(weight or 1) for name, _, weight in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"layers are written like relu3_3=0.5,relu4_3=1, not {text!r}") from None
+
+
+def _presets(command: str) -> dict[str, Mapping[str, Any]]:
+    """The presets of a command: those whose settings it has."""
+    takes = inspect.signature(RECIPES[command][0]).parameters
+    found = {name: value for name, value in vars(presets).items() if name.isupper()}
+    return {name: value for name, value in found.items() if value.keys() <= takes.keys()}
+
+
+def _run_recipe(options: argparse.Namespace) -> None:
+    recipe, pictures, _ = RECIPES[options.recipe]
+    parser_defaults = {name: p.default for name, p in inspect.signature(recipe).parameters.items()}
+    chosen = {
+        name: getattr(options, name) for name in parser_defaults if hasattr(options, name) and name not in pictures
+    }
+    if options.preset:
+        known = _presets(options.recipe)
+        if options.preset not in known:
+            raise ValueError(f"no preset {options.preset!r} for {options.recipe}; there are {', '.join(known)}")
+        for name, value in known[options.preset].items():
+            if chosen[name] == parser_defaults[name]:  # what is said on the command line wins
+                chosen[name] = value
+    if options.size < 0:
+        raise ValueError(f"size must be a number of at least 0, not {options.size}")
+    inputs = [_picture(getattr(options, name)) for name in pictures]
+    inputs[0] = resize(inputs[0], options.size) if options.size else inputs[0]
+    if chosen.get("mask") not in (None, "centre"):
+        chosen["mask"] = luma(resize(load(chosen["mask"]), tuple(inputs[0].shape[-2:])))
+    settings = {"labkit": __version__, "recipe": options.recipe, **{k: v for k, v in chosen.items() if k != "mask"}}
+    for name in pictures:
+        settings[name] = Path(getattr(options, name)).name
+    checkpoint = Path(options.checkpoint) if options.checkpoint else None
+    resume = checkpoint if checkpoint and checkpoint.exists() else None
+    run = recipe(*inputs, **chosen, resume=resume)
+    picture = finish(_kept(run, checkpoint) if checkpoint else run, progress=not options.quiet)
+    for index, one in enumerate(picture):
+        out = Path(options.output)
+        out = out if len(picture) == 1 else out.with_stem(f"{out.stem}-{index + 1}")
+        print(save(one, out, settings, options.quality))
+
+
+def _kept(run: Any, checkpoint: Path, every: float = 10.0) -> Any:
+    """The same progress, its state written to a file every ten seconds and at the end."""
+    written = 0.0
+    step: Progress | None = None
+    try:
+        for step in run:
+            if step.elapsed - written >= every:
+                step.save(checkpoint)
+                written = step.elapsed
+            yield step
+    finally:
+        if step is not None and step.step < step.of:
+            step.save(checkpoint)
+        else:
+            checkpoint.unlink(missing_ok=True)  # a finished run has nothing to go on with
+
+
+def _picture(name: str) -> Any:
+    from .images import painting
+
+    return painting(name) if name in paintings() and not Path(name).exists() else load(name)
+
+
+def _list_backbones(options: argparse.Namespace) -> None:
+    for name, (_, text) in BACKBONES.items():
+        print(f"{name:16s}{text}")
+
+
+def _list_layers(options: argparse.Namespace) -> None:
+    backbone = load_backbone(options.backbone, "cpu")
+    print(f"{'layer':20s}{'channels':>9s}{'stride':>8s}{'sees (px)':>11s}")
+    for layer in backbone.layers[:-1]:
+        field = backbone.receptive_field(layer)
+        print(f"{layer:20s}{backbone.channels(layer):9d}{field.stride:8d}{field.size:11d}")
+    print(f"{'logits':20s}{backbone.channels('logits'):9d}{'':8s}{'all':>11s}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

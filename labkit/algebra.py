@@ -1,0 +1,140 @@
+"""Floor 2: the algebra of losses: what a loss is, and how losses combine with ``+``, ``-`` and ``*``.
+
+A loss is an additive statistic and a readout. The statistics are sums over positions of something computed from
+features, so they add up over tiles, over processes and in float32 whatever the network computes in; the readout is a
+small function of those sums, one value for each picture of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import Tensor
+
+from .network import Backbone
+
+PIXELS = "pixels"  # the name under which losses find the picture itself among the features
+Features: TypeAlias = Mapping[str, Tensor]
+Statistics: TypeAlias = "list[Tensor | Statistics]"
+Slices: TypeAlias = tuple[slice, slice]
+Extract: TypeAlias = Callable[[Tensor, Sequence[str]], Features]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which positions of each layer a tile owns; ``Window()`` owns everything.
+
+    ``inner``: layer -> (rows, columns) of the tile's own feature map that count; ``outer``: the same positions in the
+    feature map of the whole picture.
+    """
+
+    inner: Mapping[str, Slices] = field(default_factory=dict)
+    outer: Mapping[str, Slices] = field(default_factory=dict)
+
+    def owned(self, layer: str, features: Tensor) -> Tensor:
+        """The owned part (..., h, w) of what the tile computed."""
+        rows, columns = self.inner.get(layer, (slice(None), slice(None)))
+        return features[..., rows, columns]
+
+    def part(self, layer: str, whole: Tensor) -> Tensor:
+        """The owned part of something known for the whole picture, such as a target."""
+        rows, columns = self.outer.get(layer, (slice(None), slice(None)))
+        return whole[..., rows, columns]
+
+
+class Loss:
+    """Base of all losses. ``layers``: the layers it reads, or None for the backbone's recommended ones."""
+
+    layers: tuple[str, ...] | None = ()
+    name = "loss"
+
+    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+        """This loss made ready for pictures of ``size`` (height, width): layers checked, targets computed.
+
+        ``extract(picture, layers)`` gives features as the evaluation will see them.
+        """
+        backbone.check_layers(layer for layer in self.layers or () if layer != PIXELS)
+        return self
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        """Sums over the positions that ``window`` owns: nested lists of tensors, the batch first."""
+        raise NotImplementedError
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        """The loss (N,), one value a picture, from statistics summed over the whole picture."""
+        raise NotImplementedError
+
+    def terms(self, statistics: Statistics) -> dict[str, Tensor]:
+        """The summands of the loss by name, as they enter it (weighted)."""
+        return {self.name: self.readout(statistics)}
+
+    def __add__(self, other: Loss) -> Loss:
+        return Sum([*_summands(self), *_summands(other)])
+
+    def __sub__(self, other: Loss) -> Loss:
+        return self + -other
+
+    def __mul__(self, weight: float | Tensor) -> Loss:
+        if isinstance(weight, (int, float)) and not math.isfinite(weight):
+            raise ValueError(f"a weight must be a finite number, not {weight}")
+        return Sum([(w * weight, loss) for w, loss in _summands(self)])
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Loss:
+        return -1.0 * self
+
+    def _arguments(self) -> str:
+        return ", ".join(self.layers or ())
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self._arguments()})"
+
+
+class Sum(Loss):
+    """A weighted sum of losses; a weight is a number, or a tensor (N,) with one for each picture of the batch."""
+
+    name = "sum"
+
+    def __init__(self, summands: list[tuple[float | Tensor, Loss]]):
+        self.summands = summands
+        layers = [layer for _, loss in summands for layer in loss.layers or ()]
+        self.layers = tuple(dict.fromkeys(layers))
+
+    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+        device = backbone.device
+        return Sum(
+            [
+                (w.to(device) if isinstance(w, Tensor) else w, loss.bound(backbone, extract, size))
+                for w, loss in self.summands
+            ]
+        )
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        return [loss.statistics(features, window) for _, loss in self.summands]
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        return sum(self.terms(statistics).values())
+
+    def terms(self, statistics: Statistics) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for (weight, loss), part in zip(self.summands, statistics, strict=True):
+            for name, value in loss.terms(part).items():
+                found[name] = found.get(name, 0) + weight * value
+        return found
+
+    def __repr__(self) -> str:
+        text = ""
+        for weight, loss in self.summands:
+            shown = "w" if isinstance(weight, Tensor) else f"{abs(weight):g}"
+            negative = not isinstance(weight, Tensor) and weight < 0
+            sign = (" - " if negative else " + ") if text else ("-" if negative else "")
+            text += f"{sign}{'' if shown == '1' else shown + ' * '}{loss!r}"
+        return text
+
+
+def _summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]:
+    return loss.summands if isinstance(loss, Sum) else [(1.0, loss)]

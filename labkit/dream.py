@@ -1,0 +1,207 @@
+"""Floor 4: DeepDream. A photo is changed so that a layer of a network responds more strongly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .algebra import PIXELS, Loss, Sum
+from .backbones import load_backbone
+from .gradients import Evaluation, Evaluator
+from .images import as_picture, resize
+from .losses import activation
+from .network import Backbone
+from .optimize import Pixels, Progress, Stage, State, check_numbers, descend, finish, make_optimizer, restored
+
+Mask = str | Tensor | Callable[[int, int], Tensor] | None
+
+
+def dreaming(
+    photo: Any,
+    backbone: str | Backbone = "pocket",
+    layers: str | Mapping[str, float] | Loss | None = None,
+    *,
+    octaves: int = 4,
+    octave_scale: float = 1.4,
+    steps: int = 10,
+    step_size: float = 3.0,
+    jitter: int = 32,
+    smoothing: float = 0.5,
+    mask: Mask = None,
+    variations: int = 1,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    resume: State | str | Path | None = None,
+) -> Iterator[Progress]:
+    """Dream, yielding `Progress` after every step (Mordvintsev, Olah and Tyka 2015).
+
+    photo: anything `as_picture` takes.
+    backbone: a name or a loaded network.
+    layers: a layer, or layer -> weight, whose mean squared features are raised; or any loss, which is minimised.
+        None: the backbone's recommended layers.
+    octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
+        small sizes lack is kept apart and put back. Octaves too small for the network are left out.
+    steps: per octave.
+    step_size: the mean change of a pixel value in one step, in 255ths.
+    jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
+    smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
+    mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W).
+    variations: how many dreams of the photo, as one batch.
+    shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
+        several variations.
+    seed: of jitter and layer weights.
+    device, precision: see `load_backbone` and `pick_precision`.
+    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+
+    Raises ValueError for arguments that make no sense, saying what would.
+    """
+    check_numbers(1, octaves=octaves, steps=steps, variations=variations)
+    check_numbers(0, step_size=step_size, jitter=jitter, smoothing=smoothing)
+    check_numbers(1.01, octave_scale=octave_scale)
+    resume = restored(resume)
+    backbone = load_backbone(backbone, device)
+    photo = as_picture(photo).to(backbone.device).expand(variations, -1, -1, -1)
+    generator = torch.Generator().manual_seed(seed)
+    loss = dream_loss(backbone, layers, variations, variations > 1 if shuffle is None else shuffle, generator)
+    least = max(backbone.minimum_size(layer) for layer in loss.layers if layer != PIXELS)
+    sizes = octave_sizes(photo.shape[-2:], octaves, octave_scale, least)
+    whole_mask = None if mask is None else as_mask(mask, photo.shape[-2:]).to(backbone.device)
+
+    detail = torch.zeros_like(photo[..., :1, :1])
+    started = time.perf_counter()
+    for number, size in enumerate(sizes):
+        stage = Stage(number, len(sizes), steps, number * steps, len(sizes) * steps)
+        base = resize(photo, size)
+        if resume and number < resume["stage"]:
+            continue
+        pixels = Pixels((base + F.interpolate(detail, size, mode="bicubic")).clamp(0, 1))
+        evaluator = Evaluator(backbone, loss, size, precision)
+        evaluate = dream_gradient(
+            evaluator,
+            jitter=jitter,
+            smoothing=smoothing,
+            mask=None if mask is None else resize(whole_mask, size),
+            generator=generator,
+        )
+        optimizer = make_optimizer("ascent", pixels.parameters, step_size / 255)
+        healthy = yield from descend(
+            stage, pixels, evaluate, optimizer, generator=generator, resume=resume, started=started
+        )
+        if not healthy:
+            return
+        detail, resume = pixels.picture() - base, None
+
+
+def dream(photo: Any, *args: Any, progress: bool = True, **options: Any) -> Tensor:
+    """Dream to the end, with a progress bar, and return the picture (N, 3, H, W). For the arguments see `dreaming`."""
+    return finish(dreaming(photo, *args, **options), progress)
+
+
+# --- the parts, as the notebook "DeepDream" builds them up --------------------------------------------------------
+
+
+def dream_loss(
+    backbone: Backbone,
+    layers: str | Mapping[str, float] | Loss | None,
+    variations: int = 1,
+    shuffle: bool = False,
+    generator: torch.Generator | None = None,
+) -> Loss:
+    """The loss of a dream, from a layer, layer -> weight, a loss, or None; with shuffled weights (see `dreaming`)."""
+    layers = backbone.recommended.dream if layers is None else layers
+    if isinstance(layers, Loss):
+        loss = Sum([(1.0, layers)]) if not isinstance(layers, Sum) else layers
+    else:
+        weights = {layers: 1.0} if isinstance(layers, str) else dict(layers)
+        check_numbers(0, **{f"the weight of {layer}": weight for layer, weight in weights.items()})
+        backbone.check_layers(weights)
+        loss = Sum([(-weight, activation(layer)) for layer, weight in weights.items()])
+    if not shuffle:
+        return loss
+    # Exponential draws divided by their sum are uniform on the simplex: no layer is favoured (Dirichlet with alpha 1).
+    draws = torch.empty(len(loss.summands), variations).exponential_(generator=generator)
+    return Sum([(w * draw, part) for (w, part), draw in zip(loss.summands, draws / draws.sum(0), strict=True)])
+
+
+def octave_sizes(size: tuple[int, int], octaves: int, octave_scale: float, least: int = 1) -> list[tuple[int, int]]:
+    """The sizes (height, width) of the octaves, small to large, without those with a side below ``least``."""
+    scales = [octave_scale**-k for k in reversed(range(octaves))]
+    sizes = [(round(size[0] * s), round(size[1] * s)) for s in scales]
+    return [s for s in sizes if min(s) >= least] or [tuple(size)]
+
+
+def dream_gradient(
+    evaluator: Evaluator,
+    *,
+    jitter: int = 0,
+    smoothing: float = 0.0,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Callable[[Tensor], Evaluation]:
+    """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalised and masked."""
+
+    def evaluate(picture: Tensor) -> Evaluation:
+        shift = torch.randint(-jitter, jitter + 1, (2,), generator=generator).tolist()
+        evaluation = evaluator(torch.roll(picture, shift, (2, 3)))
+        gradient = torch.roll(evaluation.gradient, [-s for s in shift], (2, 3))
+        gradient = normalised(smoothed(gradient, smoothing))
+        return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
+
+    return evaluate
+
+
+def normalised(gradient: Tensor) -> Tensor:
+    """Each picture's gradient divided by its mean absolute value, so that a step changes pixels by a known mean."""
+    return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
+
+
+def smoothed(gradient: Tensor, sigma: float) -> Tensor:
+    """The mean of three Gaussian blurs, sigma/2, sigma and 2 sigma pixels wide: fine grain yields, edges stay."""
+    if sigma == 0:
+        return gradient
+    return sum(blurred(gradient, sigma * factor) for factor in (0.5, 1.0, 2.0)) / 3
+
+
+def blurred(picture: Tensor, sigma: float) -> Tensor:
+    """A Gaussian blur of width ``sigma`` pixels, separable, with mirrored borders (repeated where it is wider)."""
+    radius = max(1, math.ceil(3 * sigma))
+    taps = torch.arange(-radius, radius + 1, device=picture.device, dtype=picture.dtype)
+    kernel = torch.exp(-(taps**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).expand(picture.shape[1], 1, -1)
+    for shape, pad in (((1, len(taps)), (radius, radius, 0, 0)), ((len(taps), 1), (0, 0, radius, radius))):
+        fits = radius < min(picture.shape[-2:])
+        padded = F.pad(picture, pad, mode="reflect" if fits else "replicate")
+        picture = F.conv2d(padded, kernel.reshape(-1, 1, *shape), groups=picture.shape[1])
+    return picture
+
+
+def as_mask(mask: Mask, size: tuple[int, int]) -> Tensor:
+    """A mask (N, 1, H, W) in [0, 1] for pictures of ``size``: "centre" (a soft disc), a function, or a tensor."""
+    if isinstance(mask, str):
+        if mask != "centre":
+            raise ValueError(f'the only mask with a name is "centre", not {mask!r}')
+        mask = centre_mask
+    found = torch.as_tensor(mask(*size) if callable(mask) else mask).float()
+    found = found[None, None] if found.ndim == 2 else found
+    if found.ndim != 4 or found.shape[1] != 1 or tuple(found.shape[2:]) != tuple(size):
+        raise ValueError(f"a mask for this picture has the shape {tuple(size)}, this one has {tuple(found.shape)}")
+    if not (found.min() >= 0 and found.max() <= 1):  # written so that NaN fails too
+        raise ValueError(f"a mask lies in [0, 1], this one runs from {found.min():.4g} to {found.max():.4g}")
+    return found
+
+
+def centre_mask(height: int, width: int) -> Tensor:
+    """A soft disc (H, W): 1 in the middle, a half at 0.3 of each side from it, near 0 at the corners."""
+    rows = torch.linspace(-1, 1, height)[:, None] / 0.6
+    columns = torch.linspace(-1, 1, width)[None, :] / 0.6
+    return 0.5 ** (rows**2 + columns**2)

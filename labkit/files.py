@@ -1,0 +1,45 @@
+"""Floor 0: where bundled files are, and how files are written so that nothing is ever half there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def bundled(relative: str) -> Path:
+    """The path of a file that travels with the package: ``bundled("paintings/x.jpg")``.
+
+    In a wheel the folder ``data`` lies inside the package; in a checkout it lies beside it.
+    """
+    package = Path(__file__).resolve().parent
+    inside = package / "data"
+    return (inside if inside.is_dir() else package.parent / "data") / relative
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` to write to; on success rename it to ``path``, on failure remove it.
+
+    Readers see the old file or the new one, never half of it. Raises OSError, naming the file and what to do, when
+    the folder is missing or not writable.
+    """
+    path = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path}: {error.strerror}; choose a folder that exists and that you may write to"
+        ) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; a picture is an ordinary one
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,223 @@
+"""Floor 1: pictures. A picture is a float32 tensor (N, 3, H, W), sRGB, in [0, 1], everywhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from .files import bundled, written_whole
+
+MAX_PIXELS = 200_000_000  # a header that promises more is refused before anything is decoded
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
+    """Read a picture file as a tensor (1, 3, H, W), sRGB, in [0, 1].
+
+    PNG, JPEG, WebP, TIFF, BMP and whatever else Pillow reads. EXIF orientation is applied, an embedded colour profile
+    is converted to sRGB, transparency is laid on white, palette, grey, CMYK and 16-bit pictures become RGB, and of an
+    animation the first frame is taken. ``size`` is passed to `resize`.
+
+    Raises FileNotFoundError, or ValueError when the file is not a whole picture or is larger than 200 megapixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no picture at {path}: check the path (now in {Path.cwd()})")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes): it was probably not copied or downloaded completely")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below is the one that counts
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ValueError(
+                        f"{path} claims {width}x{height} pixels, more than the {MAX_PIXELS // 10**6} megapixels that "
+                        "labkit opens: make it smaller first"
+                    )
+                image.load()
+                picture = from_pil(image)
+        except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} is not a picture that can be read ({error}): use PNG, JPEG or WebP") from error
+        except (OSError, SyntaxError, EOFError) as error:  # Pillow's ways of saying that the data ends early
+            raise ValueError(f"{path} is damaged or cut off ({error}): copy or download it again") from error
+    return picture if size is None else resize(picture, size)
+
+
+def from_pil(image: Image.Image) -> Tensor:
+    """A Pillow image of any mode as a picture (1, 3, H, W)."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: Pillow's own conversion clips instead
+        grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
+        return grey.expand(1, 3, -1, -1).contiguous()
+    image = _to_srgb(image)
+    if image.mode == "P" or image.mode == "PA" or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("LA", "La", "RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Convert from the embedded ICC profile, if there is a usable one, to sRGB."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
+    except ImageCms.PyCMSError:  # a broken profile says nothing about the pixels: read them as sRGB
+        return image
+
+
+def photo(name: str, size: int | tuple[int, int] | None = None) -> Tensor:
+    """One of scikit-image's bundled photos in the public domain (`PHOTOS`), as a picture. Nothing is downloaded."""
+    if name not in PHOTOS:
+        raise ValueError(f"no photo named {name!r}; there are {', '.join(PHOTOS)}")
+    from skimage import data
+
+    return as_picture(getattr(data, name)(), size)
+
+
+def paintings() -> list[str]:
+    """The names of the lab's own paintings."""
+    return sorted(path.stem for path in bundled("paintings").glob("*.jpg"))
+
+
+def painting(name: str, size: int | tuple[int, int] | None = None) -> Tensor:
+    """One of the lab's own paintings (`paintings()`), as a picture."""
+    if name not in paintings():
+        raise ValueError(f"no painting named {name!r}; there are {', '.join(paintings())}")
+    return load(bundled(f"paintings/{name}.jpg"), size)
+
+
+def as_picture(
+    source: Tensor | np.ndarray | Image.Image | str | Path, size: int | tuple[int, int] | None = None
+) -> Tensor:
+    """Anything that shows a picture, as a checked picture tensor (N, 3, H, W) in [0, 1].
+
+    Takes a path, a Pillow image, a NumPy array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1], or a tensor
+    (3, H, W) or (N, 3, H, W). Raises ValueError for a wrong shape, NaN or infinite pixels, or values outside [0, 1].
+    """
+    if isinstance(source, (str, Path)):
+        return load(source, size)
+    if isinstance(source, np.ndarray) and source.dtype == np.uint8:
+        source = Image.fromarray(source)
+    if isinstance(source, Image.Image):
+        picture = from_pil(source)
+    elif isinstance(source, np.ndarray):
+        array = source[..., None].repeat(3, -1) if source.ndim == 2 else source[..., :3]
+        picture = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).permute(2, 0, 1)[None]
+    else:
+        picture = source[None] if source.ndim == 3 else source
+    if picture.ndim != 4 or picture.shape[1] != 3 or 0 in picture.shape:
+        raise ValueError(f"a picture has the shape (N, 3, height, width), this one has {tuple(picture.shape)}")
+    picture = picture.detach().float()
+    if not torch.isfinite(picture).all():
+        raise ValueError("the picture holds NaN or infinite pixels: repair them first, e.g. with picture.nan_to_num()")
+    low, high = picture.min().item(), picture.max().item()
+    if low < -1e-4 or high > 1 + 1e-4:
+        raise ValueError(f"pixels must lie in [0, 1], these run from {low:.4g} to {high:.4g}: divide by 255?")
+    picture = picture.clamp(0, 1)
+    return picture if size is None else resize(picture, size)
+
+
+# --- size and colour ---------------------------------------------------------------------------------------------
+
+
+def resize(picture: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Resize with antialiasing. ``size``: (height, width), or the longer side in pixels (never enlarging)."""
+    height, width = picture.shape[-2:]
+    if isinstance(size, int):
+        scale = min(1.0, size / max(height, width))
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if min(size) < 1:
+        raise ValueError(f"a picture needs at least one pixel each way, not {size}")
+    if tuple(size) == (height, width):
+        return picture
+    return F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def luma(picture: Tensor) -> Tensor:
+    """BT.601 luma (N, 1, H, W) of the sRGB values: 0.299 R + 0.587 G + 0.114 B."""
+    weights = picture.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (picture * weights).sum(1, keepdim=True)
+
+
+def difference(a: Tensor, b: Tensor, gain: float = 1.0) -> Tensor:
+    """Where two pictures differ: |a - b| averaged over the colours times ``gain``, as a grey picture (N, 3, H, W)."""
+    if a.shape[-2:] != b.shape[-2:]:
+        raise ValueError(f"pictures of one size are needed, not {tuple(a.shape[-2:])} and {tuple(b.shape[-2:])}")
+    return ((a - b).abs().mean(1, keepdim=True) * gain).clamp(0, 1).expand(-1, 3, -1, -1)
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def to_pil(picture: Tensor) -> Image.Image:
+    """The first picture of a batch as an 8-bit RGB Pillow image, rounded (not truncated)."""
+    picture = as_picture(picture)[0]
+    return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+def save(picture: Tensor, path: str | Path, settings: Mapping[str, Any] | None = None, quality: int = 92) -> Path:
+    """Write the first picture of a batch; the file appears whole or not at all.
+
+    ``settings`` (recipe, seed, parameters; any JSON) travel in the file, as PNG text or EXIF, under the key "labkit";
+    `settings_of` reads them back. ``quality`` is for JPEG and WebP. Raises ValueError for an unknown file type and
+    OSError when the place cannot be written to.
+    """
+    path = Path(path)
+    image = to_pil(picture)
+    note = json.dumps(dict(settings or {}), default=str)
+    options: dict[str, Any] = {}
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
+        raise ValueError(f"cannot tell a picture type from {path.name!r}: end it in .png, .jpg, .webp, .tiff or .bmp")
+    if kind == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("labkit", note)
+    elif kind in ("JPEG", "WEBP", "TIFF"):
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = "labkit " + note
+        options.update(exif=exif, quality=quality)
+    with written_whole(path) as temporary:
+        image.save(temporary, kind, **options)
+    return path
+
+
+def settings_of(path: str | Path) -> dict[str, Any]:
+    """The settings that `save` wrote into a picture, {} when there are none."""
+    with Image.open(path) as image:
+        note = image.info.get("labkit") or image.getexif().get(ExifTags.Base.ImageDescription, "")
+    note = note.removeprefix("labkit ")
+    return json.loads(note) if note.startswith("{") else {}
+
+
+def grid(pictures: list[Tensor], columns: int, gap: int = 4) -> Tensor:
+    """Pictures of one size as one picture, ``columns`` wide, on white, ``gap`` pixels apart."""
+    pictures = [one for batch in pictures for one in batch]
+    height, width = pictures[0].shape[-2:]
+    rows = math.ceil(len(pictures) / columns)
+    sheet = torch.ones(1, 3, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for index, one in enumerate(pictures):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[0, :, top : top + height, left : left + width] = one.detach().float().cpu()
+    return sheet

@@ -1,0 +1,353 @@
+"""Floor 2: what we want of a picture. Losses are minimised, and are written like the formula.
+
+loss = content(photo) + 1e3 * style(painting) + 2 * total_variation()
+dream = -activation("relu4_3")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .algebra import PIXELS, Extract, Features, Loss, Statistics, Window
+from .images import as_picture, resize
+from .network import Backbone
+
+
+def _positions(features: Tensor) -> Tensor:
+    """How many positions a map (N, C, h, w) has: the additive count by which a sum becomes a mean."""
+    return features.new_tensor(float(features.shape[2] * features.shape[3]))
+
+
+# --- pushing activations: DeepDream and feature visualisation -----------------------------------------------------
+
+
+class activation(Loss):
+    """The mean of a layer's features to a power: with ``-``, DeepDream's objective (Mordvintsev et al. 2015).
+
+    ``channel`` keeps one channel, ``neuron`` (row, column) one position (fractions of the map's height and width, in
+    [0, 1)), ``direction`` a vector (C,) on which features are projected. ``power`` 2 (the default) is DeepDream's mean
+    square, 1 the plain mean of feature visualisation.
+    """
+
+    name = "activation"
+
+    def __init__(
+        self,
+        layer: str,
+        *,
+        channel: int | None = None,
+        neuron: tuple[float, float] | None = None,
+        direction: Tensor | None = None,
+        power: int = 2,
+    ):
+        if channel is not None and direction is not None:
+            raise ValueError("give a channel or a direction, not both")
+        if neuron is not None and not all(0 <= p < 1 for p in neuron):
+            raise ValueError(f"a neuron's place is (row, column) in fractions from 0 to 1, not {neuron}")
+        self.layers, self.channel, self.neuron, self.direction, self.power = (layer,), channel, neuron, direction, power
+
+    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+        super().bound(backbone, extract, size)
+        layer = self.layers[0]
+        wanted = self.channel if self.direction is None else len(self.direction) - 1
+        if wanted is not None:
+            there = backbone.channels(layer)
+            if not -there <= wanted < there or (self.direction is not None and wanted != there - 1):
+                raise ValueError(f"{layer} of {backbone.name} has {there} channels, numbered from 0 to {there - 1}")
+        if self.neuron is None:
+            return self
+        height, width = extract(torch.zeros(1, 3, *size, device=backbone.device), [layer])[layer].shape[2:]
+        bound = copy(self)
+        bound.spot = torch.zeros(height, width, device=backbone.device)
+        bound.spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
+        return bound
+
+    spot: Tensor | None = None
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        f = features[layer]
+        f = window.owned(layer, f[..., None, None] if f.ndim == 2 else f)  # the logits have no positions
+        if self.channel is not None:
+            f = f[:, self.channel, None]
+        if self.direction is not None:
+            f = torch.einsum("nchw,c->nhw", f, self.direction.to(f))[:, None]
+        values = (f**self.power).mean(1)
+        if self.spot is None:
+            return [values.sum((1, 2)), _positions(f)]
+        spot = window.part(layer, self.spot)
+        return [(values * spot).sum((1, 2)), spot.sum()]
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        total, count = statistics
+        return total / count
+
+    def _arguments(self) -> str:
+        extras = {"channel": self.channel, "neuron": self.neuron, "power": None if self.power == 2 else self.power}
+        shown = [f"{key}={value}" for key, value in extras.items() if value is not None]
+        return ", ".join([*self.layers, *shown, *(["direction"] if self.direction is not None else [])])
+
+
+class class_logit(Loss):
+    """The logit of one class, by number or name: with ``-``, the picture that the network would call that class.
+
+    The statistics are averages of the last features over the head's grid of cells, so that they add up over tiles.
+    """
+
+    name = "class_logit"
+
+    def __init__(self, target: int | str):
+        self.target, self.layers = target, ("logits",)
+
+    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+        bound = copy(self)
+        bound.target, bound.layers, bound.backbone = backbone.class_index(self.target), (backbone.names[-1],), backbone
+        height, width = extract(torch.zeros(1, 3, *size, device=backbone.device), bound.layers)[bound.layers[0]].shape[
+            2:
+        ]
+        bound.rows, bound.columns = (
+            F.adaptive_avg_pool1d(torch.eye(side, device=backbone.device), backbone.grid).T for side in (height, width)
+        )
+        return bound
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        rows, columns = self.rows, self.columns  # (grid, h) and (grid, w): averages as matrices
+        if layer in window.outer:
+            rows, columns = rows[:, window.outer[layer][0]], columns[:, window.outer[layer][1]]
+        return [rows @ window.owned(layer, features[layer]) @ columns.T]
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        (cells,) = statistics
+        logits = self.backbone.read_head(cells.to(self.backbone.mean.dtype))
+        return logits[:, self.target].float()
+
+    def _arguments(self) -> str:
+        return repr(self.target)
+
+
+class guide(Loss):
+    """How well each place matches its best counterpart in a guide picture; with ``-``, a guided dream.
+
+    The mean over positions of max_j f . g_j, where g_j are the guide's feature vectors: its gradient at a place is the
+    guide's vector with the largest dot product, as in the original DeepDream notebook (Google 2015).
+    """
+
+    name = "guide"
+
+    def __init__(self, picture: Any, layer: str):
+        self.picture, self.layers = as_picture(picture), (layer,)
+
+    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+        super().bound(backbone, extract, size)
+        bound = copy(self)
+        shrunk = resize(self.picture, max(size)).to(backbone.device)
+        bound.vectors = extract(shrunk, self.layers)[self.layers[0]].flatten(2)[0]  # (C, M)
+        return bound
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        f = window.owned(layer, features[layer])
+        match = torch.einsum("nchw,cm->nhwm", f, self.vectors).amax(-1)
+        return [match.sum((1, 2)) / f.shape[1], _positions(f)]
+
+    readout = activation.readout
+
+
+# --- matching pictures: style transfer ----------------------------------------------------------------------------
+
+
+class content(Loss):
+    """How far the features are from a photo's: ||F - P||^2 (Gatys et al. 2016, arXiv:1508.06576), averaged over layers.
+
+    ``relative`` (the default) divides by ||P||^2, so that a weight means the same for every network and layer: 0 is
+    the photo itself and 1 an empty picture's distance. False gives the plain mean square over channels and positions.
+    """
+
+    name = "content"
+
+    def __init__(self, photo: Any, layers: str | Iterable[str] | None = None, *, relative: bool = True):
+        self.photo, self.relative = as_picture(photo), relative
+        self.layers = _names(layers)
+
+    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+        bound = copy(self)
+        bound.layers = self.layers or backbone.recommended.content
+        Loss.bound(bound, backbone, extract, size)
+        photo = resize(self.photo, size).to(backbone.device)
+        bound.targets = extract(photo, bound.layers)
+        bound.scales = {
+            layer: target.square().mean((1, 2, 3)).clamp_min(1e-12) if self.relative else target.new_ones(1)
+            for layer, target in bound.targets.items()
+        }
+        return bound
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        found: Statistics = []
+        for layer in self.layers:
+            f = window.owned(layer, features[layer])
+            gap = f - window.part(layer, self.targets[layer])
+            found.append([gap.square().sum((1, 2, 3)), _positions(f) * f.shape[1]])
+        return found
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        errors = [
+            total / count / self.scales[layer] for layer, (total, count) in zip(self.layers, statistics, strict=True)
+        ]
+        return torch.stack(errors).mean(0)
+
+
+def gram(features: Tensor) -> Tensor:
+    """The Gram matrix (N, C, C) of features (N, C, h, w): how often channels fire together, averaged over positions."""
+    f = features.flatten(2)
+    return f @ f.mT / f.shape[2]
+
+
+class style(Loss):
+    """How far the statistics of features are from a painting's, layer by layer.
+
+    ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
+    arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
+    covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), whose gradient `eigvalsh` gives in closed form.
+    ``layers``: names, or name -> weight (weights are divided by their sum); None: the backbone's recommended ones.
+    ``relative`` (the default) divides each layer's distance by its value against nothing (||A||^2 or |m'|^2 + tr S'):
+    layers and networks become comparable, and a blank picture starts near 1. False: Gatys' 1/4 ||G - A||^2 / C^2.
+    ``scale``: the painting's longer side relative to the picture's; it is never enlarged.
+    """
+
+    name = "style"
+
+    def __init__(
+        self,
+        painting: Any,
+        layers: Iterable[str] | Mapping[str, float] | None = None,
+        *,
+        statistic: str = "gram",
+        relative: bool = True,
+        scale: float = 1.0,
+    ):
+        if statistic not in ("gram", "wasserstein"):
+            raise ValueError(f'statistic is "gram" or "wasserstein", not {statistic!r}')
+        if not scale > 0:
+            raise ValueError(f"the style's scale must be positive, not {scale}")
+        self.painting, self.statistic, self.relative, self.scale = as_picture(painting), statistic, relative, scale
+        self.layers, self.weights = (None, []) if layers is None else _weighted(layers)
+
+    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+        bound = copy(self)
+        if self.layers is None:
+            bound.layers, bound.weights = _weighted(backbone.recommended.style)
+        Loss.bound(bound, backbone, extract, size)
+        painting = resize(self.painting, max(1, round(self.scale * max(size)))).to(backbone.device)
+        bound.targets = [_moments(s) for s in bound.statistics(extract(painting, bound.layers), Window())]
+        bound.roots = [_root(_covariance(*t)) for t in bound.targets] if self.statistic == "wasserstein" else []
+        return bound
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        found: Statistics = []
+        for layer in self.layers:
+            f = window.owned(layer, features[layer])
+            count = _positions(f)
+            f = f.flatten(2)
+            found.append([f @ f.mT, f.sum(2), count])
+        return found
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        return sum(self.per_layer(statistics).values())
+
+    def per_layer(self, statistics: Statistics) -> dict[str, Tensor]:
+        """The weighted distance (N,) of each layer."""
+        distance = self._gram_distance if self.statistic == "gram" else self._wasserstein
+        return {
+            layer: weight * distance(index, *_moments(statistics[index]))
+            for index, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True))
+        }
+
+    def _gram_distance(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
+        target, _ = self.targets[index]
+        gap = (second - target).square().sum((1, 2))
+        return gap / (target.square().sum((1, 2)) if self.relative else 4 * second.shape[1] ** 2)
+
+    def _wasserstein(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
+        (target_second, target_mean), root = self.targets[index], self.roots[index]
+        # tr(M^1/2) through eigenvalues: eigvalsh's derivative needs no iteration and stays exact in float32.
+        middle = root @ _covariance(second, mean) @ root
+        cross = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(1e-10).sqrt().sum(1)
+        trace = _trace(_covariance(second, mean)) + _trace(_covariance(target_second, target_mean))
+        distance = (mean - target_mean).square().sum(1) + trace - 2 * cross
+        return distance / (_trace(target_second) if self.relative else second.shape[1])
+
+
+def _moments(statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """Second moment (N, C, C), which is the Gram matrix, and mean (N, C) from their sums and the count."""
+    second, first, count = statistics
+    return second / count, first / count
+
+
+def _covariance(second: Tensor, mean: Tensor) -> Tensor:
+    return second - mean[:, :, None] * mean[:, None, :]
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def _root(matrices: Tensor) -> Tensor:
+    """The symmetric square root of symmetric positive semidefinite matrices (N, C, C)."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return vectors * values.clamp_min(0).sqrt()[:, None, :] @ vectors.mT
+
+
+class total_variation(Loss):
+    """Roughness: the mean over pixels and colours of (dx^2 + dy^2) ^ exponent (Mahendran and Vedaldi 2015).
+
+    dx and dy are differences to the right and lower neighbour, 0 across the border. ``exponent`` 1 (the default) is the
+    squared gradient, 0.5 the classic isotropic total variation, 1.25 the article's.
+    """
+
+    name = "total_variation"
+    layers = (PIXELS,)
+
+    def __init__(self, exponent: float = 1.0):
+        if not exponent > 0:
+            raise ValueError(f"the exponent must be positive, not {exponent}")
+        self.exponent = exponent
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        picture = features[PIXELS]
+        dx = F.pad(picture[..., :, 1:] - picture[..., :, :-1], (0, 1))
+        dy = F.pad(picture[..., 1:, :] - picture[..., :-1, :], (0, 0, 0, 1))
+        square = dx.square() + dy.square()
+        # Below 1 the power has an infinite slope at 0, which flat areas would turn into NaN.
+        rough = square if self.exponent == 1 else (square + 1e-12) ** self.exponent
+        rough = window.owned(PIXELS, rough)
+        return [rough.mean(1).sum((1, 2)), _positions(rough)]
+
+    readout = activation.readout
+
+    def _arguments(self) -> str:
+        return "" if self.exponent == 1 else f"exponent={self.exponent:g}"
+
+
+def _names(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    if layers is None:
+        return None
+    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    if not names:
+        raise ValueError("name at least one layer")
+    return names
+
+
+def _weighted(layers: Iterable[str] | Mapping[str, float]) -> tuple[tuple[str, ...], list[float]]:
+    """Layer names and their weights, which sum to one."""
+    names = _names(layers)
+    weights = [float(layers[name]) for name in names] if isinstance(layers, Mapping) else [1.0] * len(names)
+    if any(w < 0 for w in weights) or not sum(weights) > 0:
+        raise ValueError(f"layer weights must be positive numbers, not {weights}")
+    return names, [w / sum(weights) for w in weights]

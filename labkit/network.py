@@ -1,0 +1,243 @@
+"""Floor 1: a frozen network, cut into named layers."""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import difflib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The square of pixels that one unit of a layer can see: its side and the step between neighbours, in pixels.
+
+    ``start`` is the position, relative to the picture's corner, where the square of the unit (0, 0) begins: negative,
+    because padding lets it begin outside. See Araujo et al. 2019, doi:10.23915/distill.00021.
+    """
+
+    size: int = 1
+    stride: int = 1
+    start: int = 0
+
+    def then(self, kernel: int, stride: int, padding: int) -> ReceptiveField:
+        """The field after one more convolution or pooling."""
+        return ReceptiveField(
+            self.size + (kernel - 1) * self.stride, self.stride * stride, self.start - padding * self.stride
+        )
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """Layers that work well on a network: for dreams, for content, and for style with their weights."""
+
+    dream: Mapping[str, float]
+    content: tuple[str, ...]
+    style: Mapping[str, float]
+
+
+class Backbone(nn.Module):
+    """A frozen network, cut into named stages that run one after the other.
+
+    ``stages``: name -> module; every name is a layer. ``head`` maps the last stage's features, averaged over a
+    ``grid`` x ``grid`` of cells and flattened, to class logits. ``recommended`` names good layers. ``mean`` and
+    ``std`` normalise RGB in [0, 1]. The parameters are frozen: the picture is what is tuned.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        stages: OrderedDict[str, nn.Module],
+        head: nn.Module,
+        recommended: Recommended,
+        *,
+        grid: int = 1,
+        mean: Iterable[float] = IMAGENET[0],
+        std: Iterable[float] = IMAGENET[1],
+    ):
+        super().__init__()
+        self.name, self.grid, self.head, self.recommended = name, grid, head, recommended
+        self.names = list(stages)  # kept apart: nn.ModuleDict forbids dots in its keys
+        self.stages = nn.ModuleList(stages.values())
+        self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(tuple(std)).view(1, 3, 1, 1))
+        for module in self.modules():
+            if hasattr(module, "inplace"):
+                module.inplace = False  # an in-place ReLU would overwrite the layer that was asked for
+        self.eval().requires_grad_(False)
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of all layers, shallow to deep."""
+        return [*self.names, "logits"]
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The names of the thousand ImageNet classes, in the order of the logits."""
+        from torchvision.models import VGG16_Weights
+
+        return VGG16_Weights.IMAGENET1K_V1.meta["categories"]
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def check_layers(self, layers: Iterable[str]) -> None:
+        """Raise ValueError, naming the nearest layers there are, when one of ``layers`` does not exist."""
+        for layer in layers:
+            if layer not in self.layers:
+                near = difflib.get_close_matches(layer, self.layers, n=2, cutoff=0.3)
+                hint = f"did you mean {' or '.join(near)}? " if near else ""
+                raise ValueError(f"{self.name} has no layer {layer!r}: {hint}its layers are {', '.join(self.layers)}")
+
+    def features(self, picture: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """The features (N, C, h, w) of a picture (N, 3, H, W) at the named layers ("logits": (N, classes)).
+
+        Runs no further than the deepest layer asked for. Raises ValueError for an unknown layer and for a picture
+        that is too small, saying how large it must be.
+        """
+        layers = list(layers)
+        self.check_layers(layers)
+        last = max((self.layers.index(layer) for layer in layers), default=-1)
+        # Normalise in float32: the picture keeps its full precision whatever the network computes in.
+        x = ((picture - self.mean.float()) / self.std.float()).to(self.mean.dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        found = {}
+        try:
+            for name, stage in zip(self.names[: last + 1], self.stages, strict=False):
+                x = stage(x)
+                if name in layers:
+                    found[name] = x
+        except RuntimeError as error:
+            self._explain_small(picture, layers, error)
+            raise
+        if "logits" in layers:
+            found["logits"] = self.read_head(F.adaptive_avg_pool2d(x, self.grid))
+        if any(0 in f.shape for f in found.values()):
+            self._explain_small(picture, layers, None)
+        return found
+
+    def read_head(self, pooled: Tensor) -> Tensor:
+        """Class logits (N, classes) of the last stage's features averaged over grid x grid cells."""
+        return self.head(pooled.flatten(1))
+
+    def logits(self, picture: Tensor) -> Tensor:
+        """Class logits (N, classes) of pictures (N, 3, H, W), float32."""
+        return self.features(picture, ["logits"])["logits"].float()
+
+    @torch.no_grad()
+    def classify(self, picture: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
+        """For each picture the ``top`` most probable classes as (name, probability)."""
+        probabilities = self.logits(picture.to(self.device)).softmax(1).topk(top)
+        rows = zip(probabilities.indices.tolist(), probabilities.values.tolist(), strict=True)
+        return [[(self.classes[i], p) for i, p in zip(*row, strict=True)] for row in rows]
+
+    def class_index(self, name: int | str) -> int:
+        """The index of a class given by number or by name; ValueError with the nearest names if there is none."""
+        if isinstance(name, int):
+            if not 0 <= name < len(self.classes):
+                raise ValueError(f"there is no class {name}: they run from 0 to {len(self.classes) - 1}")
+            return name
+        lower = [c.lower() for c in self.classes]
+        if name.lower() in lower:
+            return lower.index(name.lower())
+        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4) or [c for c in lower if name in c][:3]
+        raise ValueError(f"there is no class {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
+
+    def channels(self, layer: str) -> int:
+        """How many channels a layer has."""
+        return self._on_meta(max(64, self.minimum_size(layer)), layer).shape[1]
+
+    def minimum_size(self, layer: str) -> int:
+        """The smallest side, in pixels, of a picture that reaches ``layer``. Found by trial, on shapes alone."""
+        self.check_layers([layer])
+
+        def reaches(size: int) -> bool:
+            try:
+                return 0 not in self._on_meta(size, layer).shape
+            except RuntimeError:  # a pooling window larger than its input
+                return False
+
+        return bisect.bisect_left(range(1, 1024), True, key=reaches) + 1
+
+    def receptive_field(self, layer: str) -> ReceptiveField:
+        """What one unit of ``layer`` sees of the picture, computed from kernels, strides and paddings."""
+        self.check_layers([layer])
+        field = ReceptiveField()
+        for name, stage in zip(self.names, self.stages, strict=True):
+            field = _through(stage, field)
+            if name == layer:
+                return field
+        raise ValueError("the logits see the whole picture: they have no receptive field of a fixed size")
+
+    def cast(self, dtype: torch.dtype) -> Backbone:
+        """This network computing in ``dtype``, weights laid out channels-last: itself, or a copy."""
+        if dtype == self.mean.dtype:
+            return self.to(memory_format=torch.channels_last)
+        return copy.deepcopy(self).to(dtype=dtype, memory_format=torch.channels_last)
+
+    def _on_meta(self, size: int, layer: str) -> Tensor:
+        """The features of a square picture as a tensor with a shape and no data."""
+        x = torch.empty(1, 3, size, size, device="meta", dtype=self.mean.dtype)
+        for name, stage in zip(self.names, self.stages, strict=True):
+            x = _without_data(stage, x)
+            if name == layer:
+                return x
+        return _without_data(self.head, F.adaptive_avg_pool2d(x, self.grid).flatten(1))[..., None, None]
+
+    def _explain_small(self, picture: Tensor, layers: list[str], error: Exception | None) -> None:
+        deepest = max(layers, key=self.layers.index)
+        height, width = picture.shape[-2:]
+        least = self.minimum_size(deepest)
+        if min(height, width) < least:
+            raise ValueError(
+                f"a picture of {width}x{height} pixels is too small for {deepest} of {self.name}: "
+                f"its sides must be at least {least} pixels, or choose a shallower layer"
+            ) from error
+
+    def extra_repr(self) -> str:
+        return f"{self.name}: {', '.join(self.layers)}"
+
+
+def _without_data(module: nn.Module, x: Tensor) -> Tensor:
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return functional_call(module, {key: value.to("meta") for key, value in tensors.items()}, x)
+
+
+def _through(module: nn.Module, field: ReceptiveField) -> ReceptiveField:
+    """The receptive field after ``module``; of parallel branches the widest one counts."""
+
+    def square(value: int | tuple[int, ...]) -> int:
+        return value if isinstance(value, int) else value[0]
+
+    kind = type(module).__name__  # torchvision's classes by name, so that pocket need not import it
+    if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
+        return field.then(square(module.kernel_size), square(module.stride), square(module.padding))
+    if isinstance(module, nn.Sequential):
+        chain = list(module)
+    elif kind == "Inception":
+        return max((_through(branch, field) for branch in module.children()), key=lambda f: f.size)
+    elif kind == "Fire":
+        chain = [module.squeeze, module.expand3x3]
+    elif kind == "Bottleneck":
+        chain = [module.conv1, module.conv2, module.conv3]
+    elif kind == "BasicConv2d":
+        chain = [module.conv]
+    else:
+        return field  # everything else works on each position by itself
+    for child in chain:
+        field = _through(child, field)
+    return field

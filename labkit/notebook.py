@@ -1,0 +1,191 @@
+"""Floor 2: how a notebook speaks: `show` and `compare` pictures, plot `curves`, `check` a claimed number."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .images import to_pil
+
+INK, BLUE, PALETTE = "#222222", "#0072b2", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+
+
+class Shown:
+    """Something a notebook can display: data by media type, with alternative text for those who cannot see it."""
+
+    def __init__(self, media_type: str, data: str, alt: str):
+        self.media_type, self.data, self.alt = media_type, data, alt
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
+        return {self.media_type: self.data, "text/plain": self.alt}, {self.media_type: {"alt": self.alt}}
+
+
+def show(
+    *pictures: Tensor | Any, titles: Sequence[str] = (), alt: str = "", columns: int | None = None, width: int = 960
+) -> None:
+    """Display pictures side by side in a notebook (a script opens a window).
+
+    ``pictures``: tensors, every picture of a batch counting, or one matplotlib figure. ``titles`` stand above them.
+    ``alt`` says in words what is seen. ``columns`` per row (None: all in one); the whole is at most ``width`` wide.
+    """
+    if len(pictures) == 1 and hasattr(pictures[0], "savefig"):
+        _display(Shown("image/png", _figure_png(pictures[0]), alt))
+        return
+    images = [to_pil(one[None]) for batch in pictures for one in (batch[None] if batch.ndim == 3 else batch)]
+    if titles and len(titles) != len(images):
+        raise ValueError(f"{len(images)} pictures need as many titles, not {len(titles)}")
+    sheet = _sheet(images, list(titles), columns or len(images), width)
+    _display(Shown("image/jpeg", _jpeg(sheet), alt or ", ".join(titles)), sheet)
+
+
+def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", "after"), alt: str = "") -> None:
+    """Display two pictures of one size under a slider. Works in a static page, without internet."""
+    pair = [to_pil(before), to_pil(after)]
+    if pair[0].size != pair[1].size:
+        raise ValueError(f"the pictures differ in size: {pair[0].size} and {pair[1].size}")
+    alts = [html.escape(f"{title}: {alt}" if alt else title, quote=True) for title in titles]
+    sources = [f"data:image/jpeg;base64,{_jpeg(image)}" for image in pair]
+    layer = "position:absolute;top:0;left:0;width:100%;height:100%;margin:0"
+    name = (
+        "position:absolute;top:6px;padding:1px 7px;border-radius:9px;font:12px sans-serif;color:#fff;background:#0008"
+    )
+    page = (
+        f'<div style="position:relative;width:{pair[0].width}px;max-width:100%;--x:50%">'
+        f'<img alt="{alts[0]}" src="{sources[0]}" style="display:block;width:100%;margin:0">'
+        f'<img alt="{alts[1]}" src="{sources[1]}" style="{layer};clip-path:inset(0 0 0 var(--x))">'
+        f'<span style="{name};left:6px">{html.escape(titles[0])}</span>'
+        f'<span style="{name};right:6px">{html.escape(titles[1])}</span>'
+        '<div style="position:absolute;top:0;bottom:0;left:var(--x);width:2px;background:#fff;'
+        'pointer-events:none"></div>'
+        f'<input type="range" min="0" max="100" value="50" aria-label="{html.escape(" or ".join(titles))}" '
+        f'style="{layer};opacity:0;cursor:ew-resize" '
+        "oninput=\"this.parentElement.style.setProperty('--x',this.value+'%')\"></div>"
+    )
+    _display(Shown("text/html", page, alt or " and ".join(titles)), _sheet(pair, list(titles), 2, 960))
+
+
+def curves(
+    series: Mapping[str, Sequence[float]],
+    *,
+    x: Sequence[float] | None = None,
+    xlabel: str = "step",
+    ylabel: str = "",
+    title: str = "",
+    log: bool = False,
+    alt: str = "",
+) -> None:
+    """Plot named curves in the lab's one style, and display them. ``x``: their common abscissae (None: 1, 2, ...)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), dpi=96, layout="constrained")
+    axes = figure.subplots()
+    for (name, values), colour in zip(series.items(), PALETTE * math.ceil(len(series) / len(PALETTE)), strict=False):
+        axes.plot(x if x is not None else range(1, len(values) + 1), values, label=name, color=colour, linewidth=1.8)
+    tidy(axes, xlabel, ylabel, title)
+    axes.set_yscale("log" if log else "linear")
+    if len(series) > 1:
+        axes.legend(frameon=False)
+    show(figure, alt=alt or title)
+
+
+def tidy(axes: Any, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
+    """Give matplotlib axes the lab's look: labels, light grid, no box."""
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+class CheckError(AssertionError):
+    """A claim of a notebook that does not hold."""
+
+
+def check(
+    name: str,
+    value: float,
+    expected: float | None = None,
+    rtol: float = 1e-3,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Print one line, and raise `CheckError` unless ``value`` is as claimed.
+
+    The claim: equal to ``expected`` within the relative tolerance ``rtol`` (absolute where 0 is expected), or
+    ``at_least``, or ``at_most``, or both.
+    """
+    if expected is None and at_least is None and at_most is None:
+        raise ValueError("give what is expected, at_least or at_most: a check must be able to fail")
+    value = float(value)
+    claims = []
+    if expected is not None:
+        claims.append((abs(value - expected) <= rtol * (abs(expected) or 1), f"expected {expected:.4g} ± {rtol:.2g}"))
+    if at_least is not None:
+        claims.append((value >= at_least, f"at least {at_least:.4g}"))
+    if at_most is not None:
+        claims.append((value <= at_most, f"at most {at_most:.4g}"))
+    holds = all(true for true, _ in claims)  # a NaN makes every comparison false
+    line = f"{'✓' if holds else '✗'} {name}: {value:.4g} ({' and '.join(text for _, text in claims)})"
+    if not holds:
+        raise CheckError(line)
+    print(line)
+
+
+# --- making what is displayed -------------------------------------------------------------------------------------
+
+
+def _display(shown: Shown, window: Image.Image | None = None) -> None:
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is not None:
+        display(shown)
+    elif window is not None:
+        window.show()
+
+
+def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: int, gap: int = 8) -> Image.Image:
+    """Images in rows on white, scaled down together until the whole is ``width`` wide, titles above them."""
+    columns = min(columns, len(images))
+    cell = max(image.width for image in images)
+    scale = min(1.0, (width - gap * (columns - 1)) / columns / cell)
+    images = [
+        image.resize(
+            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+        )
+        if scale < 1
+        else image
+        for image in images
+    ]
+    cell, tall = max(image.width for image in images), max(image.height for image in images)
+    head = 22 if titles else 0
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * (cell + gap) - gap, rows * (tall + head + gap) - gap), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for index, image in enumerate(images):
+        left, top = index % columns * (cell + gap), index // columns * (tall + head + gap)
+        sheet.paste(image, (left, top + head))
+        if titles:
+            draw.text((left + 1, top + 2), titles[index], fill=INK, font=font)
+    return sheet
+
+
+def _jpeg(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=86, optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _figure_png(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    return base64.b64encode(buffer.getvalue()).decode()

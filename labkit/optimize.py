@@ -1,0 +1,268 @@
+"""Floor 3: the one loop. Parameterisation -> picture -> gradient -> step, as a generator of progress."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .files import written_whole
+from .gradients import Evaluation
+
+State = dict[str, Any]
+
+
+@dataclass
+class Progress:
+    """Where a computation stands after a step: what `dreaming` and `stylizing` yield.
+
+    ``step`` of ``of``, counted over all stages; ``stage`` of ``stages`` (octaves or scales); ``elapsed`` in seconds.
+    `picture`, `terms` and `loss` are read when asked for, so that a step costs no copy from the device.
+    """
+
+    step: int
+    of: int
+    stage: int
+    stages: int
+    elapsed: float
+    evaluation: Evaluation = field(repr=False)
+    pixels: Tensor = field(repr=False)
+    snapshot: Callable[[], State] = field(repr=False)
+
+    @property
+    def picture(self) -> Tensor:
+        """The picture so far: a copy (N, 3, H, W) in [0, 1]."""
+        return self.pixels.detach().clamp(0, 1).clone()
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The terms of the loss before this step, weighted, averaged over the batch."""
+        return {name: term.mean().item() for name, term in self.evaluation.terms.items()}
+
+    @property
+    def loss(self) -> float:
+        """The loss before this step, averaged over the batch."""
+        return self.evaluation.loss.mean().item()
+
+    def state_dict(self) -> State:
+        """Everything needed to go on from here: pass it, or a file that `save` wrote, as ``resume``."""
+        return self.snapshot()
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a file, whole or not at all."""
+        with written_whole(path) as temporary:
+            torch.save(self.state_dict(), temporary)
+
+
+class Pixels:
+    """The plainest parameterisation: the parameters are the pixels. Others plug in by offering the same four."""
+
+    def __init__(self, picture: Tensor, clamp: bool = True):
+        self.tensor, self.clamp = picture.detach().clone().contiguous(), clamp
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [self.tensor]
+
+    def picture(self) -> Tensor:
+        return self.tensor
+
+    def backward(self, gradient: Tensor) -> None:
+        """Turn a gradient with respect to the picture into gradients of the parameters."""
+        self.tensor.grad = gradient
+
+    def project(self) -> None:
+        """Bring the parameters back to what makes a picture in [0, 1]."""
+        if self.clamp:
+            self.tensor.clamp_(0, 1)
+
+
+OPTIMIZERS = ("adam", "lbfgs", "ascent")
+
+
+def make_optimizer(name: str, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+    """The optimiser ``name``: "adam", "lbfgs" (one evaluation a step), or "ascent", plain gradient steps.
+
+    L-BFGS has its tolerances off: they are meant for losses of order one per parameter, and would stop it unasked.
+    """
+    if name == "adam":
+        return torch.optim.Adam(parameters, learning_rate, betas=(0.9, 0.99))
+    if name == "lbfgs":
+        return torch.optim.LBFGS(
+            parameters, learning_rate, max_iter=1, history_size=20, tolerance_grad=-1, tolerance_change=-1
+        )
+    if name == "ascent":
+        return torch.optim.SGD(parameters, learning_rate)
+    raise ValueError(f"no optimiser named {name!r}; there are {', '.join(OPTIMIZERS)}")
+
+
+def resized_moments(state: State, size: tuple[int, int]) -> State:
+    """The state of an Adam optimiser carried over to pictures of another size, so that a new scale starts warm.
+
+    The first moment is resized bicubically, the second bilinearly, because it must stay positive.
+    """
+    warm = {key: value for key, value in state.items() if key != "state"} | {"state": {}}
+    for index, moments in state["state"].items():
+        first = F.interpolate(moments["exp_avg"], size, mode="bicubic", align_corners=False)
+        second = F.interpolate(moments["exp_avg_sq"], size, mode="bilinear", align_corners=False)
+        warm["state"][index] = {"step": moments["step"], "exp_avg": first, "exp_avg_sq": second.clamp_min(0)}
+    return warm
+
+
+class Average:
+    """A running mean of iterates, exponential with ``decay``, corrected for its start (0: the last iterate itself)."""
+
+    def __init__(self, decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"the decay of an average lies in [0, 1), not {decay}")
+        self.decay, self.total, self.weight = decay, None, 0.0
+
+    def update(self, picture: Tensor) -> None:
+        if self.decay == 0:
+            self.total, self.weight = picture, 1.0
+            return
+        total = torch.zeros_like(picture) if self.total is None else self.total
+        self.total = total.lerp_(picture, 1 - self.decay)
+        self.weight = self.decay * self.weight + 1 - self.decay
+
+    @property
+    def value(self) -> Tensor:
+        return self.total / self.weight
+
+    def state_dict(self) -> State:
+        return {"total": self.total.clone(), "weight": self.weight}
+
+    def load_state_dict(self, state: State) -> None:
+        self.total, self.weight = state["total"].clone(), state["weight"]
+
+
+@dataclass
+class Stage:
+    """One stretch of a run at one size: `descend` takes ``steps`` steps; the numbers place it in the whole run."""
+
+    number: int
+    of: int
+    steps: int
+    steps_before: int
+    steps_in_all: int
+
+
+def descend(
+    stage: Stage,
+    parameterisation: Pixels,
+    evaluate: Callable[[Tensor], Evaluation],
+    optimizer: torch.optim.Optimizer,
+    *,
+    average: Average | None = None,
+    generator: torch.Generator | None = None,
+    resume: State | None = None,
+    started: float | None = None,
+) -> Generator[Progress, None, bool]:
+    """Minimise what ``evaluate`` computes; yield `Progress` after every step; return whether all went well.
+
+    ``evaluate(picture)`` may draw from ``generator``, whose state is saved and resumed with the rest. A loss that is
+    not finite ends the run with a warning that names the step, back at the last picture whose loss was finite.
+    """
+    average = average or Average(0)
+    started = time.perf_counter() if started is None else started
+    first = 0
+    if resume:
+        first = resume["step"]
+        for parameter, saved in zip(parameterisation.parameters, resume["parameters"], strict=True):
+            parameter.copy_(saved)
+        optimizer.load_state_dict(resume["optimizer"])
+        average.load_state_dict(resume["average"])
+        if generator is not None:
+            generator.set_state(resume["generator"])
+
+    def snapshot() -> State:
+        return {
+            "stage": stage.number,
+            "step": step + 1,
+            "parameters": [parameter.detach().clone() for parameter in parameterisation.parameters],
+            "optimizer": optimizer.state_dict(),
+            "average": average.state_dict(),
+            "generator": None if generator is None else generator.get_state(),
+        }
+
+    good = [parameter.detach().clone() for parameter in parameterisation.parameters]
+    for step in range(first, stage.steps):
+        evaluations: list[Evaluation] = []
+
+        def closure(evaluations: list[Evaluation] = evaluations) -> Tensor:
+            evaluation = evaluate(parameterisation.picture())
+            evaluations.append(evaluation)
+            parameterisation.backward(evaluation.gradient)
+            return evaluation.loss.sum()
+
+        before = [parameter.detach().clone() for parameter in parameterisation.parameters]
+        optimizer.step(closure)
+        parameterisation.project()
+        evaluation = evaluations[0]
+        diverged = not torch.isfinite(evaluation.loss).all()
+        if diverged:
+            for parameter, saved in zip(parameterisation.parameters, good, strict=True):
+                parameter.copy_(saved)
+            average.decay = 0  # what it gathered may be infinite
+            warnings.warn(
+                f"the loss is {evaluation.loss.mean():g} at step {stage.steps_before + step + 1}: stopped, back at "
+                "the last good picture; try a smaller learning rate or precision='float32'",
+                stacklevel=2,
+            )
+        good = before
+        average.update(parameterisation.picture())
+        yield Progress(
+            step=stage.steps_before + step + 1,
+            of=stage.steps_in_all,
+            stage=stage.number + 1,
+            stages=stage.of,
+            elapsed=time.perf_counter() - started,
+            evaluation=evaluation,
+            pixels=average.value,
+            snapshot=snapshot,
+        )
+        if diverged:
+            return False
+    return True
+
+
+def restored(resume: State | str | Path | None) -> State | None:
+    """A saved state, from a dictionary or from a file that `Progress.save` wrote."""
+    if resume is None or isinstance(resume, Mapping):
+        return resume
+    return torch.load(resume, map_location="cpu", weights_only=True)
+
+
+def check_numbers(least: float = 0, **numbers: float) -> None:
+    """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or is below ``least``."""
+    for name, value in numbers.items():
+        if not (isinstance(value, (int, float)) and least <= value < float("inf")):
+            raise ValueError(f"{name} must be a number of at least {least:g}, not {value}")
+
+
+def finish(run: Iterable[Progress], progress: bool = True) -> Tensor:
+    """Run a generator of progress to its end, with a progress bar, and return the picture.
+
+    An interrupt (Ctrl-C, or the stop button) ends it early and returns the picture so far.
+    """
+    from tqdm.auto import tqdm
+
+    latest: Progress | None = None
+    with tqdm(disable=not progress, leave=False, unit="step") as bar:
+        try:
+            for latest in run:
+                bar.total = latest.of
+                bar.update(latest.step - bar.n)
+        except KeyboardInterrupt:
+            if latest is None:
+                raise
+    if latest is None:
+        raise ValueError("the run has no steps left to take")
+    return latest.picture

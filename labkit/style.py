@@ -1,0 +1,147 @@
+"""Floor 4: neural style transfer by optimisation (Gatys, Ecker and Bethge 2016), coarse to fine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .algebra import Loss
+from .backbones import load_backbone
+from .gradients import Evaluator
+from .images import as_picture, resize
+from .losses import content, style, total_variation
+from .network import Backbone
+from .optimize import (
+    Average,
+    Pixels,
+    Progress,
+    Stage,
+    State,
+    check_numbers,
+    descend,
+    finish,
+    make_optimizer,
+    resized_moments,
+    restored,
+)
+
+INITS = ("content", "style", "noise")
+
+
+def stylizing(
+    photo: Any,
+    painting: Any,
+    backbone: str | Backbone = "pocket",
+    *,
+    content_weight: float = 1.0,
+    style_weight: float = 10.0,
+    tv_weight: float = 1.0,
+    tv_exponent: float = 1.0,
+    content_layers: Iterable[str] | None = None,
+    style_layers: Iterable[str] | Mapping[str, float] | None = None,
+    statistic: str = "gram",
+    style_scale: float = 1.0,
+    init: str | Tensor = "content",
+    optimizer: str = "adam",
+    learning_rate: float | None = None,
+    steps: int = 200,
+    smallest: int = 128,
+    average: float = 0.9,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    resume: State | str | Path | None = None,
+) -> Iterator[Progress]:
+    """Repaint a photo in the style of a painting, yielding `Progress` after every step.
+
+    photo, painting: anything `as_picture` takes. The result has the photo's size.
+    backbone: a name or a loaded network.
+    content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
+    tv_exponent: see `total_variation`.
+    content_layers, style_layers: names, for style also name -> weight; None: the backbone's recommended layers.
+    statistic: "gram" or "wasserstein".
+    style_scale: the painting's longer side relative to the picture's.
+    init: start from the "content", from the "style", from "noise", or from a given picture.
+    optimizer: "adam", "lbfgs" or "ascent".
+    learning_rate: None for 0.03 with Adam, 1 with L-BFGS.
+    steps: in all, shared evenly among scales that grow by sqrt(2); each starts from the last one's result, and Adam
+        from its moments.
+    smallest: the longer side that the first scale is about as large as; the last is the photo's own.
+    average: decay of the running mean of iterates that is shown and handed on (0: the iterate itself).
+    seed: of the noise.
+    device, precision: see `load_backbone` and `pick_precision`.
+    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+
+    Raises ValueError for arguments that make no sense, saying what would.
+    """
+    check_numbers(1, steps=steps, smallest=smallest)
+    check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
+    resume = restored(resume)
+    backbone = load_backbone(backbone, device)
+    photo, painting = as_picture(photo).to(backbone.device), as_picture(painting).to(backbone.device)
+    loss: Loss = content_weight * content(photo, content_layers)
+    loss += style_weight * style(painting, style_layers, statistic=statistic, scale=style_scale)
+    loss += tv_weight * total_variation(tv_exponent)
+    if learning_rate is None:
+        learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
+    check_numbers(0, learning_rate=learning_rate)
+
+    sizes = scale_sizes(photo.shape[-2:], smallest, steps)
+    shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
+    started = time.perf_counter()
+    picture = first_picture(init, photo, painting, seed)
+    moments: State | None = None
+    for number, (size, share) in enumerate(zip(sizes, shares, strict=True)):
+        if resume and number < resume["stage"]:
+            continue
+        stage = Stage(number, len(sizes), share, sum(shares[:number]), steps)
+        pixels = Pixels(resize(picture, size), clamp=optimizer != "lbfgs")
+        stepper = make_optimizer(optimizer, pixels.parameters, learning_rate)
+        if optimizer == "adam" and moments is not None:
+            stepper.load_state_dict(resized_moments(moments, size))
+        mean = Average(average)
+        healthy = yield from descend(
+            stage,
+            pixels,
+            Evaluator(backbone, loss, size, precision),
+            stepper,
+            average=mean,
+            resume=resume,
+            started=started,
+        )
+        if not healthy:
+            return
+        picture, moments, resume = mean.value.clamp(0, 1), stepper.state_dict(), None
+
+
+def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **options: Any) -> Tensor:
+    """Stylise to the end, with a progress bar, and return the picture (1, 3, H, W). Arguments: see `stylizing`."""
+    return finish(stylizing(photo, painting, *args, **options), progress)
+
+
+def scale_sizes(size: tuple[int, int], smallest: int, steps: int) -> list[tuple[int, int]]:
+    """Sizes (height, width) that grow by sqrt(2) up to ``size``; the first one's longer side is about ``smallest``."""
+    sizes = [tuple(size)]
+    while max(sizes[0]) / 2**0.5 >= smallest and len(sizes) < steps:
+        factor = 2 ** (-len(sizes) / 2)
+        sizes.insert(0, (round(size[0] * factor), round(size[1] * factor)))
+    return sizes
+
+
+def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
+    """The picture (1, 3, H, W) that style transfer starts from (see `stylizing`)."""
+    if isinstance(init, Tensor):
+        return resize(as_picture(init), photo.shape[-2:]).to(photo)
+    if init == "content":
+        return photo
+    if init == "style":
+        return resize(painting, photo.shape[-2:])
+    if init == "noise":
+        noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))
+        return (0.5 + 0.2 * noise).clamp(0, 1).to(photo)
+    raise ValueError(f"init is one of {', '.join(INITS)}, or a picture, not {init!r}")
