@@ -1,0 +1,40 @@
+# make lab    set everything up on the first run and open the notebooks
+# make test   set everything up on the first run; lint, unit tests, every notebook
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: lab test notebooks paintings bench clean
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check labkit tests tools benchmarks
+	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
+		--nbval-cell-timeout 120 -n 2 --dist loadfile
+
+# Run every notebook and store its outputs (NOTEBOOK=notebooks/02_deepdream.ipynb for one)
+notebooks: $(READY)
+	$(BIN)/python tests/canonical.py $(NOTEBOOK)
+
+paintings: $(READY)
+	$(BIN)/python tools/paint.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py
+
+clean:
+	rm -rf $(VENV) dist
+
+# uv takes torch and torchvision from the same build, in seconds; pip alone may pair builds that do not fit.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "labkit needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv -c constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[test]'
+	@touch $@
