@@ -32,7 +32,12 @@ NOTEBOOKS = ROOT / "notebooks"
 VARYING = get_sanitize_patterns((ROOT / "tests/sanitize.cfg").read_text(encoding="utf-8"))
 
 # One thread, no GPU and full precision: sums are then taken in one order, and numbers agree between machines.
-ENVIRONMENT = {"LABKIT_PRECISION": "float32", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "LABKIT_PRECISION": "float32",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+    "TQDM_DISABLE": "1",  # a progress bar is for whoever waits, not for whoever reads
+}
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -40,6 +45,8 @@ METADATA = {
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"  # points to a model by a random number, and the model is not kept
 BADGE = re.compile(r"^\[!\[Open In Colab\].*$", re.MULTILINE)
+SHIELD = "https://colab.research.google.com/assets/colab-badge.svg"
+README_LINK = re.compile(r"https://colab\.research\.google\.com/github/\S+?/notebooks/")
 INSTALL = re.compile(r"^    %pip install .*$", re.MULTILINE)
 
 
@@ -68,15 +75,26 @@ def refresh(path: Path) -> None:
     temporary.replace(path)
 
 
+def repository() -> str:
+    """The one public address of the project."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Repository"].removesuffix("/")
+
+
+def colab() -> str:
+    """Where Colab opens the notebooks: this and a notebook's file name."""
+    return f"{repository().replace('github.com', 'colab.research.google.com/github')}/blob/main/notebooks/"
+
+
+def address_readme(text: str) -> str:
+    """The README with its Colab badges leading to the public address."""
+    return README_LINK.sub(colab(), text)
+
+
 def address(notebook: NotebookNode, name: str) -> NotebookNode:
     """Write the Colab badge and the install line, in place, from the one public address in pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    repository = project["urls"]["Repository"].removesuffix("/")
-    badge = (
-        "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        f"({repository.replace('github.com', 'colab.research.google.com/github')}/blob/main/notebooks/{name})"
-    )
-    install = f'    %pip install -q --no-deps "{project["name"]} @ git+{repository}"'
+    badge = f"[![Open In Colab]({SHIELD})]({colab()}{name})"
+    install = f'    %pip install -q --no-deps "labkit @ git+{repository()}"'
 
     title = notebook.cells[0]
     if title.cell_type != "markdown" or not title.source.startswith("# "):
@@ -154,6 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all of notebooks/")
     failed = False
+    readme = ROOT / "README.md"
+    readme.write_text(address_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")
     for path in parser.parse_args(arguments).notebooks or sorted(NOTEBOOKS.glob("*.ipynb")):
         start = time.perf_counter()
         try:
