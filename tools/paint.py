@@ -3,6 +3,7 @@
 Lengths are fractions of a picture's longer side, so a painting keeps its composition at every size. In each painting
 `c` is the canvas, `x` and `y` are the positions of its pixels, `u` and `v` the same seen from some object.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -114,8 +115,9 @@ class Canvas:
         if angle is not None:
             self.angle[mask] = np.broadcast_to(angle, self.shape)[mask]
 
-    def paint(self, *layers: tuple[float, float, float], hue: float = 0.02, value: float = 0.07,
-              **style: float) -> None:
+    def paint(
+        self, *layers: tuple[float, float, float], hue: float = 0.02, value: float = 0.07, **style: float
+    ) -> None:
         """Go over the whole sketch with layers of strokes, each of a (length, width, overlap)."""
         sketch = self.rgb.copy()
         self.rgb *= 0.75
@@ -128,11 +130,28 @@ class Canvas:
         """Straight strokes from rows of x0, y0, x1, y1."""
         x0, y0, x1, y1 = ends.T
         colours = vary(self.rng, palette(colour).repeat(len(ends), 0), 0.02, 0.05)
-        self.brush((x0 + x1) / 2, (y0 + y1) / 2, np.arctan2(y1 - y0, x1 - x0), np.hypot(x1 - x0, y1 - y0), width,
-                   colours, **style)
+        self.brush(
+            (x0 + x1) / 2,
+            (y0 + y1) / 2,
+            np.arctan2(y1 - y0, x1 - x0),
+            np.hypot(x1 - x0, y1 - y0),
+            width,
+            colours,
+            **style,
+        )
 
-    def brush(self, x: Array, y: Array, angle: Array, length: Array | float, width: Array | float, colour: Array,
-              dry: float = 0.3, load: float = 1, streak: float = 0.1) -> None:
+    def brush(
+        self,
+        x: Array,
+        y: Array,
+        angle: Array,
+        length: Array | float,
+        width: Array | float,
+        colour: Array,
+        dry: float = 0.3,
+        load: float = 1,
+        streak: float = 0.1,
+    ) -> None:
         """Lay strokes, the last on top. Angle is a field to follow, or one number per stroke.
 
         Each bristle has its own tone, starts and lifts at its own moment, and runs out of paint when `dry`.
@@ -142,8 +161,17 @@ class Canvas:
         along, across = int(length.max() * self.scale * 1.3) + 3, int(width.max() * self.scale * 1.4) + 3
         if count > 1 and count * along * across > 4_000_000:
             for part in slice(count // 2), slice(count // 2, None):
-                self.brush(x[part], y[part], angle if angle.ndim == 2 else angle[part], length[part], width[part],
-                           colour[part], dry, load, streak)
+                self.brush(
+                    x[part],
+                    y[part],
+                    angle if angle.ndim == 2 else angle[part],
+                    length[part],
+                    width[part],
+                    colour[part],
+                    dry,
+                    load,
+                    streak,
+                )
             return
         spine, reach = np.empty((4, knots, count), np.float32), length / (knots - 1)  # x, y and the normal at knots
         for k in range(knots):
@@ -166,9 +194,14 @@ class Canvas:
         keep = (s > 0.12 * begin) & (s < 1 - 0.3 * dry * end) & (bristle > dry * (0.15 + 0.6 * s))
         keep &= (rows >= 0) & (rows < self.shape[0]) & (columns >= 0) & (columns < self.shape[1])
         index = rows[keep].astype(int) * self.shape[1] + columns[keep].astype(int)
-        tone, ridge, owner = (np.broadcast_to(values, keep.shape)[keep] for values in (
-            bristle - 0.5, 0.5 + 0.5 * np.exp(-(((np.abs(t) - 0.8) / 0.15) ** 2)) - 0.4 * t**8 - 0.25 * s,
-            np.arange(count)[:, None, None]))
+        tone, ridge, owner = (
+            np.broadcast_to(values, keep.shape)[keep]
+            for values in (
+                bristle - 0.5,
+                0.5 + 0.5 * np.exp(-(((np.abs(t) - 0.8) / 0.15) ** 2)) - 0.4 * t**8 - 0.25 * s,
+                np.arange(count)[:, None, None],
+            )
+        )
         self.rgb.reshape(-1, 3)[index] = colour[owner] + (2 * streak * tone)[:, None]
         thick = self.thick.reshape(-1)
         thick[index] = 0.4 * thick[index] + load * (ridge + tone)
@@ -199,15 +232,27 @@ def lantern_bay(size: int) -> Canvas:
         r = c.radius(px, py, s)
         psi += turn * 2.6 * s * np.exp(-(r**2) / 2)
         rings += 0.5 * np.exp(-((r - 0.8) ** 2)) + 0.5 * np.exp(-((3 * r) ** 2))
-    stars = [(0.84, 0.14, 0.06), (0.1, 0.1, 0.026), (0.22, 0.05, 0.018), (0.55, 0.07, 0.024), (0.68, 0.17, 0.016),
-             (0.21, 0.33, 0.017), (0.95, 0.36, 0.02), (0.47, 0.4, 0.014), (0.77, 0.36, 0.016)]
+    stars = [
+        (0.84, 0.14, 0.06),
+        (0.1, 0.1, 0.026),
+        (0.22, 0.05, 0.018),
+        (0.55, 0.07, 0.024),
+        (0.68, 0.17, 0.016),
+        (0.21, 0.33, 0.017),
+        (0.95, 0.36, 0.02),
+        (0.47, 0.4, 0.014),
+        (0.77, 0.36, 0.016),
+    ]
     for px, py, s in stars:
         r = c.radius(px, py, s)
         psi += 6 * s * np.exp(-(r**2) / 2)
         glow = np.maximum(glow, np.exp(-((r / 1.5) ** 2)) * (0.87 + 0.13 * np.cos(r * 5)))
     bands = 0.42 + 0.3 * np.sin(psi * 55 + c.noise(0.2)) + 0.14 * c.noise(0.05, 3, 4) + 0.3 * rings + 0.25 * y
-    c.rgb = mix(ramp(bands, "0c1445 1b2f86 2a55b5 3f86cf 86bfd8 d9e6c6"),
-                ramp(glow, "2f6fb5 6fb7c4 e8d070 ffd23f fff6c8"), step(0.08, 0.5, glow))
+    c.rgb = mix(
+        ramp(bands, "0c1445 1b2f86 2a55b5 3f86cf 86bfd8 d9e6c6"),
+        ramp(glow, "2f6fb5 6fb7c4 e8d070 ffd23f fff6c8"),
+        step(0.08, 0.5, glow),
+    )
     c.angle[:] = flow(psi)
 
     shore = 0.55
@@ -222,8 +267,11 @@ def lantern_bay(size: int) -> Canvas:
         roof = (np.abs(x - lamp) < (y - shore + h + 0.018) * 0.9) & (y < shore - h) & (y > shore - h - 0.018)
         c.put(roof, 0.5 - 35 * (x - lamp), "5a2038 a84a3a e89060" if k % 3 else "16304a 3a6a80 78a8a8", 0.7)
     sway = x + 0.012 * c.noise(0.03, 2, 3)
-    shine = np.max([step(0.016, 0.002, np.abs(sway - lamp)) * step(shore + rng.uniform(0.1, 0.22), shore, y)
-                    for lamp in lamps] + [0.9 * step(0.09, 0.02, np.abs(sway - 0.84)) * step(0.9, shore, y)], axis=0)
+    shine = np.max(
+        [step(0.016, 0.002, np.abs(sway - lamp)) * step(shore + rng.uniform(0.1, 0.22), shore, y) for lamp in lamps]
+        + [0.9 * step(0.09, 0.02, np.abs(sway - 0.84)) * step(0.9, shore, y)],
+        axis=0,
+    )
     ripple = 0.3 + 0.14 * c.noise(0.02, 3, 8) + 0.8 * (shore + 0.1 - y)
     c.put(y > shore, ripple, "0a1034 142a66 2a5d98 5fa3b5", 0.12 * np.sin(30 * y + 8 * x))
     c.put((y > shore) & (shine > 0.4), shine, "b5561f f0a030 ffe08a")
@@ -241,12 +289,20 @@ def lantern_bay(size: int) -> Canvas:
     c.paint((0.07, 0.014, 3), (0.045, 0.008, 3), (0.028, 0.005, 1.5), hue=0.025, value=0.09)
     for px, py, s in stars:
         a, r = rng.uniform(0, TAU, 60), rng.uniform(0, 0.5 * s, 60)
-        c.brush(px + r * np.cos(a), py + r * np.sin(a), a + TAU / 4, r + 0.006, 0.005,
-                vary(rng, palette("fff2b0").repeat(60, 0), 0.02, 0.06), load=1.3)
+        c.brush(
+            px + r * np.cos(a),
+            py + r * np.sin(a),
+            a + TAU / 4,
+            r + 0.006,
+            0.005,
+            vary(rng, palette("fff2b0").repeat(60, 0), 0.02, 0.06),
+            load=1.3,
+        )
     c.stick(np.c_[lamps, shore - 0.3 * heights, lamps, shore - 0.7 * heights], 0.007, "ffc840", load=1.5)
     for px, py, s in boats:  # rim, mast and lantern
-        rig = np.array([(-0.5, -0.14, 0.06, -0.08), (0, -0.07, 0.56, -0.17), (0, -0.05, 0.02, -1),
-                        (-0.25, -0.2, -0.25, -0.3)])
+        rig = np.array(
+            [(-0.5, -0.14, 0.06, -0.08), (0, -0.07, 0.56, -0.17), (0, -0.05, 0.02, -1), (-0.25, -0.2, -0.25, -0.3)]
+        )
         c.stick(rig[:2] * s + (px, py, px, py), 0.03 * s, "f0a858", dry=0.4)
         c.stick(rig[2:3] * s + (px, py, px, py), 0.025 * s, "24143a", dry=0.2)
         c.stick(rig[3:] * s + (px, py, px, py), 0.06 * s, "ffe88a", load=1.5)
@@ -276,11 +332,30 @@ def carved_sea(size: int) -> Canvas:
     press((sun < 0.1) & ~lines(y * 70 + 2 * sun, 0.14 * step(0.16, 0.28, y)), "d8402a")
     key |= lines(np.arctan2(y - 0.2, x - 0.66) * 72 / TAU, 0.5 - 3.2 * sun) & (sun > 0.115)
     swells = [(0.43, 0.025, 8, 0.3), (0.48, 0.04, 6.3, 2), (0.55, 0.05, 5.2, 4.4), (0.65, 0.06, 4.3, 1)]
-    waves = [y > base - high * (1.6 * np.abs(np.sin(k * x + shift)) ** 3 - 0.4) + 0.002 * wobble
-             for base, high, k, shift in swells]
-    crest = curve([(1.02, 0.72), (0.8, 0.6), (0.62, 0.36), (0.5, 0.17), (0.37, 0.07), (0.23, 0.075), (0.12, 0.16),
-                   (0.085, 0.28), (0.13, 0.33), (0.155, 0.26), (0.22, 0.21), (0.29, 0.26), (0.32, 0.37), (0.28, 0.5),
-                   (0.17, 0.6), (-0.02, 0.66)])
+    waves = [
+        y > base - high * (1.6 * np.abs(np.sin(k * x + shift)) ** 3 - 0.4) + 0.002 * wobble
+        for base, high, k, shift in swells
+    ]
+    crest = curve(
+        [
+            (1.02, 0.72),
+            (0.8, 0.6),
+            (0.62, 0.36),
+            (0.5, 0.17),
+            (0.37, 0.07),
+            (0.23, 0.075),
+            (0.12, 0.16),
+            (0.085, 0.28),
+            (0.13, 0.33),
+            (0.155, 0.26),
+            (0.22, 0.21),
+            (0.29, 0.26),
+            (0.32, 0.37),
+            (0.28, 0.5),
+            (0.17, 0.6),
+            (-0.02, 0.66),
+        ]
+    )
     breaker = c.area(np.vstack([crest, [(-0.02, 0.8), (1.02, 0.8)]]))
     for wave in [*waves[:3], breaker, waves[3]]:
         deep = ndimage.distance_transform_edt(wave) / c.scale
@@ -328,12 +403,14 @@ def window_of_the_sun(size: int) -> Canvas:
         inlay(y > top, 8 + k, 60 + 40 * band + np.floor(x * (8 + 2 * k) + 0.5 * band + 0.6 * c.noise(0.2, 2)))
     river = np.abs(x - 0.38 - 0.16 * np.sin(11 * (y - 0.7)) * step(0.6, 1, y)) < 0.02 + 0.32 * (y - 0.68)
     inlay(river & (y > 0.69), 11, 20 + (y + 0.012 * np.sin(30 * x)) * 40)
-    limbs = [([(0.35, 1.02), (0.4, 0.82), (0.365, 0.66), (0.385, 0.53)], 0.09, 0.034),
-             ([(0.38, 0.54), (0.42, 0.38), (0.36, 0.27), (0.41, 0.15)], 0.032, 0.008),
-             ([(0.38, 0.6), (0.29, 0.47), (0.17, 0.44), (0.11, 0.33)], 0.032, 0.009),
-             ([(0.38, 0.57), (0.48, 0.46), (0.58, 0.46), (0.66, 0.36)], 0.032, 0.009),
-             ([(0.38, 0.56), (0.34, 0.42), (0.27, 0.32), (0.22, 0.2)], 0.026, 0.008),
-             ([(0.385, 0.56), (0.45, 0.4), (0.54, 0.31), (0.57, 0.18)], 0.026, 0.008)]
+    limbs = [
+        ([(0.35, 1.02), (0.4, 0.82), (0.365, 0.66), (0.385, 0.53)], 0.09, 0.034),
+        ([(0.38, 0.54), (0.42, 0.38), (0.36, 0.27), (0.41, 0.15)], 0.032, 0.008),
+        ([(0.38, 0.6), (0.29, 0.47), (0.17, 0.44), (0.11, 0.33)], 0.032, 0.009),
+        ([(0.38, 0.57), (0.48, 0.46), (0.58, 0.46), (0.66, 0.36)], 0.032, 0.009),
+        ([(0.38, 0.56), (0.34, 0.42), (0.27, 0.32), (0.22, 0.2)], 0.026, 0.008),
+        ([(0.385, 0.56), (0.45, 0.4), (0.54, 0.31), (0.57, 0.18)], 0.026, 0.008),
+    ]
     for k, (points, thick, thin) in enumerate(limbs):
         far, along = c.nearest(curve(points))
         joint = along > 172 if k == 0 else along < 34  # all limbs grow out of one piece
@@ -347,11 +424,27 @@ def window_of_the_sun(size: int) -> Canvas:
 
     pieces = np.unique(pieces, return_inverse=True)[1].reshape(c.shape)
     number = np.arange(pieces.max() + 1)
-    hues = [palette(colours) for colours in (
-        "fff3b0", "ffe97a ffdf50", "ffc62e ffb020 ffd860", "ff9a20 ff7a1c f8b030", "f4582c e8403a ff8030",
-        "d8285a b8286a f05060", "7a2a9a 9a2f86 c03880", "2a3ab0 3048c8 5a34b0 2a60c0", "58b8a0 3f9aa8 80c890",
-        "2f9a50 57b03c 1f8468", "0f6a4a 2a8038 0f5560", "3fb8e0 2a8fd0 90e0e8 2070b8", "6a3418 82461c 53280f",
-        "3f9a2a 86b820 d0a818 1f7a3a e07818", "a01028 1c2f98 c01830 283fb0", "e8b030 c88a20")]
+    hues = [
+        palette(colours)
+        for colours in (
+            "fff3b0",
+            "ffe97a ffdf50",
+            "ffc62e ffb020 ffd860",
+            "ff9a20 ff7a1c f8b030",
+            "f4582c e8403a ff8030",
+            "d8285a b8286a f05060",
+            "7a2a9a 9a2f86 c03880",
+            "2a3ab0 3048c8 5a34b0 2a60c0",
+            "58b8a0 3f9aa8 80c890",
+            "2f9a50 57b03c 1f8468",
+            "0f6a4a 2a8038 0f5560",
+            "3fb8e0 2a8fd0 90e0e8 2070b8",
+            "6a3418 82461c 53280f",
+            "3f9a2a 86b820 d0a818 1f7a3a e07818",
+            "a01028 1c2f98 c01830 283fb0",
+            "e8b030 c88a20",
+        )
+    ]
     tint = np.array([rng.choice(hues[kind]) for kind in ndimage.maximum(glass, pieces, number)])
     tint = vary(rng, tint, 0.012, 0.07)
     middle = np.stack([ndimage.mean(x, pieces, number), ndimage.mean(y, pieces, number)])[:, pieces]
@@ -388,8 +481,11 @@ def noon_pond(size: int) -> Canvas:
     trees += [(0.345 + 0.062 * k, 0.25 + 0.012 * (k % 2), 0.021, 0.14 - 0.02 * (k % 2)) for k in range(5)]
     for px, py, rx, ry in trees:
         u, v = (x - px) / rx, (level - py) / ry
-        c.put(np.hypot(u, v) < 1 + 2 * bushy, 0.48 - 0.36 * u - 0.3 * v + 1.8 * bushy,
-              "2a2a78 1f5a6a 2f8a48 8fc43a f4dc50")
+        c.put(
+            np.hypot(u, v) < 1 + 2 * bushy,
+            0.48 - 0.36 * u - 0.3 * v + 1.8 * bushy,
+            "2a2a78 1f5a6a 2f8a48 8fc43a f4dc50",
+        )
     water = y > shore
     c.rgb = mix(c.rgb, c.rgb * palette("7fa8e8")[0] + 0.05, 0.55 * water)
     c.rgb = mix(c.rgb, palette("e8f4ff")[0], 0.6 * water * step(1.2, 2.2, c.noise(0.012, 2, 9)))
@@ -411,18 +507,30 @@ def noon_pond(size: int) -> Canvas:
     c.put((np.abs(v - 0.48) < 0.02) & (np.abs(u) < 0.1), 0.5, "2848a8")
     c.put(np.hypot(u, v - 0.8) < 0.07, 0.5 - 6 * u, "8a4a3a e8a878 ffd8a8")
     c.put((np.abs(u - 0.12 + 0.1 * v) < 0.018) & (v > 0.45) & (v < 1), 0.5, "40204a")
-    c.put((np.hypot(u / 0.33, (v - 0.88) / 0.24) < 1) & (v > 0.9 - 0.05 * np.abs(np.sin(14 * u))), 0.5 - 1.8 * u,
-          "a01838 e84828 ffb040 ffe080")
+    c.put(
+        (np.hypot(u / 0.33, (v - 0.88) / 0.24) < 1) & (v > 0.9 - 0.05 * np.abs(np.sin(14 * u))),
+        0.5 - 1.8 * u,
+        "a01838 e84828 ffb040 ffe080",
+    )
 
-    pigments = palette("fff8e8 ffe040 ffb428 f47a28 d83030 e05a98 8a48b8 3a2f98 1f4fb8 4a98e0 98d0f0 1f7a78 2a9a48 "
-                       "8cc83c d8e468 f8d0b0 182048 b0a0d8")
+    pigments = palette(
+        "fff8e8 ffe040 ffb428 f47a28 d83030 e05a98 8a48b8 3a2f98 1f4fb8 4a98e0 98d0f0 1f7a78 2a9a48 "
+        "8cc83c d8e468 f8d0b0 182048 b0a0d8"
+    )
     sketch, nearest = c.rgb.copy(), spatial.cKDTree(pigments)
     for gap, dot, wild in [(0.0075, 0.0125, 0.1), (0.0055, 0.0078, 0.14), (0.0062, 0.006, 0.17)]:
         px, py = c.scatter(gap)
         wanted = c.at(sketch, px, py)
         colour = pigments[nearest.query(wanted + rng.normal(size=wanted.shape) * wild)[1]]
-        c.brush(px, py, rng.uniform(0, TAU, px.size), *(dot * rng.uniform(0.75, 1.15, (2, px.size))),
-                vary(rng, mix(colour, wanted, 0.25), 0.01, 0.04), dry=0.05, streak=0.05)
+        c.brush(
+            px,
+            py,
+            rng.uniform(0, TAU, px.size),
+            *(dot * rng.uniform(0.75, 1.15, (2, px.size))),
+            vary(rng, mix(colour, wanted, 0.25), 0.01, 0.04),
+            dry=0.05,
+            streak=0.05,
+        )
     return c
 
 
@@ -461,8 +569,11 @@ def table_with_guitar(size: int) -> Canvas:
     c.rgb = mix(c.rgb, np.stack([each(column) for column in tints.T], -1), 0.6 * chance(0.4))
     stipple = np.sin((u + v) * 330) * np.sin((u - v) * 330) > 0.45
     c.put(stipple & chance(0.16), 0.5, "f0e2bc")
-    c.put(np.hypot((u - 0.4) / 0.37, (v - 0.74) / 0.17) < 1, 0.5 + 0.35 * np.sin(90 * v + 6 * c.noise(0.1, 2, 5)),
-          "4a2814 8a5428 c88838")
+    c.put(
+        np.hypot((u - 0.4) / 0.37, (v - 0.74) / 0.17) < 1,
+        0.5 + 0.35 * np.sin(90 * v + 6 * c.noise(0.1, 2, 5)),
+        "4a2814 8a5428 c88838",
+    )
     page = np.maximum(np.abs(u - 0.6 + 0.3 * (v - 0.72)) / 0.13, np.abs(v - 0.72) / 0.1)
     c.put(page < 1, 0.5, "ece2c8")
     gu, gv = (u - 0.36) * 0.94 + (v - 0.6) * 0.34, (v - 0.6) * 0.94 - (u - 0.36) * 0.34  # along the guitar
@@ -495,8 +606,21 @@ def table_with_guitar(size: int) -> Canvas:
     draw((np.abs((slope * 150 + 0.15 * c.noise(0.05)) % 1 - 0.5) < 0.12) & chance(0.4) & (plane < 0.7), "2a221c")
     draw((gap < 0.002) & (plane < 0.6), "17120e")
     draw((gap < 0.0033) & (plane > 0.85), "f8eed4")
-    draw(np.min([np.abs(body - 1) * 0.14, np.abs(hole - 0.056), np.abs(cup), np.abs(bottle),
-                 np.abs(np.abs(gu) - 0.028) + ~neck, np.abs(page - 1) * 0.1], axis=0) < 0.0023, "1c140e")
+    draw(
+        np.min(
+            [
+                np.abs(body - 1) * 0.14,
+                np.abs(hole - 0.056),
+                np.abs(cup),
+                np.abs(bottle),
+                np.abs(np.abs(gu) - 0.028) + ~neck,
+                np.abs(page - 1) * 0.1,
+            ],
+            axis=0,
+        )
+        < 0.0023,
+        "1c140e",
+    )
     draw((np.abs((gu + 0.02) % 0.01 - 0.005) < 0.001) & (np.abs(gu) < 0.02) & (np.abs(gv + 0.165) < 0.315), "f8ecc8")
     text = (np.sin(v * 420) > 0.1) & (c.noise(0.012, 1, 1.5) > -0.5) & (np.abs(v - 0.66) > 0.012)
     draw(text & (page < 0.86), "1c1814")
@@ -515,8 +639,13 @@ def mist_peaks(size: int) -> Canvas:
         c.rgb = mix(c.rgb, palette(colour)[0], np.clip(amount, 0, 0.95))
 
     ink((0.8 + 0.08 * wash) * step(0.052, 0.047, c.radius(0.53, 0.13) + 0.001 * rough) * step(0.3, 0.06, y), "c83c1c")
-    layers = [(0.36, 0.27, "7f8fa0", 9, 0.03), (0.45, 0.42, "5a6a7c", 8, 0.04), (0.58, 0.65, "38424c", 7, 0.05),
-              (0.76, 0.9, "1c2126", 5, 0.07), (0.99, 1.0, "0c0d10", 4, 0.09)]
+    layers = [
+        (0.36, 0.27, "7f8fa0", 9, 0.03),
+        (0.45, 0.42, "5a6a7c", 8, 0.04),
+        (0.58, 0.65, "38424c", 7, 0.05),
+        (0.76, 0.9, "1c2126", 5, 0.07),
+        (0.99, 1.0, "0c0d10", 4, 0.09),
+    ]
     for k, (base, strength, colour, count, wide) in enumerate(layers):
         rng = c.rng = np.random.default_rng(72 + k)  # peaks and pines stay where they are at every size
         line, face, big = np.full(c.shape[1], base), np.zeros(c.shape[1]), 0.7 + 0.15 * k
@@ -538,22 +667,48 @@ def mist_peaks(size: int) -> Canvas:
         chance, long, broad, dark = rng.random((4, px.size))
         cut = (d > 0.004) & (chance < np.exp(-d / (0.06 + 0.02 * k)) * (0.5 + 0.35 * np.tanh(2 * f)))
         tone = mix(c.at(c.rgb, px, py), palette(colour)[0], (0.25 + 0.7 * dark) * strength)
-        c.brush(*(values[cut] for values in (
-            px, py, 1.57 - 0.5 * f + rng.normal(0, 0.25, px.size), (0.01 + 0.035 * long) * big,
-            (0.0015 + 0.0055 * broad) * big, tone)), dry=0.9, load=0)
+        c.brush(
+            *(
+                values[cut]
+                for values in (
+                    px,
+                    py,
+                    1.57 - 0.5 * f + rng.normal(0, 0.25, px.size),
+                    (0.01 + 0.035 * long) * big,
+                    (0.0015 + 0.0055 * broad) * big,
+                    tone,
+                )
+            ),
+            dry=0.9,
+            load=0,
+        )
         for px in rng.uniform(0, 0.72, 16 + 12 * k) if k > 1 else []:  # pines on the crests
             py, s, n = line[min(int(px * c.scale), c.shape[1] - 1)], (0.008 + 0.0055 * k) * rng.uniform(0.5, 1.3), 14
             if py < base - 0.05:
                 up = np.linspace(0.3, 1.9, n) * s
                 c.stick(np.array([[px, py + 0.4 * s, px + 0.1 * s, py - 2 * s]]), 0.12 * s, colour, load=0)
-                c.brush(px + rng.normal(0, 0.28, n) * (2.2 * s - up), py - up, rng.normal(0, 0.25, n),
-                        (2.3 * s - up) * 0.9, 0.22 * s, mix(palette(colour), palette("1f3a34"), 0.3).repeat(n, 0),
-                        dry=0.6, load=0)
+                c.brush(
+                    px + rng.normal(0, 0.28, n) * (2.2 * s - up),
+                    py - up,
+                    rng.normal(0, 0.25, n),
+                    (2.3 * s - up) * 0.9,
+                    0.22 * s,
+                    mix(palette(colour), palette("1f3a34"), 0.3).repeat(n, 0),
+                    dry=0.6,
+                    load=0,
+                )
     for k in range(5):  # a column of grass script and the painter's seal
         n = rng.integers(4, 7)
-        c.brush(0.075 + rng.normal(0, 0.007, n), 0.09 + 0.034 * k + rng.normal(0, 0.007, n),
-                rng.choice([0, 0.1, 1.4, 1.6, 2.2], n), rng.uniform(0.008, 0.026, n), rng.uniform(0.003, 0.005, n),
-                palette("16161a").repeat(n, 0), dry=0.5, load=0)
+        c.brush(
+            0.075 + rng.normal(0, 0.007, n),
+            0.09 + 0.034 * k + rng.normal(0, 0.007, n),
+            rng.choice([0, 0.1, 1.4, 1.6, 2.2], n),
+            rng.uniform(0.008, 0.026, n),
+            rng.uniform(0.003, 0.005, n),
+            palette("16161a").repeat(n, 0),
+            dry=0.5,
+            load=0,
+        )
     u, v = np.abs(x - 0.075), np.abs(y - 0.285)
     glyph = ((np.abs(u - 0.0085) < 0.0016) | (np.abs(v % 0.008 - 0.004) < 0.0014)) & (np.maximum(u, v) < 0.0125)
     ink(0.9 * ((np.maximum(u, v) < 0.017) & ~glyph & (rough > -2)), "b8241c")
@@ -566,8 +721,12 @@ def harbour_in_red(size: int) -> Canvas:
     rng, x, y = c.rng, c.x, c.y
     quay, soft = 0.4, 0.012 * c.noise(0.08, 2)
     level = np.where(y > quay, quay - 0.85 * (y - quay), y)  # the water mirrors the town
-    c.put(y >= 0, level / 0.3 + 9 * soft + 0.15 * np.sin(5 * x), "2f5fd0 48a8e0 f0a8b8 ffc848 ff8a30",
-          0.5 * np.sin(4 * x + 9 * y) + 10 * soft)
+    c.put(
+        y >= 0,
+        level / 0.3 + 9 * soft + 0.15 * np.sin(5 * x),
+        "2f5fd0 48a8e0 f0a8b8 ffc848 ff8a30",
+        0.5 * np.sin(4 * x + 9 * y) + 10 * soft,
+    )
     for k, colours in enumerate(["7a4ac8 4a58c8 38a0a0", "e0386a c8407a 8a3aa8", "2a9a58 68b838 f0c828"]):
         hill = 0.17 + 0.05 * k + 0.05 * np.sin(4.5 * x + 2.4 * k) + soft
         c.put(level > hill, (level - hill) * 7 + 4 * soft, colours, 0.35 * np.cos(4.5 * x + 2.4 * k))
@@ -581,9 +740,13 @@ def harbour_in_red(size: int) -> Canvas:
     c.put(np.abs(y - quay) < 0.012, 0.5 + 3 * soft, "8a3a68 e0704a", 0.0)
     chop = (y > quay) & (c.noise(0.02, 2, 5) > 0.75)
     c.put(chop, 0.5 + 0.4 * c.noise(0.05, 1), "1a3aa8 28a890 f8e8b0 ff9a50", 0.0)
-    boats = [(0.36, 0.46, 0.05, "ffb060 e85a30 a02848"), (0.63, 0.47, 0.05, "f0f0ff 90b8f0 4a70c8"),
-             (0.5, 0.51, 0.09, "fff0c0 ffc030 f08020"), (0.17, 0.56, 0.13, "ff7a20 f0401f c02048"),
-             (0.79, 0.6, 0.16, "f83a2a d01840 781a60")]
+    boats = [
+        (0.36, 0.46, 0.05, "ffb060 e85a30 a02848"),
+        (0.63, 0.47, 0.05, "f0f0ff 90b8f0 4a70c8"),
+        (0.5, 0.51, 0.09, "fff0c0 ffc030 f08020"),
+        (0.17, 0.56, 0.13, "ff7a20 f0401f c02048"),
+        (0.79, 0.6, 0.16, "f83a2a d01840 781a60"),
+    ]
     for px, py, s, sail in boats:
         for flip in (-0.8, 1):  # first the reflection, then the boat
             u, v = (x - px) / s, (py - y) / s * flip
@@ -607,12 +770,22 @@ def koi_mosaic(size: int) -> Canvas:
     c = Canvas(83, size, 1, 1)
     rng, x, y = c.rng, c.x, c.y
     swirl = np.arctan2(y - 0.5, x - 0.5)
-    c.put(y >= 0, 0.45 + 0.32 * np.sin(5 * swirl + 26 * c.radius(0.5, 0.5)) + 0.14 * c.noise(0.1),
-          "0a2f48 0f5a78 1f8a98 58b8b0 b8e0d0")
+    c.put(
+        y >= 0,
+        0.45 + 0.32 * np.sin(5 * swirl + 26 * c.radius(0.5, 0.5)) + 0.14 * c.noise(0.1),
+        "0a2f48 0f5a78 1f8a98 58b8b0 b8e0d0",
+    )
     form = np.zeros(c.shape, int)  # rows of tiles follow the borders between forms
 
-    for k, (px, py, s, turn) in enumerate([(0.2, 0.17, 0.07, 1), (0.82, 0.83, 0.075, 4), (0.5, 0.5, 0.075, 2.3),
-                                           (0.15, 0.85, 0.05, 5), (0.88, 0.17, 0.045, 0)]):  # lily pads
+    for k, (px, py, s, turn) in enumerate(
+        [
+            (0.2, 0.17, 0.07, 1),
+            (0.82, 0.83, 0.075, 4),
+            (0.5, 0.5, 0.075, 2.3),
+            (0.15, 0.85, 0.05, 5),
+            (0.88, 0.17, 0.045, 0),
+        ]
+    ):  # lily pads
         pad, a = c.radius(px, py), (swirl if k == 2 else np.arctan2(y - py, x - px) - turn) % TAU
         leaf = (pad < s) & (a > 0.4)
         c.put(leaf, 0.3 + 0.4 * np.abs(np.sin(a * 4)) + 5 * (s - pad), "0f4a2a 2f8a3a 8ac03a d8e078")
@@ -626,11 +799,16 @@ def koi_mosaic(size: int) -> Canvas:
         """One fish along a curve, head first."""
         far, along = c.nearest(curve(points, 400))
         s = along / 399
-        half = np.interp(s, [0, 0.02, 0.06, 0.14, 0.28, 0.45, 0.7, 0.78, 0.86, 1],
-                         [0.03, 0.04, 0.053, 0.066, 0.076, 0.07, 0.03, 0.026, 0.05, 0.1])
+        half = np.interp(
+            s,
+            [0, 0.02, 0.06, 0.14, 0.28, 0.45, 0.7, 0.78, 0.86, 1],
+            [0.03, 0.04, 0.053, 0.066, 0.076, 0.07, 0.03, 0.026, 0.05, 0.1],
+        )
         sweep, flank = far - half, far / half
-        pair = np.maximum(0.075 * np.exp(-(((s - 0.26 - 1.3 * sweep) / 0.055) ** 2)),
-                          0.035 * np.exp(-(((s - 0.6 - sweep) / 0.04) ** 2)))
+        pair = np.maximum(
+            0.075 * np.exp(-(((s - 0.26 - 1.3 * sweep) / 0.055) ** 2)),
+            0.035 * np.exp(-(((s - 0.6 - sweep) / 0.04) ** 2)),
+        )
         fork = (s < 1 - 0.11 * (1 - np.clip(flank, 0, 1)) ** 0.7) & (along < 399)
         tail, fins = (s > 0.76) & (sweep < 0) & fork, (s < 0.76) & (sweep < pair) & (sweep >= 0)
         trunk = (s <= 0.76) & (sweep < 0)
@@ -645,10 +823,14 @@ def koi_mosaic(size: int) -> Canvas:
         c.put(trunk & (eye < 0.02), eye * 60, "101014 f8d048 f8d048")
         form[trunk & (eye < 0.02)] = 7
 
-    swim([(0.22, 0.42), (0.3, 0.29), (0.46, 0.21), (0.64, 0.25), (0.75, 0.38), (0.77, 0.52)],
-         "8a1c0a e0401a ff7a28 ffb060")
-    swim([(0.78, 0.6), (0.69, 0.73), (0.53, 0.79), (0.36, 0.75), (0.25, 0.62), (0.23, 0.48)],
-         "7a4a08 d89010 ffc830 fff0a0")
+    swim(
+        [(0.22, 0.42), (0.3, 0.29), (0.46, 0.21), (0.64, 0.25), (0.75, 0.38), (0.77, 0.52)],
+        "8a1c0a e0401a ff7a28 ffb060",
+    )
+    swim(
+        [(0.78, 0.6), (0.69, 0.73), (0.53, 0.79), (0.36, 0.75), (0.25, 0.62), (0.23, 0.48)],
+        "7a4a08 d89010 ffc830 fff0a0",
+    )
     margin = np.min([x, 1 - x, y, 1 - y], axis=0)
     place = np.where((margin == x) | (margin == 1 - x), y, x) * 13 % 1 - 0.5
     c.put(margin < 0.066, 0.5 + 0.4 * c.noise(0.05, 2), "6a1024 a02038")
@@ -680,8 +862,19 @@ def koi_mosaic(size: int) -> Canvas:
     return c
 
 
-PAINTINGS = {draw.__name__: draw for draw in (
-    lantern_bay, carved_sea, window_of_the_sun, noon_pond, table_with_guitar, mist_peaks, harbour_in_red, koi_mosaic)}
+PAINTINGS = {
+    draw.__name__: draw
+    for draw in (
+        lantern_bay,
+        carved_sea,
+        window_of_the_sun,
+        noon_pond,
+        table_with_guitar,
+        mist_peaks,
+        harbour_in_red,
+        koi_mosaic,
+    )
+}
 
 
 def main() -> None:
