@@ -4,12 +4,13 @@ from . import presets
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dream, dreaming
-from .gradients import Evaluation, Evaluator
+from .gradients import Evaluation, Evaluator, pick_precision
 from .images import (
     PHOTOS,
     as_picture,
     difference,
     grid,
+    heat,
     load,
     luma,
     painting,
@@ -20,11 +21,13 @@ from .images import (
     settings_of,
     to_pil,
 )
-from .losses import activation, class_logit, content, gram, guide, style, total_variation
+from .losses import activation, class_logit, content, gram, guide, total_variation
 from .network import Backbone, ReceptiveField
 from .notebook import CheckError, check, compare, curves, show, tidy
 from .optimize import Progress
 from .style import stylize, stylizing
+
+from .losses import style  # isort: skip  # last, because importing the module .style took its name
 
 __version__ = "0.1.0"
 
@@ -53,6 +56,7 @@ __all__ = [
     "gram",
     "grid",
     "guide",
+    "heat",
     "load",
     "load_backbone",
     "luma",
@@ -60,6 +64,7 @@ __all__ = [
     "paintings",
     "photo",
     "pick_device",
+    "pick_precision",
     "presets",
     "resize",
     "save",

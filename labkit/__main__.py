@@ -6,14 +6,15 @@ import argparse
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import __version__, presets
 from .backbones import BACKBONES, load_backbone
 from .dream import dreaming
-from .images import load, luma, paintings, resize, save
+from .files import check_writable
+from .images import check_place, load, luma, painting, paintings, resize, save
 from .optimize import Progress, finish
 from .style import stylizing
 
@@ -21,21 +22,26 @@ RECIPES: dict[str, tuple[Callable[..., Any], tuple[str, ...], str]] = {
     "dream": (dreaming, ("photo",), "let a network dream a photo"),
     "stylize": (stylizing, ("photo", "painting"), "repaint a photo in the style of a painting"),
 }
-NOT_OPTIONS = ("resume", "init")  # taken care of below
+NOT_OPTIONS = ("resume",)  # --checkpoint does it
+CHECKPOINT_EVERY = 10.0  # seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for a mistake of the user's, with one line that explains it)."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "preset", None):  # once more, so that what is said on the command line wins
+            options = _parser(_preset(options.recipe, options.preset)).parse_args(arguments)
         options.run(options)
     except (ValueError, OSError) as error:
-        print(f"labkit: {error}", file=sys.stderr)
+        print("labkit:", *str(error).split(), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before there was a picture to keep
+        return 130
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="labkit", description="DeepDream and neural style transfer")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -57,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--quiet", action="store_true", help="no progress bar")
         _add_options(sub, recipe)
-        sub.set_defaults(run=_run_recipe, recipe=command)
+        sub.set_defaults(run=_run_recipe, recipe=command, **(defaults or {}))
     sub = commands.add_parser("backbones", help="list the networks")
     sub.set_defaults(run=_list_backbones)
     sub = commands.add_parser("layers", help="list the layers of a network")
@@ -112,29 +118,31 @@ def _presets(command: str) -> dict[str, Mapping[str, Any]]:
     return {name: value for name, value in found.items() if value.keys() <= takes.keys()}
 
 
+def _preset(command: str, name: str) -> Mapping[str, Any]:
+    known = _presets(command)
+    if name not in known:
+        raise ValueError(f"no preset {name!r} for {command}; there are {', '.join(known)}")
+    return known[name]
+
+
 def _run_recipe(options: argparse.Namespace) -> None:
     recipe, pictures, _ = RECIPES[options.recipe]
-    parser_defaults = {name: p.default for name, p in inspect.signature(recipe).parameters.items()}
-    chosen = {
-        name: getattr(options, name) for name in parser_defaults if hasattr(options, name) and name not in pictures
-    }
-    if options.preset:
-        known = _presets(options.recipe)
-        if options.preset not in known:
-            raise ValueError(f"no preset {options.preset!r} for {options.recipe}; there are {', '.join(known)}")
-        for name, value in known[options.preset].items():
-            if chosen[name] == parser_defaults[name]:  # what is said on the command line wins
-                chosen[name] = value
+    checkpoint = Path(options.checkpoint) if options.checkpoint else None
+    check_place(options.output, options.quality)  # now, not after a long run
+    if checkpoint:
+        check_writable(checkpoint)
     if options.size < 0:
         raise ValueError(f"size must be a number of at least 0, not {options.size}")
+    takes = inspect.signature(recipe).parameters
+    chosen = {name: value for name, value in vars(options).items() if name in takes and name not in pictures}
+    settings = {"labkit": __version__, "recipe": options.recipe, "size": options.size, **chosen}
+    for name in (*pictures, "mask"):
+        if getattr(options, name, None):
+            settings[name] = Path(getattr(options, name)).name
     inputs = [_picture(getattr(options, name)) for name in pictures]
     inputs[0] = resize(inputs[0], options.size) if options.size else inputs[0]
     if chosen.get("mask") not in (None, "centre"):
         chosen["mask"] = luma(resize(load(chosen["mask"]), tuple(inputs[0].shape[-2:])))
-    settings = {"labkit": __version__, "recipe": options.recipe, **{k: v for k, v in chosen.items() if k != "mask"}}
-    for name in pictures:
-        settings[name] = Path(getattr(options, name)).name
-    checkpoint = Path(options.checkpoint) if options.checkpoint else None
     resume = checkpoint if checkpoint and checkpoint.exists() else None
     run = recipe(*inputs, **chosen, resume=resume)
     picture = finish(_kept(run, checkpoint) if checkpoint else run, progress=not options.quiet)
@@ -144,26 +152,22 @@ def _run_recipe(options: argparse.Namespace) -> None:
         print(save(one, out, settings, options.quality))
 
 
-def _kept(run: Any, checkpoint: Path, every: float = 10.0) -> Any:
-    """The same progress, its state written to a file every ten seconds and at the end."""
+def _kept(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:
+    """The same progress, its state written to a file now and then; a finished run leaves no file.
+
+    Nothing is written when a run is interrupted: in the middle of a step its state belongs to no step.
+    """
     written = 0.0
-    step: Progress | None = None
-    try:
-        for step in run:
-            if step.elapsed - written >= every:
-                step.save(checkpoint)
-                written = step.elapsed
-            yield step
-    finally:
-        if step is not None and step.step < step.of:
+    for step in run:
+        if step.elapsed - written >= CHECKPOINT_EVERY:
             step.save(checkpoint)
-        else:
-            checkpoint.unlink(missing_ok=True)  # a finished run has nothing to go on with
+            written = step.elapsed
+        yield step
+        if step.step == step.of:
+            checkpoint.unlink(missing_ok=True)
 
 
 def _picture(name: str) -> Any:
-    from .images import painting
-
     return painting(name) if name in paintings() and not Path(name).exists() else load(name)
 
 

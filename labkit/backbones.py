@@ -6,10 +6,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,7 +17,9 @@ from .network import Backbone, Recommended
 
 State = dict[str, Tensor]
 GATYS_STYLE = {f"relu{block}_1": 1.0 for block in range(1, 6)}
-VGG_LAYERS = Recommended({"relu4_3": 1.0}, ("relu4_2",), GATYS_STYLE)
+JOHNSON_STYLE = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
+VGG16_LAYERS = Recommended({"relu4_3": 1.0}, ("relu4_2",), JOHNSON_STYLE)
+VGG19_LAYERS = Recommended({"relu4_3": 1.0}, ("relu4_2",), GATYS_STYLE)
 
 
 # --- the networks ------------------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ def _vgg_stages(channels: Iterable[int | str]) -> OrderedDict[str, nn.Module]:
 
 def _pocket(name: str) -> Backbone:
     plan = (32, 32, "M", 64, 64, "M", 128, 128, 128, "M", 256, 256, 256, "M", 384, 384, 384, "M")
-    backbone = Backbone(name, _vgg_stages(plan), nn.Linear(384, 1000), VGG_LAYERS)
+    backbone = Backbone(name, _vgg_stages(plan), nn.Linear(384, 1000), VGG16_LAYERS)
     state = _read(bundled("pocket/pocket.safetensors"), name)
     modules = dict(zip(backbone.names, backbone.stages, strict=True)) | {"logits": backbone.head}
     _fill({key: module for key, module in modules.items() if any(True for _ in module.parameters())}, state, name)
@@ -52,7 +53,7 @@ def _vgg(name: str) -> Backbone:
     net = _torchvision(name)
     plan = [m.out_channels if isinstance(m, nn.Conv2d) else "M" for m in net.features if not isinstance(m, nn.ReLU)]
     stages = OrderedDict(zip(_vgg_stages(plan), net.features, strict=True))
-    return Backbone(name, stages, net.classifier, VGG_LAYERS, grid=7)
+    return Backbone(name, stages, net.classifier, VGG19_LAYERS if name == "vgg19" else VGG16_LAYERS, grid=7)
 
 
 def _googlenet(name: str) -> Backbone:
@@ -142,6 +143,18 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in self.children()], 1)
 
 
+class ChannelNorm(nn.Module):
+    """Caffe's local response normalisation over 5 channels: nn.LocalResponseNorm(5, 1e-4, 0.75).
+
+    Written as a sum of shifted squares, because PyTorch's goes through a 3-D pooling that bfloat16 on CPUs lacks.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares = F.pad(x.float().square(), (0, 0, 0, 0, 2, 2))
+        total = sum(squares[:, k : k + x.shape[1]] for k in range(5))
+        return x * (1 + 1e-4 / 5 * total).pow(-0.75).to(x.dtype)
+
+
 def _googlenet_bvlc(name: str) -> Backbone:
     plan = {
         "3a": (192, 64, (96, 128), (16, 32), 32),
@@ -158,17 +171,14 @@ def _googlenet_bvlc(name: str) -> Backbone:
     def pool() -> nn.Module:
         return nn.MaxPool2d(3, 2, ceil_mode=True)
 
-    def norm() -> nn.Module:
-        return nn.LocalResponseNorm(5, 1e-4, 0.75)
-
     stages: OrderedDict[str, nn.Module] = OrderedDict(
         {
             "conv1/7x7_s2": nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU()),
             "pool1/3x3_s2": pool(),
-            "pool1/norm1": norm(),
+            "pool1/norm1": ChannelNorm(),
             "conv2/3x3_reduce": nn.Sequential(nn.Conv2d(64, 64, 1), nn.ReLU()),
             "conv2/3x3": nn.Sequential(nn.Conv2d(64, 192, 3, padding=1), nn.ReLU()),
-            "conv2/norm2": norm(),
+            "conv2/norm2": ChannelNorm(),
             "pool2/3x3_s2": pool(),
         }
     )
@@ -176,10 +186,14 @@ def _googlenet_bvlc(name: str) -> Backbone:
         if key in ("4a", "5a"):
             stages[f"pool{int(key[0]) - 1}/3x3_s2"] = pool()
         stages[f"inception_{key}"] = Inception(*widths)
-    # Caffe feeds BGR in 0-255 minus a mean; we feed RGB in [0, 1], and turn the first kernel round instead.
-    backbone = Backbone(name, stages, nn.Linear(1024, 1000), mean=(123 / 255, 117 / 255, 104 / 255), std=(1 / 255,) * 3)
+    recommended = Recommended(
+        {"inception_4c": 1.0},
+        ("inception_4a",),
+        dict.fromkeys(("conv1/7x7_s2", "conv2/3x3", "inception_3a", "inception_3b", "inception_4a"), 1.0),
+    )
+    mean, std = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
+    backbone = Backbone(name, stages, nn.Linear(1024, 1000), recommended, mean=mean, std=std)
     state = _read(_local(name) or _missing(name), name)
-    state["conv1/7x7_s2.weight"] = state["conv1/7x7_s2.weight"].flip(1)
     modules: dict[str, nn.Module] = {"loss3/classifier": backbone.head}
     for key, stage in stages.items():
         if isinstance(stage, Inception):
@@ -187,6 +201,9 @@ def _googlenet_bvlc(name: str) -> Backbone:
         elif isinstance(stage, nn.Sequential):
             modules[key] = stage[0]
     _fill(modules, state, name)
+    # Caffe feeds BGR in 0-255 minus a mean; we feed RGB in [0, 1], and turn the first kernel round instead.
+    first = stages["conv1/7x7_s2"][0].weight
+    first.copy_(first.flip(1))
     return backbone
 
 
@@ -217,9 +234,12 @@ def load_backbone(name: str | Backbone = "pocket", device: str | torch.device | 
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """``device`` itself, or, for None, the best there is: CUDA, then MPS, then CPU."""
+    """``device`` itself, or, for None, the best there is: CUDA, then MPS, then CPU. ValueError if it cannot be used."""
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:  # torch's ways of saying "unknown" and "not here"
+            raise ValueError(f"the device {str(device)!r} cannot be used here: try cpu, cuda or mps") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -236,7 +256,8 @@ def _local(name: str, *more: str) -> Path | None:
 
 
 def _missing(name: str, source: str = "", size: str = "14 MB", cause: Exception | None = None) -> Path:
-    where = f"download it from {source}" if source else "convert BVLC's bvlc_googlenet.caffemodel (names kept)"
+    caffe = "convert BVLC's bvlc_googlenet.caffemodel with tools/convert_caffe.py"
+    where = f"download it from {source}" if source else caffe
     file = Path(source).name or f"{name}.safetensors"
     raise FileNotFoundError(
         f"the weights of {name} are not here: {where} ({size}) as {file}, put it into a folder and name the folder "
@@ -251,15 +272,13 @@ def _read(path: Path, name: str) -> State:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"the weights of {name} in {path} cannot be read ({error}): delete the file and fetch it again"
-        ) from error
-    except Exception as error:  # pickle's own family of errors
-        raise ValueError(f"{path} is no plain weights file and is not loaded ({error}): fetch it again") from error
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    except Exception as error:  # safetensors, zip and pickle each have errors of their own
+        raise _unreadable(path, name) from error
+
+
+def _unreadable(path: Path, name: str) -> ValueError:
+    return ValueError(f"{path} is damaged or holds more than plain weights of {name}: delete it and fetch it again")
 
 
 def _fill(modules: dict[str, nn.Module], state: State, name: str) -> None:
@@ -269,7 +288,7 @@ def _fill(modules: dict[str, nn.Module], state: State, name: str) -> None:
         try:
             module.load_state_dict(part)
         except RuntimeError as error:
-            raise ValueError(f"the weights file is not one of {name}: {key} does not fit ({error})") from error
+            raise ValueError(f"the weights file is not one of {name}: {key} does not fit") from error
 
 
 def _torchvision(name: str, **options: bool) -> nn.Module:
@@ -277,17 +296,20 @@ def _torchvision(name: str, **options: bool) -> nn.Module:
     from torchvision import models as zoo  # here, because it takes longer to import than pocket takes to dream
 
     weights = zoo.get_model_weights(name)["IMAGENET1K_V1"]
-    net = zoo.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}), **options)
-    path = _local(name, Path(weights.url).name)
+    file = Path(weights.url).name
+    path = _local(name, file)
     if path is not None:
         state = _read(path, name)
     else:
         try:
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except (URLError, OSError) as error:
+        except OSError as error:  # URLError is one
             _missing(name, weights.url, f"{weights.meta['_file_size']:.0f} MB", error)
+        except Exception as error:  # a download that was cut off, now or in the past
+            raise _unreadable(Path(torch.hub.get_dir(), "checkpoints", file), name) from error
+    net = zoo.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}), **options)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"the weights file is not one of torchvision's {name} ({error})") from error
+        raise ValueError(f"the weights file is not one of torchvision's {name}") from error
     return net

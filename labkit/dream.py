@@ -32,7 +32,7 @@ def dreaming(
     octaves: int = 4,
     octave_scale: float = 1.4,
     steps: int = 10,
-    step_size: float = 3.0,
+    step_size: float = 2.0,
     jitter: int = 32,
     smoothing: float = 0.5,
     mask: Mask = None,
@@ -47,8 +47,8 @@ def dreaming(
 
     photo: anything `as_picture` takes.
     backbone: a name or a loaded network.
-    layers: a layer, or layer -> weight, whose mean squared features are raised; or any loss, which is minimised.
-        None: the backbone's recommended layers.
+    layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts, so
+        that no layer drowns the others); or any loss, which is minimised. None: the recommended layers.
     octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
         small sizes lack is kept apart and put back. Octaves too small for the network are left out.
     steps: per octave.
@@ -70,10 +70,10 @@ def dreaming(
     check_numbers(1.01, octave_scale=octave_scale)
     resume = restored(resume)
     backbone = load_backbone(backbone, device)
-    photo = as_picture(photo).to(backbone.device).expand(variations, -1, -1, -1)
+    photo = as_picture(photo).to(backbone.device).repeat(variations, 1, 1, 1)
     generator = torch.Generator().manual_seed(seed)
-    loss = dream_loss(backbone, layers, variations, variations > 1 if shuffle is None else shuffle, generator)
-    least = max(backbone.minimum_size(layer) for layer in loss.layers if layer != PIXELS)
+    loss = dream_loss(backbone, layers, len(photo), variations > 1 if shuffle is None else shuffle, generator)
+    least = max((backbone.minimum_size(layer) for layer in loss.layers if layer != PIXELS), default=1)
     sizes = octave_sizes(photo.shape[-2:], octaves, octave_scale, least)
     whole_mask = None if mask is None else as_mask(mask, photo.shape[-2:]).to(backbone.device)
 
@@ -84,13 +84,17 @@ def dreaming(
         base = resize(photo, size)
         if resume and number < resume["stage"]:
             continue
-        pixels = Pixels((base + F.interpolate(detail, size, mode="bicubic")).clamp(0, 1))
+        octave_mask = None if mask is None else resize(whole_mask, size)
+        detail = F.interpolate(detail, size, mode="bicubic")
+        if octave_mask is not None:
+            detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
+        pixels = Pixels((base + detail).clamp(0, 1))
         evaluator = Evaluator(backbone, loss, size, precision)
         evaluate = dream_gradient(
             evaluator,
             jitter=jitter,
             smoothing=smoothing,
-            mask=None if mask is None else resize(whole_mask, size),
+            mask=octave_mask,
             generator=generator,
         )
         optimizer = make_optimizer("ascent", pixels.parameters, step_size / 255)
@@ -123,14 +127,18 @@ def dream_loss(
         loss = Sum([(1.0, layers)]) if not isinstance(layers, Sum) else layers
     else:
         weights = {layers: 1.0} if isinstance(layers, str) else dict(layers)
+        if not weights:
+            raise ValueError("name at least one layer")
         check_numbers(0, **{f"the weight of {layer}": weight for layer, weight in weights.items()})
         backbone.check_layers(weights)
-        loss = Sum([(-weight, activation(layer)) for layer, weight in weights.items()])
+        loss = Sum([(-weight, activation(layer, relative=len(weights) > 1)) for layer, weight in weights.items()])
     if not shuffle:
         return loss
     # Exponential draws divided by their sum are uniform on the simplex: no layer is favoured (Dirichlet with alpha 1).
     draws = torch.empty(len(loss.summands), variations).exponential_(generator=generator)
-    return Sum([(w * draw, part) for (w, part), draw in zip(loss.summands, draws / draws.sum(0), strict=True)])
+    given = torch.stack([torch.as_tensor(w).abs().expand(variations) for w, _ in loss.summands])
+    draws *= given.sum(0) / (given * draws).sum(0)  # so that each variation's weights sum to what was given
+    return Sum([(w * draw, part) for (w, part), draw in zip(loss.summands, draws, strict=True)])
 
 
 def octave_sizes(size: tuple[int, int], octaves: int, octave_scale: float, least: int = 1) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,14 +28,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     the folder is missing or not writable.
     """
     path = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise OSError(
-            f"cannot write {path}: {error.strerror}; choose a folder that exists and that you may write to"
-        ) from error
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
         yield temporary
         mask = os.umask(0)
@@ -43,3 +37,22 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raise the OSError that `written_whole` would, before a long computation rather than after it."""
+    _beside(Path(path)).unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A new, empty temporary file in the folder of ``path``."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path}: {error.strerror}; choose a file in a folder that exists and that you may write to"
+        ) from error
+    return Path(name)

@@ -29,7 +29,8 @@ class Evaluator:
 
     ``size`` is (height, width). ``precision``: "float32", "bfloat16" (the network computes in bfloat16; pixels,
     statistics and losses stay in float32) or "auto" (see `pick_precision`). No gradient of the weights is computed,
-    and the network runs no further than the deepest layer that the loss reads.
+    and the network runs no further than the deepest layer that the loss reads. A picture on another device is brought
+    to the network's, and its gradient back.
     """
 
     def __init__(self, backbone: Backbone, loss: Loss, size: tuple[int, int], precision: str = "auto"):
@@ -43,13 +44,14 @@ class Evaluator:
         return {PIXELS: picture} | {layer: f.float() for layer, f in found.items()}
 
     def __call__(self, picture: Tensor) -> Evaluation:
-        picture = picture.detach().requires_grad_()
+        home = picture.device
+        picture = picture.detach().to(self.backbone.device).requires_grad_()
         with torch.enable_grad():
             statistics = self.loss.statistics(self.features(picture, self.loss.layers), Window())
             terms = self.loss.terms(statistics)
             loss = sum(terms.values())
             (gradient,) = torch.autograd.grad(loss.sum(), picture)
-        return Evaluation(loss.detach(), {name: term.detach() for name, term in terms.items()}, gradient)
+        return Evaluation(loss.detach(), {name: term.detach() for name, term in terms.items()}, gradient.to(home))
 
 
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -59,10 +61,10 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     AVX512-BF16), else float32; the environment variable LABKIT_PRECISION overrides "auto", so that a whole course can
     be run in float32, whose numbers agree between machines.
     """
+    if precision == "auto":
+        precision = os.environ.get("LABKIT_PRECISION") or "auto"
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
-    if precision == "auto":
-        precision = os.environ.get("LABKIT_PRECISION", "auto")
     if precision == "auto":
         precision = "bfloat16" if _has_fast_bfloat16(device) else "float32"
     return getattr(torch, precision)

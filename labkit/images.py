@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from .files import bundled, written_whole
+from .files import bundled, check_writable, written_whole
 
-MAX_PIXELS = 200_000_000  # a header that promises more is refused before anything is decoded
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
 
 
@@ -32,7 +31,7 @@ def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
     is converted to sRGB, transparency is laid on white, palette, grey, CMYK and 16-bit pictures become RGB, and of an
     animation the first frame is taken. ``size`` is passed to `resize`.
 
-    Raises FileNotFoundError, or ValueError when the file is not a whole picture or is larger than 200 megapixels.
+    Raises FileNotFoundError, or ValueError when the file is not a whole picture or claims more than 178 megapixels.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,18 +39,13 @@ def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): it was probably not copied or downloaded completely")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below is the one that counts
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are Pillow's hard limit
         try:
             with Image.open(path) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ValueError(
-                        f"{path} claims {width}x{height} pixels, more than the {MAX_PIXELS // 10**6} megapixels that "
-                        "labkit opens: make it smaller first"
-                    )
-                image.load()
                 picture = from_pil(image)
-        except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{path} is too large a picture ({error}): make it smaller first") from error
+        except UnidentifiedImageError as error:
             raise ValueError(f"{path} is not a picture that can be read ({error}): use PNG, JPEG or WebP") from error
         except (OSError, SyntaxError, EOFError) as error:  # Pillow's ways of saying that the data ends early
             raise ValueError(f"{path} is damaged or cut off ({error}): copy or download it again") from error
@@ -64,11 +58,14 @@ def from_pil(image: Image.Image) -> Tensor:
     if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: Pillow's own conversion clips instead
         grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
         return grey.expand(1, 3, -1, -1).contiguous()
+    if image.mode == "F":
+        return as_picture(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode == "P":
+        image = image.convert("RGB")
     image = _to_srgb(image)
-    if image.mode == "P" or image.mode == "PA" or "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("LA", "La", "RGBA", "RGBa"):
-        image = image.convert("RGBA")
+    if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
@@ -83,7 +80,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
-    except ImageCms.PyCMSError:  # a broken profile says nothing about the pixels: read them as sRGB
+    except (ImageCms.PyCMSError, OSError):  # a broken profile says nothing about the pixels: read them as sRGB
         return image
 
 
@@ -114,19 +111,20 @@ def as_picture(
     """Anything that shows a picture, as a checked picture tensor (N, 3, H, W) in [0, 1].
 
     Takes a path, a Pillow image, a NumPy array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1], or a tensor
-    (3, H, W) or (N, 3, H, W). Raises ValueError for a wrong shape, NaN or infinite pixels, or values outside [0, 1].
+    (3, H, W) or (N, 3, H, W). Transparency is laid on white.
+
+    Raises ValueError for a wrong shape, NaN or infinite pixels, or values outside [0, 1].
     """
     if isinstance(source, (str, Path)):
         return load(source, size)
-    if isinstance(source, np.ndarray) and source.dtype == np.uint8:
-        source = Image.fromarray(source)
     if isinstance(source, Image.Image):
         picture = from_pil(source)
     elif isinstance(source, np.ndarray):
-        array = source[..., None].repeat(3, -1) if source.ndim == 2 else source[..., :3]
-        picture = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).permute(2, 0, 1)[None]
-    else:
+        picture = _from_array(source)
+    elif isinstance(source, Tensor):
         picture = source[None] if source.ndim == 3 else source
+    else:
+        raise TypeError(f"a picture is a path, a Pillow image, an array or a tensor, not {type(source).__name__}")
     if picture.ndim != 4 or picture.shape[1] != 3 or 0 in picture.shape:
         raise ValueError(f"a picture has the shape (N, 3, height, width), this one has {tuple(picture.shape)}")
     picture = picture.detach().float()
@@ -139,17 +137,30 @@ def as_picture(
     return picture if size is None else resize(picture, size)
 
 
+def _from_array(array: np.ndarray) -> Tensor:
+    if array.ndim == 2:
+        array = array[..., None].repeat(3, -1)
+    if array.ndim != 3 or array.shape[2] not in (3, 4):
+        raise ValueError(
+            f"an array of a picture has the shape (height, width), with 3 or 4 colours at the end, not {array.shape}"
+        )
+    array = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    if array.shape[2] == 4:
+        array = 1 - array[..., 3:] * (1 - array[..., :3])
+    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
+
+
 # --- size and colour ---------------------------------------------------------------------------------------------
 
 
 def resize(picture: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Resize with antialiasing. ``size``: (height, width), or the longer side in pixels (never enlarging)."""
     height, width = picture.shape[-2:]
-    if isinstance(size, int):
+    if np.min(size) < 1:
+        raise ValueError(f"a picture needs at least one pixel each way, not {size}")
+    if np.ndim(size) == 0:
         scale = min(1.0, size / max(height, width))
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    if min(size) < 1:
-        raise ValueError(f"a picture needs at least one pixel each way, not {size}")
     if tuple(size) == (height, width):
         return picture
     return F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
@@ -168,6 +179,14 @@ def difference(a: Tensor, b: Tensor, gain: float = 1.0) -> Tensor:
     return ((a - b).abs().mean(1, keepdim=True) * gain).clamp(0, 1).expand(-1, 3, -1, -1)
 
 
+def heat(values: Tensor) -> Tensor:
+    """Values in [0, 1], (N, 1, H, W) or a grey picture, as a picture in colours from black over red to light yellow."""
+    from matplotlib import colormaps
+
+    colours = colormaps["inferno"](values[:, 0].detach().cpu().clamp(0, 1).numpy())[..., :3]
+    return torch.from_numpy(colours).float().permute(0, 3, 1, 2)
+
+
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
@@ -181,16 +200,13 @@ def save(picture: Tensor, path: str | Path, settings: Mapping[str, Any] | None =
     """Write the first picture of a batch; the file appears whole or not at all.
 
     ``settings`` (recipe, seed, parameters; any JSON) travel in the file, as PNG text or EXIF, under the key "labkit";
-    `settings_of` reads them back. ``quality`` is for JPEG and WebP. Raises ValueError for an unknown file type and
-    OSError when the place cannot be written to.
+    `settings_of` reads them back. ``quality``, 0 to 100, is for JPEG and WebP. Raises what `check_place` raises.
     """
     path = Path(path)
+    kind = check_place(path, quality)
     image = to_pil(picture)
     note = json.dumps(dict(settings or {}), default=str)
     options: dict[str, Any] = {}
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind not in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
-        raise ValueError(f"cannot tell a picture type from {path.name!r}: end it in .png, .jpg, .webp, .tiff or .bmp")
     if kind == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt("labkit", note)
@@ -203,17 +219,35 @@ def save(picture: Tensor, path: str | Path, settings: Mapping[str, Any] | None =
     return path
 
 
+def check_place(path: str | Path, quality: int = 92) -> str:
+    """Pillow's name of the picture type that `save` would write to ``path``. To be asked before a long run, too.
+
+    Raises ValueError for an unknown file type or quality, and OSError when the place cannot be written to.
+    """
+    kind = Image.registered_extensions().get(Path(path).suffix.lower(), "")
+    if kind not in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
+        raise ValueError(
+            f"cannot tell a picture type from {Path(path).name!r}: end it in .png, .jpg, .webp, .tiff or .bmp"
+        )
+    if not 0 <= quality <= 100:
+        raise ValueError(f"quality must be a number from 0 to 100, not {quality}")
+    check_writable(path)
+    return kind
+
+
 def settings_of(path: str | Path) -> dict[str, Any]:
     """The settings that `save` wrote into a picture, {} when there are none."""
     with Image.open(path) as image:
-        note = image.info.get("labkit") or image.getexif().get(ExifTags.Base.ImageDescription, "")
-    note = note.removeprefix("labkit ")
+        described = str(image.getexif().get(ExifTags.Base.ImageDescription, ""))
+        note = image.info.get("labkit") or described.partition("labkit ")[2]
     return json.loads(note) if note.startswith("{") else {}
 
 
 def grid(pictures: list[Tensor], columns: int, gap: int = 4) -> Tensor:
     """Pictures of one size as one picture, ``columns`` wide, on white, ``gap`` pixels apart."""
     pictures = [one for batch in pictures for one in batch]
+    if columns < 1 or len({one.shape[-2:] for one in pictures}) != 1:
+        raise ValueError("a grid needs pictures, all of one size, and at least one column")
     height, width = pictures[0].shape[-2:]
     rows = math.ceil(len(pictures) / columns)
     sheet = torch.ones(1, 3, rows * (height + gap) - gap, columns * (width + gap) - gap)

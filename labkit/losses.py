@@ -24,6 +24,12 @@ def _positions(features: Tensor) -> Tensor:
     return features.new_tensor(float(features.shape[2] * features.shape[3]))
 
 
+def _mean(statistics: Statistics) -> Tensor:
+    """The mean (N,) from a sum over positions and their count."""
+    total, count = statistics
+    return total / count
+
+
 # --- pushing activations: DeepDream and feature visualisation -----------------------------------------------------
 
 
@@ -32,7 +38,8 @@ class activation(Loss):
 
     ``channel`` keeps one channel, ``neuron`` (row, column) one position (fractions of the map's height and width, in
     [0, 1)), ``direction`` a vector (C,) on which features are projected. ``power`` 2 (the default) is DeepDream's mean
-    square, 1 the plain mean of feature visualisation.
+    square, 1 the plain mean of feature visualisation. ``relative`` takes the logarithm, so that in a sum of layers each
+    one counts by its relative growth and not by the size of its numbers.
     """
 
     name = "activation"
@@ -45,12 +52,14 @@ class activation(Loss):
         neuron: tuple[float, float] | None = None,
         direction: Tensor | None = None,
         power: int = 2,
+        relative: bool = False,
     ):
         if channel is not None and direction is not None:
             raise ValueError("give a channel or a direction, not both")
         if neuron is not None and not all(0 <= p < 1 for p in neuron):
             raise ValueError(f"a neuron's place is (row, column) in fractions from 0 to 1, not {neuron}")
-        self.layers, self.channel, self.neuron, self.direction, self.power = (layer,), channel, neuron, direction, power
+        self.layers, self.channel, self.neuron, self.direction = (layer,), channel, neuron, direction
+        self.power, self.relative, self.spot = power, relative, None
 
     def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
         super().bound(backbone, extract, size)
@@ -68,8 +77,6 @@ class activation(Loss):
         bound.spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
         return bound
 
-    spot: Tensor | None = None
-
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
         f = features[layer]
@@ -85,11 +92,12 @@ class activation(Loss):
         return [(values * spot).sum((1, 2)), spot.sum()]
 
     def readout(self, statistics: Statistics) -> Tensor:
-        total, count = statistics
-        return total / count
+        mean = _mean(statistics)
+        return mean.clamp_min(1e-12).log() if self.relative else mean
 
     def _arguments(self) -> str:
         extras = {"channel": self.channel, "neuron": self.neuron, "power": None if self.power == 2 else self.power}
+        extras["relative"] = self.relative or None
         shown = [f"{key}={value}" for key, value in extras.items() if value is not None]
         return ", ".join([*self.layers, *shown, *(["direction"] if self.direction is not None else [])])
 
@@ -126,7 +134,7 @@ class class_logit(Loss):
     def readout(self, statistics: Statistics) -> Tensor:
         (cells,) = statistics
         logits = self.backbone.read_head(cells.to(self.backbone.mean.dtype))
-        return logits[:, self.target].float()
+        return logits[:, self.target].to(cells.dtype)
 
     def _arguments(self) -> str:
         return repr(self.target)
@@ -157,7 +165,8 @@ class guide(Loss):
         match = torch.einsum("nchw,cm->nhwm", f, self.vectors).amax(-1)
         return [match.sum((1, 2)) / f.shape[1], _positions(f)]
 
-    readout = activation.readout
+    def readout(self, statistics: Statistics) -> Tensor:
+        return _mean(statistics)
 
 
 # --- matching pictures: style transfer ----------------------------------------------------------------------------
@@ -276,9 +285,10 @@ class style(Loss):
 
     def _wasserstein(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
         (target_second, target_mean), root = self.targets[index], self.roots[index]
-        # tr(M^1/2) through eigenvalues: eigvalsh's derivative needs no iteration and stays exact in float32.
-        middle = root @ _covariance(second, mean) @ root
-        cross = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(1e-10).sqrt().sum(1)
+        # tr(M^1/2) through eigenvalues: eigvalsh's derivative needs no iteration. In float64, because M has the squares
+        # of eigenvalues, whose small ones are lost in float32's noise: the gradient would be off by some per cent.
+        middle = root @ _float64(_covariance(second, mean)) @ root
+        cross = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(1e-10).sqrt().sum(1).to(mean)
         trace = _trace(_covariance(second, mean)) + _trace(_covariance(target_second, target_mean))
         distance = (mean - target_mean).square().sum(1) + trace - 2 * cross
         return distance / (_trace(target_second) if self.relative else second.shape[1])
@@ -298,9 +308,14 @@ def _trace(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=1, dim2=2).sum(1)
 
 
+def _float64(matrices: Tensor) -> Tensor:
+    """In float64, on the CPU if the device (Apple's MPS) has none."""
+    return matrices.to("cpu" if matrices.device.type == "mps" else matrices.device, torch.float64)
+
+
 def _root(matrices: Tensor) -> Tensor:
     """The symmetric square root of symmetric positive semidefinite matrices (N, C, C)."""
-    values, vectors = torch.linalg.eigh(matrices)
+    values, vectors = torch.linalg.eigh(_float64(matrices))
     return vectors * values.clamp_min(0).sqrt()[:, None, :] @ vectors.mT
 
 
@@ -329,7 +344,8 @@ class total_variation(Loss):
         rough = window.owned(PIXELS, rough)
         return [rough.mean(1).sum((1, 2)), _positions(rough)]
 
-    readout = activation.readout
+    def readout(self, statistics: Statistics) -> Tensor:
+        return _mean(statistics)
 
     def _arguments(self) -> str:
         return "" if self.exponent == 1 else f"exponent={self.exponent:g}"

@@ -113,6 +113,7 @@ class Backbone(nn.Module):
         self.check_layers(layers)
         last = max((self.layers.index(layer) for layer in layers), default=-1)
         # Normalise in float32: the picture keeps its full precision whatever the network computes in.
+        picture = picture.to(self.device)
         x = ((picture - self.mean.float()) / self.std.float()).to(self.mean.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         found = {}
@@ -141,7 +142,7 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def classify(self, picture: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each picture the ``top`` most probable classes as (name, probability)."""
-        probabilities = self.logits(picture.to(self.device)).softmax(1).topk(top)
+        probabilities = self.logits(picture).softmax(1).topk(top)
         rows = zip(probabilities.indices.tolist(), probabilities.values.tolist(), strict=True)
         return [[(self.classes[i], p) for i, p in zip(*row, strict=True)] for row in rows]
 

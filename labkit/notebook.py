@@ -28,7 +28,7 @@ class Shown:
 
 
 def show(
-    *pictures: Tensor | Any, titles: Sequence[str] = (), alt: str = "", columns: int | None = None, width: int = 960
+    *pictures: Tensor | Any, titles: Sequence[str] = (), alt: str = "", columns: int | None = None, width: int = 880
 ) -> None:
     """Display pictures side by side in a notebook (a script opens a window).
 
@@ -160,7 +160,7 @@ def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: in
     scale = min(1.0, (width - gap * (columns - 1)) / columns / cell)
     images = [
         image.resize(
-            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+            (max(1, int(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
         )
         if scale < 1
         else image
@@ -181,7 +181,7 @@ def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: in
 
 def _jpeg(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=86, optimize=True)
+    image.save(buffer, "JPEG", quality=80, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

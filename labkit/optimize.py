@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +41,8 @@ class Progress:
 
     @property
     def picture(self) -> Tensor:
-        """The picture so far: a copy (N, 3, H, W) in [0, 1]."""
-        return self.pixels.detach().clamp(0, 1).clone()
+        """The picture so far: a copy (N, 3, H, W) in [0, 1], on the CPU."""
+        return self.pixels.detach().clamp(0, 1).cpu()
 
     @property
     def terms(self) -> dict[str, float]:
@@ -139,8 +142,8 @@ class Average:
     def state_dict(self) -> State:
         return {"total": self.total.clone(), "weight": self.weight}
 
-    def load_state_dict(self, state: State) -> None:
-        self.total, self.weight = state["total"].clone(), state["weight"]
+    def load_state_dict(self, state: State, device: torch.device | None = None) -> None:
+        self.total, self.weight = state["total"].to(device, copy=True), state["weight"]
 
 
 @dataclass
@@ -167,8 +170,8 @@ def descend(
 ) -> Generator[Progress, None, bool]:
     """Minimise what ``evaluate`` computes; yield `Progress` after every step; return whether all went well.
 
-    ``evaluate(picture)`` may draw from ``generator``, whose state is saved and resumed with the rest. A loss that is
-    not finite ends the run with a warning that names the step, back at the last picture whose loss was finite.
+    ``evaluate(picture)`` may draw from ``generator``, whose state is saved and resumed with the rest. A loss or picture
+    that is not finite ends the run with a warning that names the step, back at the last picture whose loss was finite.
     """
     average = average or Average(0)
     started = time.perf_counter() if started is None else started
@@ -176,9 +179,11 @@ def descend(
     if resume:
         first = resume["step"]
         for parameter, saved in zip(parameterisation.parameters, resume["parameters"], strict=True):
+            if parameter.shape != saved.shape:
+                raise ValueError("the saved run was of another picture, size or setting: go on with the same, or anew")
             parameter.copy_(saved)
-        optimizer.load_state_dict(resume["optimizer"])
-        average.load_state_dict(resume["average"])
+        optimizer.load_state_dict(deepcopy(resume["optimizer"]))  # which it would go on to change
+        average.load_state_dict(resume["average"], parameterisation.picture().device)
         if generator is not None:
             generator.set_state(resume["generator"])
 
@@ -187,7 +192,7 @@ def descend(
             "stage": stage.number,
             "step": step + 1,
             "parameters": [parameter.detach().clone() for parameter in parameterisation.parameters],
-            "optimizer": optimizer.state_dict(),
+            "optimizer": deepcopy(optimizer.state_dict()),
             "average": average.state_dict(),
             "generator": None if generator is None else generator.get_state(),
         }
@@ -206,17 +211,18 @@ def descend(
         optimizer.step(closure)
         parameterisation.project()
         evaluation = evaluations[0]
-        diverged = not torch.isfinite(evaluation.loss).all()
+        if torch.isfinite(evaluation.loss).all():
+            good = before
+        diverged = not all(t.isfinite().all() for t in (evaluation.loss, *parameterisation.parameters))
         if diverged:
             for parameter, saved in zip(parameterisation.parameters, good, strict=True):
                 parameter.copy_(saved)
             average.decay = 0  # what it gathered may be infinite
             warnings.warn(
-                f"the loss is {evaluation.loss.mean():g} at step {stage.steps_before + step + 1}: stopped, back at "
-                "the last good picture; try a smaller learning rate or precision='float32'",
+                f"diverged at step {stage.steps_before + step + 1} (the loss is {evaluation.loss.mean():g}): stopped, "
+                "back at the last good picture; try a smaller learning rate or precision='float32'",
                 stacklevel=2,
             )
-        good = before
         average.update(parameterisation.picture())
         yield Progress(
             step=stage.steps_before + step + 1,
@@ -237,13 +243,19 @@ def restored(resume: State | str | Path | None) -> State | None:
     """A saved state, from a dictionary or from a file that `Progress.save` wrote."""
     if resume is None or isinstance(resume, Mapping):
         return resume
-    return torch.load(resume, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(resume, map_location="cpu", weights_only=True)
+        return {"stage": state["stage"], **state}
+    except OSError:
+        raise
+    except Exception as error:  # whatever zip, pickle or the wrong content say
+        raise ValueError(f"{resume} holds no saved run: name another file, or delete it to start anew") from error
 
 
 def check_numbers(least: float = 0, **numbers: float) -> None:
     """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or is below ``least``."""
     for name, value in numbers.items():
-        if not (isinstance(value, (int, float)) and least <= value < float("inf")):
+        if not (isinstance(value, Real) and least <= value < float("inf")):
             raise ValueError(f"{name} must be a number of at least {least:g}, not {value}")
 
 
@@ -255,7 +267,8 @@ def finish(run: Iterable[Progress], progress: bool = True) -> Tensor:
     from tqdm.auto import tqdm
 
     latest: Progress | None = None
-    with tqdm(disable=not progress, leave=False, unit="step") as bar:
+    quiet = not progress or bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar forgets its own variable
+    with tqdm(leave=False, unit="step", disable=quiet) as bar:
         try:
             for latest in run:
                 bar.total = latest.of

@@ -39,7 +39,7 @@ def stylizing(
     backbone: str | Backbone = "pocket",
     *,
     content_weight: float = 1.0,
-    style_weight: float = 10.0,
+    style_weight: float = 30.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
     content_layers: Iterable[str] | None = None,
@@ -127,15 +127,14 @@ def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **opti
 def scale_sizes(size: tuple[int, int], smallest: int, steps: int) -> list[tuple[int, int]]:
     """Sizes (height, width) that grow by sqrt(2) up to ``size``; the first one's longer side is about ``smallest``."""
     sizes = [tuple(size)]
-    while max(sizes[0]) / 2**0.5 >= smallest and len(sizes) < steps:
-        factor = 2 ** (-len(sizes) / 2)
+    while max(size) * (factor := 2 ** (-len(sizes) / 2)) >= smallest and len(sizes) < steps:
         sizes.insert(0, (round(size[0] * factor), round(size[1] * factor)))
     return sizes
 
 
 def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
     """The picture (1, 3, H, W) that style transfer starts from (see `stylizing`)."""
-    if isinstance(init, Tensor):
+    if not isinstance(init, str):
         return resize(as_picture(init), photo.shape[-2:]).to(photo)
     if init == "content":
         return photo

@@ -1,0 +1,400 @@
+"""The command line: the same pictures as the functions make, and one line for every mistake."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import labkit as lk
+from labkit import __main__ as cli
+from labkit.__main__ import main
+
+
+def default(recipe: Callable, name: str) -> Any:
+    return inspect.signature(recipe).parameters[name].default
+
+
+STEP_SIZE = default(lk.dreaming, "step_size")
+QUICK = ["--quiet", "--size", "48", "--precision", "float32"]
+DREAM = [*QUICK, "--octaves", "2", "--steps", "2", "--jitter", "4"]
+STYLIZE = [*QUICK, "--steps", "4", "--smallest", "30"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a photo and a painting in it."""
+    lk.save(lk.photo("chelsea", 60), tmp_path / "cat.png")
+    lk.save(lk.painting("noon_pond", 60), tmp_path / "pond.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> None:
+    assert main(arguments) == 0
+
+
+def mistake(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """The one line on standard error that a mistake is answered with."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("labkit: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def assert_saved(path: Path | str, picture: torch.Tensor) -> None:
+    torch.testing.assert_close(lk.load(path), picture, rtol=0, atol=0.5 / 255 + 1e-5)
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+def test_dream_writes_what_the_function_returns(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    run("dream", "cat.png", "-o", "out.png", "--layers", "relu2_2=0.5,relu3_3", "--seed", "3", *DREAM)
+    assert capsys.readouterr().out == "out.png\n"
+    layers = {"relu2_2": 0.5, "relu3_3": 1.0}
+    options = {"octaves": 2, "steps": 2, "jitter": 4, "seed": 3, "precision": "float32"}
+    photo = lk.load("cat.png", 48)
+    expected = lk.dream(photo, layers=layers, progress=False, **options)
+    assert_saved("out.png", expected)
+    assert (expected - photo).abs().mean() > 0.005
+    told = {"recipe": "dream", "photo": "cat.png", "labkit": lk.__version__, "size": 48, "layers": layers}
+    assert (
+        lk.settings_of("out.png").items()
+        >= (told | options | {"backbone": "pocket", "smoothing": default(lk.dreaming, "smoothing")}).items()
+    )
+
+
+@pytest.mark.parametrize("painting", ["noon_pond", "pond.png"])
+def test_stylize_writes_what_the_function_returns(folder: Path, painting: str) -> None:
+    run("stylize", "cat.png", painting, "-o", "out.webp", "--quality", "100", "--init", "noise", *STYLIZE)
+    source = lk.painting(painting) if painting == "noon_pond" else lk.load(painting)
+    options = {"steps": 4, "smallest": 30, "init": "noise", "precision": "float32"}
+    expected = lk.stylize(lk.load("cat.png", 48), source, progress=False, **options)
+    assert (lk.load("out.webp") - expected).abs().mean() < 0.05
+    told = {"recipe": "stylize", "photo": "cat.png", "painting": painting, "average": default(lk.stylizing, "average")}
+    assert lk.settings_of("out.webp").items() >= (told | options).items()
+
+
+def test_size_0_is_the_photos_own(folder: Path) -> None:
+    run("dream", "cat.png", "-o", "out.png", *DREAM, "--size", "0", "--octaves", "1", "--steps", "1")
+    assert lk.load("out.png").shape == lk.load("cat.png").shape
+
+
+def test_variations_are_numbered_files(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    run("dream", "cat.png", "-o", "out.png", "--variations", "3", "--layers", "relu2_2,relu3_3", *DREAM)
+    names = [f"out-{number}.png" for number in (1, 2, 3)]
+    assert capsys.readouterr().out.split() == names
+    assert not Path("out.png").exists()
+    first, second, third = map(lk.load, names)
+    assert min((first - second).abs().max(), (second - third).abs().max(), (first - third).abs().max()) > 0.01
+
+
+def test_a_mask_from_a_file_says_where_to_dream(folder: Path) -> None:
+    mask = torch.zeros(1, 3, 30, 30)
+    mask[..., 15:] = 1
+    lk.save(mask, "mask.png")
+    run("dream", "cat.png", "-o", "out.png", "--mask", str(folder / "mask.png"), *DREAM, "--octaves", "1")
+    change = (lk.load("out.png") - lk.load("cat.png", 48)).abs()
+    half = change.shape[-1] // 2
+    assert change[..., : half - 2].max() <= 0.5 / 255 + 1e-6
+    assert change[..., half + 2 :].mean() > 0.005
+    assert lk.settings_of("out.png")["mask"] == "mask.png"
+
+
+def test_a_white_mask_is_no_mask(folder: Path) -> None:
+    lk.save(torch.ones(1, 3, 20, 20), "white.png")
+    run("dream", "cat.png", "-o", "masked.png", "--mask", "white.png", *DREAM)
+    run("dream", "cat.png", "-o", "out.png", *DREAM)
+    assert_saved("masked.png", lk.load("out.png"))
+
+
+def test_the_mask_with_a_name(folder: Path) -> None:
+    run("dream", "cat.png", "-o", "out.png", "--mask", "centre", *DREAM)
+    change = (lk.load("out.png") - lk.load("cat.png", 48)).abs().mean((0, 1))
+    height, width = change.shape
+    assert change[height // 3 : -height // 3, width // 3 : -width // 3].mean() > 2 * change[:6, :6].mean()
+    assert lk.settings_of("out.png")["mask"] == "centre"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["dream", "cat.png", "--preset", "ORIGINAL_DREAM"], {"step_size": 1.5, "octaves": 4, "smoothing": 0}),
+        (["dream", "cat.png", "--step-size", str(STEP_SIZE), "--preset", "ORIGINAL_DREAM"], {"step_size": STEP_SIZE}),
+        (["stylize", "cat.png", "pond.png", "--preset", "GATYS"], {"optimizer": "lbfgs", "style_weight": 100.0}),
+        (
+            ["stylize", "cat.png", "pond.png", "--preset", "ARTICLE_STYLE"],
+            {"content_weight": 0.015, "tv_exponent": 1.25},
+        ),
+    ],
+)
+def test_a_preset_is_overruled_by_what_is_said(folder: Path, arguments: list[str], expected: dict) -> None:
+    own = ["--layers", "relu2_2"] if arguments[0] == "dream" else []
+    run(*arguments, "-o", "out.png", *QUICK, *own, "--steps", "1")
+    settings = lk.settings_of("out.png")
+    assert settings.items() >= (expected | {"steps": 1}).items()
+    if own:
+        assert settings["layers"] == {"relu2_2": 1.0}
+
+
+def test_a_preset_brings_its_layers(folder: Path) -> None:
+    run("dream", "cat.png", "-o", "out.png", "--preset", "ARTICLE_DREAM", *QUICK, "--steps", "1")
+    assert lk.settings_of("out.png")["layers"] == lk.presets.ARTICLE_DREAM["layers"]
+
+
+# --- what it says ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "recipe"), [("dream", lk.dreaming), ("stylize", lk.stylizing)])
+def test_help_shows_every_option_with_its_default(
+    command: str, recipe: Callable, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = re.sub(r"\n {4,}", " ", capsys.readouterr().out)  # a long option's help begins on the next line
+    shown = dict(re.findall(r"^  --([a-z-]+) .*\(default: (.*)\)$", text, re.MULTILINE))
+    options = set(inspect.signature(recipe).parameters) - {"photo", "painting", "shuffle", "resume"}
+    for name in options:
+        assert shown[name.replace("_", "-")] == str(default(recipe, name))
+    assert "--shuffle, --no-shuffle" in text or command == "stylize"
+    assert {"size": "768", "quality": "90", "checkpoint": "None"}.items() <= shown.items()
+
+
+def test_backbones_are_listed(capsys: pytest.CaptureFixture) -> None:
+    run("backbones")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(lk.BACKBONES)
+
+
+def test_layers_are_listed(capsys: pytest.CaptureFixture) -> None:
+    run("layers", "pocket")
+    header, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["layer", "channels", "stride", "sees", "(px)"]
+    assert [line[0] for line in lines] == lk.load_backbone("pocket", "cpu").layers
+    assert ["relu4_3", "256", "8", "92"] in lines
+    assert lines[-1] == ["logits", "1000", "all"]
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png"], "no picture at missing.png: check the path"),
+        (["empty.png"], "empty.png is empty (0 bytes)"),
+        (["cat.png", "--layers", "relu9_9"], "pocket has no layer 'relu9_9': did you mean"),
+        (["cat.png", "--layers", "relu4_3=-1"], "the weight of relu4_3 must be a number of at least 0, not -1"),
+        (["cat.png", "--backbone", "vgg17"], "no backbone named 'vgg17'; there are pocket"),
+        (["cat.png", "--preset", "GATYS"], "no preset 'GATYS' for dream; there are ORIGINAL_DREAM"),
+        (["cat.png", "--steps", "-3"], "steps must be a number of at least 1, not -3"),
+        (["cat.png", "--octave-scale", "0.5"], "octave_scale must be a number of at least 1.01, not 0.5"),
+        (["cat.png", "--variations", "0"], "variations must be a number of at least 1, not 0"),
+        (["cat.png", "--size", "-5"], "size must be a number of at least 0, not -5"),
+        (["cat.png", "--size", "5"], "is too small for relu4_3 of pocket: its sides must be at least 8"),
+        (["cat.png", "--mask", "missing.png"], "no picture at missing.png"),
+        (["cat.png", "--device", "abacus"], "the device 'abacus' cannot be used here"),
+        (["cat.png", "--precision", "float3"], "precision is one of auto, float32, bfloat16"),
+    ],
+)
+def test_a_mistake_about_a_dream_is_one_line(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    Path("empty.png").touch()
+    assert message in mistake(capsys, "dream", "-o", "out.png", "--quiet", *arguments)
+    assert not Path("out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cat.png", "noon_pont"], "no picture at noon_pont"),
+        (["cat.png", "pond.png", "--content-weight", "-1"], "content_weight must be a number of at least 0, not -1"),
+        (["cat.png", "pond.png", "--style-weight", "nan"], "style_weight must be a number of at least 0, not nan"),
+        (["cat.png", "pond.png", "--optimizer", "sgd"], "no optimiser named 'sgd'; there are adam, lbfgs, ascent"),
+        (["cat.png", "pond.png", "--init", "nothing"], "init is one of content, style, noise"),
+        (["cat.png", "pond.png", "--style-layers", "relu1"], "pocket has no layer 'relu1'"),
+        (["cat.png", "pond.png", "--statistic", "median"], "median"),
+        (["cat.png", "pond.png", "--average", "1"], "the decay of an average lies in [0, 1), not 1"),
+    ],
+)
+def test_a_mistake_about_a_style_is_one_line(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert message in mistake(capsys, "stylize", "-o", "out.png", *QUICK, *arguments)
+    assert not Path("out.png").exists()
+
+
+def test_an_unknown_backbone_has_no_layers_to_list(capsys: pytest.CaptureFixture) -> None:
+    assert "no backbone named 'vgg17'" in mistake(capsys, "layers", "vgg17")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "missing/out.png"], "cannot write missing/out.png: No such file or directory; choose"),
+        (["-o", "out.xyz"], "cannot tell a picture type from 'out.xyz'"),
+        (["-o", "out.webp", "--quality", "101"], "quality must be a number from 0 to 100, not 101"),
+        (["-o", "out.png", "--checkpoint", "missing/run.pt"], "cannot write missing/run.pt"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_noticed_before_the_run(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("the run was started")
+
+    monkeypatch.setattr(cli, "finish", started)
+    assert message in mistake(capsys, "dream", "cat.png", *arguments)
+    assert {path.name for path in folder.iterdir()} == {"cat.png", "pond.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["paint"], "invalid choice: 'paint'"),
+        (["dream", "cat.png"], "required: -o/--output"),
+        (["dream", "cat.png", "-o", "x.png", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (
+            ["dream", "cat.png", "-o", "x.png", "--layers", "relu4_3=much"],
+            "layers are written like relu3_3=0.5,relu4_3=1",
+        ),
+    ],
+)
+def test_what_cannot_be_parsed_shows_the_usage(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: labkit")
+    assert message in error.splitlines()[-1]
+
+
+# --- runs that are interrupted -----------------------------------------------------------------------------------
+
+RUNS = {
+    "dream": ["dream", "cat.png", "--layers", "relu2_2", *DREAM],
+    "adam": ["stylize", "cat.png", "pond.png", *STYLIZE],
+    "lbfgs": ["stylize", "cat.png", "pond.png", "--optimizer", "lbfgs", *STYLIZE],
+}
+
+
+def interrupt_after(count: int, reason: BaseException, patch: pytest.MonkeyPatch) -> None:
+    """Let the network be evaluated ``count`` times, then fail in the middle of a step."""
+    evaluate, calls = lk.Evaluator.__call__, 0
+
+    def counted(self: lk.Evaluator, picture: torch.Tensor) -> lk.Evaluation:
+        nonlocal calls
+        calls += 1
+        if calls > count:
+            raise reason
+        return evaluate(self, picture)
+
+    patch.setattr(lk.Evaluator, "__call__", counted)
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt(), SystemError("the machine went down")], ids=["Ctrl-C", "crash"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("name", RUNS)
+def test_an_interrupted_run_goes_on_to_the_same_picture(
+    folder: Path, name: str, count: int, reason: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "CHECKPOINT_EVERY", 0)
+    run(*RUNS[name], "-o", "whole.png")
+    arguments = [*RUNS[name], "-o", "out.png", "--checkpoint", "run.pt"]
+    with monkeypatch.context() as patch:
+        interrupt_after(count, reason, patch)
+        if isinstance(reason, KeyboardInterrupt):
+            run(*arguments)  # writes the picture so far
+            assert not torch.equal(lk.load("out.png"), lk.load("whole.png"))
+        else:
+            with pytest.raises(SystemError):
+                main(arguments)
+    assert Path("run.pt").exists()
+    with monkeypatch.context() as patch:
+        interrupt_after(4 - count, AssertionError("steps are taken twice"), patch)
+        run(*arguments)
+    assert torch.equal(lk.load("out.png"), lk.load("whole.png"))
+    assert not Path("run.pt").exists()  # there is nothing left to go on with
+
+
+def test_a_checkpoint_is_written_every_ten_seconds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[float] = []
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(lk.Progress, "save", lambda step, path: saved.append(step.elapsed))
+    run(*RUNS["adam"], "-o", "out.png", "--checkpoint", "run.pt", "--steps", "8")
+    assert saved == [12, 24]
+
+
+def test_an_interrupt_before_the_first_step_leaves_no_picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(0, KeyboardInterrupt(), monkeypatch)
+    assert main(["dream", "cat.png", "-o", "out.png", *DREAM]) == 130
+    assert not Path("out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "arguments", "message"),
+    [
+        ("cat.png", [], "cat.png holds no saved run: name another file, or delete it to start anew"),
+        ("words.pt", [], "words.pt holds no saved run"),
+        ("weights.pt", [], "weights.pt holds no saved run"),
+        ("run.pt", ["--layers", "relu9_9"], "pocket has no layer 'relu9_9'"),
+        ("run.pt", ["--size", "40"], "the saved run was of another picture, size or setting"),
+    ],
+)
+def test_a_mistake_leaves_the_checkpoint_alone(
+    folder: Path,
+    checkpoint: str,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("words.pt").write_text("hello")
+    torch.save({"weight": torch.zeros(3)}, "weights.pt")
+    common = ["dream", "cat.png", "-o", "out.png", *DREAM, "--checkpoint", checkpoint]
+    if checkpoint == "run.pt":
+        with monkeypatch.context() as patch:
+            patch.setattr(cli, "CHECKPOINT_EVERY", 0)
+            interrupt_after(1, KeyboardInterrupt(), patch)
+            run(*common)
+    capsys.readouterr()
+    before = Path(checkpoint).read_bytes()
+    assert message in mistake(capsys, *common, *arguments)
+    assert Path(checkpoint).read_bytes() == before
+
+
+# --- as a program ------------------------------------------------------------------------------------------------
+
+
+def test_it_runs_as_a_program(folder: Path) -> None:
+    def labkit(*arguments: str) -> tuple[int, str, str]:
+        environment = os.environ | {"PYTHONPATH": str(Path(lk.__file__).parents[1])}
+        done = subprocess.run(
+            [sys.executable, "-m", "labkit", *arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert labkit("dream", "cat.png", "-o", "out.jpg", *DREAM) == (0, "out.jpg\n", "")
+    assert lk.settings_of("out.jpg")["recipe"] == "dream"
+    status, out, error = labkit("dream", "nothing.png", "-o", "out.jpg")
+    assert (status, out) == (2, "")
+    assert error.startswith("labkit: no picture at nothing.png")
+    assert error.count("\n") == 1

@@ -1,0 +1,397 @@
+"""DeepDream: its parts against closed forms and SciPy, the whole against the algorithm of 2015."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+import labkit as lk
+from labkit.dream import as_mask, blurred, centre_mask, dream_gradient, dream_loss, normalised, octave_sizes, smoothed
+
+PHOTO = lk.photo("chelsea", 64)
+QUICK = {"octaves": 2, "steps": 2, "jitter": 8, "precision": "float32", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def pocket() -> lk.Backbone:
+    return lk.load_backbone("pocket", "cpu")
+
+
+@pytest.fixture(scope="module")
+def bvlc() -> lk.Backbone:
+    try:
+        return lk.load_backbone("googlenet_bvlc", "cpu")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+def dream(*args: object, **options: object) -> Tensor:
+    return lk.dream(*args, **QUICK | options)
+
+
+# --- octaves ------------------------------------------------------------------------------------------------------
+
+
+def test_octaves_grow_by_their_scale_to_the_photos_size() -> None:
+    assert octave_sizes((480, 640), 4, 1.4) == [(175, 233), (245, 327), (343, 457), (480, 640)]
+    assert octave_sizes((30, 99), 1, 2.0) == [(30, 99)]
+
+
+@pytest.mark.parametrize("least, count", [(1, 4), (25, 3), (51, 1), (101, 1), (500, 1)])
+def test_octaves_below_the_networks_least_size_are_left_out(least: int, count: int) -> None:
+    sizes = octave_sizes((100, 200), 4, 2.0, least)
+    assert sizes == [(12, 25), (25, 50), (50, 100), (100, 200)][-count:]
+
+
+def test_a_small_photo_dreams_in_fewer_octaves(pocket: lk.Backbone) -> None:
+    photo = lk.photo("chelsea", (24, 30))
+    run = lk.dreaming(photo, pocket, "relu4_3", octaves=4, octave_scale=2, steps=1, precision="float32")  # needs 8
+    assert [p.picture.shape[-2:] for p in run] == [(12, 15), (24, 30)]
+
+
+@pytest.mark.parametrize("octaves", [1, 2, 4])
+def test_without_a_step_the_photo_comes_back(pocket: lk.Backbone, octaves: int) -> None:
+    """Small octaves lose detail; the photo's own is kept apart and put back."""
+    assert torch.equal(dream(PHOTO, pocket, "relu1_2", octaves=octaves, step_size=0), PHOTO)
+
+
+# --- the gradient -------------------------------------------------------------------------------------------------
+
+
+def pointwise(picture: Tensor) -> lk.Evaluation:
+    """The loss sum(x^3) / 3: its gradient moves with the picture."""
+    loss = (picture**3).sum((1, 2, 3)) / 3
+    return lk.Evaluation(loss, {"cubes": loss}, picture**2)
+
+
+def test_jitter_rolls_the_picture_and_the_gradient_back() -> None:
+    seen: list[Tensor] = []
+
+    def noted(picture: Tensor) -> lk.Evaluation:
+        seen.append(picture)
+        return pointwise(picture)
+
+    evaluate = dream_gradient(noted, jitter=5, generator=torch.Generator().manual_seed(0))
+    expected = normalised(PHOTO**2)
+    for _ in range(8):
+        assert torch.equal(evaluate(PHOTO).gradient, expected)
+    shifts = [
+        next(s for s in itertools.product(range(-5, 6), repeat=2) if torch.equal(torch.roll(PHOTO, s, (2, 3)), picture))
+        for picture in seen
+    ]
+    assert len(set(shifts)) > 4
+    assert any(row != column for row, column in shifts)
+
+
+def test_jitter_takes_every_shift_and_none_beyond() -> None:
+    corner = torch.zeros(1, 3, 9, 9)
+    corner[..., 4, 4] = 1
+    places: list[int] = []
+
+    def noted(picture: Tensor) -> lk.Evaluation:
+        places.append(int(picture[0, 0].argmax()))
+        return pointwise(picture)
+
+    evaluate = dream_gradient(noted, jitter=2, generator=torch.Generator().manual_seed(0))
+    for _ in range(400):
+        evaluate(corner)
+    assert set(places) == {9 * row + column for row in range(2, 7) for column in range(2, 7)}
+
+
+def test_a_gradient_is_rolled_back_smoothed_normalised_and_masked_in_this_order() -> None:
+    mask = torch.rand(1, 1, *PHOTO.shape[-2:])
+    fixed = torch.randn(1, 3, *PHOTO.shape[-2:])
+
+    def evaluator(picture: Tensor) -> lk.Evaluation:
+        return lk.Evaluation(torch.zeros(1), {}, fixed)
+
+    shift = torch.randint(-6, 7, (2,), generator=torch.Generator().manual_seed(3)).tolist()
+    evaluate = dream_gradient(evaluator, jitter=6, smoothing=0.8, mask=mask, generator=torch.Generator().manual_seed(3))
+    back = torch.roll(fixed, (-shift[0], -shift[1]), (2, 3))
+    assert torch.equal(evaluate(PHOTO).gradient, normalised(smoothed(back, 0.8)) * mask)
+
+
+def test_normalised_gradients_have_a_mean_size_of_one() -> None:
+    gradient = torch.randn(3, 3, 8, 9) * torch.tensor([1e-12, 1.0, 1e12])[:, None, None, None]
+    torch.testing.assert_close(normalised(gradient).abs().mean((1, 2, 3)), torch.ones(3))
+    torch.testing.assert_close(normalised(gradient)[1], normalised(gradient[1:2])[0])
+    assert not normalised(torch.zeros(1, 3, 4, 4)).any()
+
+
+@pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0, 3.0, 8.0])
+def test_a_blur_keeps_constants(sigma: float) -> None:
+    constant = torch.full((2, 3, 20, 23), 0.7)
+    torch.testing.assert_close(blurred(constant, sigma), constant)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+def test_a_blurs_impulse_response_is_a_symmetric_gaussian(sigma: float) -> None:
+    impulse = torch.zeros(1, 3, 25, 25, dtype=torch.float64)
+    impulse[..., 12, 12] = 1
+    response = blurred(impulse, sigma)
+    for turned in (response.flip(2), response.flip(3), response.mT):
+        torch.testing.assert_close(turned, response)
+    torch.testing.assert_close(response.sum((2, 3)), torch.ones(1, 3, dtype=torch.float64))
+    along = response[0, 0, 12]
+    assert (along[12] / along[13]).log().item() == pytest.approx(1 / (2 * sigma**2))
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
+def test_a_blur_agrees_with_scipy(sigma: float) -> None:
+    noise = torch.rand(2, 3, 24, 31, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = gaussian_filter(noise.numpy(), (0, 0, sigma, sigma), mode="mirror")
+    assert np.abs(blurred(noise, sigma).numpy() - expected).max() < 1e-3
+
+
+def test_smoothing_is_the_mean_of_three_blurs() -> None:
+    noise = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    three = [gaussian_filter(noise.numpy(), (0, 0, s, s), mode="mirror") for s in (0.75, 1.5, 3.0)]
+    assert np.abs(smoothed(noise, 1.5).numpy() - np.mean(three, 0)).max() < 1e-3
+    assert smoothed(noise, 0) is noise
+
+
+# --- masks --------------------------------------------------------------------------------------------------------
+
+
+def box(height: int, width: int) -> Tensor:
+    mask = torch.zeros(height, width)
+    mask[height // 4 : height // 2, width // 3 : width // 2] = 1
+    return mask
+
+
+@pytest.mark.parametrize("octaves", [1, 2, 4])
+def test_nothing_changes_outside_the_mask(pocket: lk.Backbone, octaves: int) -> None:
+    mask = box(*PHOTO.shape[-2:])
+    picture = dream(PHOTO, pocket, "relu1_2", octaves=octaves, smoothing=1.0, mask=mask)
+    changed = (picture != PHOTO).any(1)[0]
+    assert not changed[mask == 0].any()
+    assert changed[mask == 1].float().mean() > 0.9
+
+
+def test_masks_of_all_kinds_are_the_same_mask(pocket: lk.Backbone) -> None:
+    mask = box(*PHOTO.shape[-2:])
+    one, *others = (
+        dream(PHOTO, pocket, "relu2_2", mask=m) for m in (mask, box, mask.numpy(), mask.bool(), mask[None, None])
+    )
+    assert all(torch.equal(one, other) for other in others)
+    everywhere = dream(PHOTO, pocket, "relu2_2", mask=torch.ones_like(mask))
+    torch.testing.assert_close(everywhere, dream(PHOTO, pocket, "relu2_2"), rtol=0, atol=1e-5)
+
+
+def test_each_variation_can_have_its_mask(pocket: lk.Backbone) -> None:
+    masks = torch.stack([torch.zeros(1, *PHOTO.shape[-2:]), torch.ones(1, *PHOTO.shape[-2:])])
+    still, dreamt = dream(PHOTO, pocket, "relu2_2", mask=masks, variations=2, shuffle=False)
+    assert torch.equal(still, PHOTO[0])
+    assert not torch.equal(dreamt, PHOTO[0])
+
+
+def test_the_centre_mask_is_a_soft_disc() -> None:
+    mask = as_mask("centre", (41, 61))
+    assert torch.equal(mask[0, 0], centre_mask(41, 61))
+    assert mask[0, 0, 20, 30] == mask.max() == 1
+    torch.testing.assert_close(mask[0, 0, [20, 32], [48, 30]], torch.tensor([0.5, 0.5]))  # 0.3 of each side away
+    assert mask[..., [0, 0, -1, -1], [0, -1, 0, -1]].max() < 0.03
+    for turned in (mask.flip(2), mask.flip(3)):
+        torch.testing.assert_close(turned, mask)
+
+
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        ("center", "the only mask with a name is \"centre\", not 'center'"),
+        (torch.ones(4, 5), "has the shape (6, 8), this one has (1, 1, 4, 5)"),
+        (torch.ones(1, 3, 6, 8), "has the shape (6, 8), this one has (1, 3, 6, 8)"),
+        (torch.ones(6), "this one has (6,)"),
+        (lambda height, width: torch.ones(width, height), "this one has (1, 1, 8, 6)"),
+        (torch.full((6, 8), float("nan")), "a mask lies in [0, 1], this one runs from nan to nan"),
+        (torch.full((6, 8), 1.5), "runs from 1.5 to 1.5"),
+        (torch.full((6, 8), -0.5), "runs from -0.5 to -0.5"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(mask: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        as_mask(mask, (6, 8))
+
+
+# --- whole dreams -------------------------------------------------------------------------------------------------
+
+
+def mean_square(backbone: lk.Backbone, picture: Tensor, layer: str) -> float:
+    return backbone.features(picture, [layer])[layer].square().mean().item()
+
+
+@pytest.mark.parametrize("layer", ["relu2_2", "relu4_3"])
+def test_a_dream_raises_its_layer(pocket: lk.Backbone, layer: str) -> None:
+    photo = lk.photo("chelsea", 128)
+    picture = dream(photo, pocket, layer, steps=10, octaves=3, step_size=2, jitter=32, smoothing=0.5)
+    assert mean_square(pocket, picture, layer) > 3 * mean_square(pocket, photo, layer)
+    assert picture.shape == photo.shape
+    assert picture.min() >= 0 and picture.max() <= 1
+
+
+def test_a_step_changes_pixels_by_its_size(pocket: lk.Backbone) -> None:
+    photo = 0.3 + 0.4 * PHOTO  # nothing reaches black or white
+    picture = dream(photo, pocket, "relu2_2", octaves=1, steps=1, step_size=2.0)
+    assert 255 * lk.difference(picture, photo).mean().item() == pytest.approx(2, rel=1e-3)
+
+
+def test_layers_are_given_in_four_ways(pocket: lk.Backbone) -> None:
+    recommended = pocket.recommended.dream
+    one = dream(PHOTO, pocket, "relu2_2")
+    assert torch.equal(one, dream(PHOTO, pocket, {"relu2_2": 1}))
+    assert torch.equal(one, dream(PHOTO, pocket, -lk.activation("relu2_2")))
+    assert torch.equal(dream(PHOTO, pocket), dream(PHOTO, pocket, recommended))
+
+
+def test_a_weight_decides_between_layers(pocket: lk.Backbone) -> None:
+    def raised(weights: dict[str, float]) -> float:
+        return mean_square(pocket, dream(PHOTO, pocket, weights), "relu1_1")
+
+    assert raised({"relu1_1": 1, "relu2_2": 0}) > 1.1 * raised({"relu1_1": 1e-3, "relu2_2": 1})
+
+
+def test_a_dream_follows_any_loss(pocket: lk.Backbone) -> None:
+    """Also one of pixels alone, and minimised: this one flattens the picture."""
+    rough = lk.Evaluator(pocket, lk.total_variation(), PHOTO.shape[-2:], "float32")
+    picture = dream(PHOTO, pocket, lk.total_variation(), octaves=1, steps=5, step_size=1.0)
+    assert rough(picture).loss < 0.5 * rough(PHOTO).loss
+    names = [p.terms.keys() for p in lk.dreaming(PHOTO, pocket, -lk.class_logit(285) + lk.total_variation(), steps=1)]
+    assert all(name == {"class_logit", "total_variation"} for name in names)
+
+
+def test_photos_dream_as_a_batch(pocket: lk.Backbone) -> None:
+    photos = torch.cat([PHOTO, PHOTO.flip(3)])
+    together = dream(photos, pocket, "relu2_2")
+    alone = torch.cat([dream(photo[None], pocket, "relu2_2") for photo in photos])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
+    assert dream(photos, pocket, "relu2_2", variations=2).shape == (4, *PHOTO.shape[1:])
+
+
+# --- variations ---------------------------------------------------------------------------------------------------
+
+
+LAYERS = {"relu1_2": 1.0, "relu2_2": 3.0}
+
+
+@pytest.mark.parametrize("shuffle, differ", [(None, True), (True, True), (False, False)])
+def test_variations_differ_when_weights_are_shuffled(pocket: lk.Backbone, shuffle: bool | None, differ: bool) -> None:
+    pictures = dream(PHOTO, pocket, LAYERS, variations=3, shuffle=shuffle)
+    assert pictures.shape == (3, *PHOTO.shape[1:])
+    for a, b in itertools.combinations(pictures[:, None], 2):
+        assert (lk.difference(a, b).mean() > 1e-4) == differ
+
+
+def test_a_single_dream_is_shuffled_only_if_asked(pocket: lk.Backbone) -> None:
+    plain = dream(PHOTO, pocket, LAYERS)
+    assert torch.equal(dream(PHOTO, pocket, LAYERS, shuffle=False), plain)
+    assert lk.difference(dream(PHOTO, pocket, LAYERS, shuffle=True), plain).mean() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "layers, given", [(LAYERS, [-1, -3]), (lk.total_variation() - 2 * lk.activation("relu1_2"), [1, -2])]
+)
+def test_shuffled_weights_sum_to_what_was_given(
+    pocket: lk.Backbone, layers: dict[str, float] | lk.Loss, given: list[float]
+) -> None:
+    loss = dream_loss(pocket, layers, 50, shuffle=True, generator=torch.Generator().manual_seed(0))
+    weights = torch.stack([w for w, _ in loss.summands])
+    assert (weights.sign() == torch.tensor(given).sign()[:, None]).all()
+    torch.testing.assert_close(weights.abs().sum(0), torch.tensor(given).float().abs().sum().expand(50))
+    assert weights[0].unique().numel() == 50
+
+
+def test_shuffling_favours_no_layer(pocket: lk.Backbone) -> None:
+    """Uniform on the simplex: of three weights that sum to 3 each has the mean 1 and the variance 1/2."""
+    layers = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 1.0)
+    loss = dream_loss(pocket, layers, 20_000, shuffle=True, generator=torch.Generator().manual_seed(0))
+    weights = -torch.stack([w for w, _ in loss.summands])
+    torch.testing.assert_close(weights.mean(1), torch.ones(3), rtol=0.03, atol=0)
+    torch.testing.assert_close(weights.var(1), torch.full((3,), 0.5), rtol=0.05, atol=0)
+
+
+# --- the original -------------------------------------------------------------------------------------------------
+
+
+def original_octave(backbone: lk.Backbone, photo: Tensor, steps: int, seed: int) -> Tensor:
+    """One octave of Google's notebook of 2015, restated: pixels from 0 to 255, ascending 1/2 ||a||^2 by hand."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = photo * 255
+    for _ in range(steps):
+        down, right = torch.randint(-32, 33, (2,), generator=generator).tolist()
+        pixels = pixels.roll(down, 2).roll(right, 3).requires_grad_()
+        activation = backbone.features(pixels / 255, ["inception_4c"])["inception_4c"]
+        (gradient,) = torch.autograd.grad(activation, pixels, grad_outputs=activation.detach())
+        with torch.no_grad():
+            pixels = pixels + 1.5 / gradient.abs().mean() * gradient
+            pixels = pixels.roll(-right, 3).roll(-down, 2).clamp(0, 255)
+    return pixels / 255
+
+
+def test_one_octave_is_the_original_algorithm(bvlc: lk.Backbone) -> None:
+    photo = lk.photo("chelsea", 96)
+    options = lk.presets.ORIGINAL_DREAM | {"octaves": 1}
+    picture = lk.dream(photo, bvlc, **options, seed=5, precision="float32", progress=False)
+    torch.testing.assert_close(picture, original_octave(bvlc, photo, options["steps"], 5), rtol=0, atol=1e-4)
+    assert lk.difference(picture, photo).mean() > 0.01
+
+
+def test_the_original_preset_runs(bvlc: lk.Backbone) -> None:
+    photo = lk.photo("chelsea", 96)
+    run = lk.dreaming(photo, bvlc, **lk.presets.ORIGINAL_DREAM | {"octaves": 2}, precision="float32")
+    found = list(run)
+    assert [(p.stage, p.stages, p.of) for p in found] == [(1, 2, 20)] * 10 + [(2, 2, 20)] * 10
+    assert mean_square(bvlc, found[-1].picture, "inception_4c") > 2 * mean_square(bvlc, photo, "inception_4c")
+
+
+def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
+    picture = dream(PHOTO, pocket, **lk.presets.ARTICLE_DREAM)
+    assert lk.difference(picture, PHOTO).mean() > 1e-3
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"steps": 0}, "steps must be a number of at least 1, not 0"),
+        ({"octaves": 0}, "octaves must be a number of at least 1, not 0"),
+        ({"octave_scale": 1}, "octave_scale must be a number of at least 1.01, not 1"),
+        ({"variations": 0}, "variations must be a number of at least 1, not 0"),
+        ({"step_size": -1}, "step_size must be a number of at least 0, not -1"),
+        ({"step_size": float("nan")}, "step_size must be a number of at least 0, not nan"),
+        ({"jitter": -1}, "jitter must be a number of at least 0, not -1"),
+        ({"smoothing": -0.5}, "smoothing must be a number of at least 0, not -0.5"),
+        ({"layers": {"relu2_2": -1}}, "the weight of relu2_2 must be a number of at least 0, not -1"),
+        ({"layers": {"relu2_2": float("inf")}}, "the weight of relu2_2 must be a number of at least 0, not inf"),
+        ({"layers": {}}, "name at least one layer"),
+        ({"layers": "relu2_9"}, "pocket has no layer 'relu2_9': did you mean relu2_"),
+        ({"layers": -lk.activation("relu2_9")}, "pocket has no layer 'relu2_9'"),
+        ({"mask": "center"}, "the only mask with a name"),
+        ({"mask": torch.ones(4, 4)}, "a mask for this picture has the shape (43, 64)"),
+        ({"precision": "float16"}, "precision is one of auto, float32, bfloat16"),
+        ({"backbone": "inception"}, "no backbone named 'inception'; there are pocket"),
+    ],
+)
+def test_dreams_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dream(PHOTO, **{"backbone": pocket, "layers": "relu2_2"} | options)
+
+
+def test_a_photo_too_small_for_the_layer_is_refused(pocket: lk.Backbone) -> None:
+    message = "12x8 pixels is too small for relu5_3 of pocket: its sides must be at least 16 pixels"
+    with pytest.raises(ValueError, match=message):
+        dream(lk.photo("chelsea", 12), pocket, "relu5_3")
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p * 255, lambda p: p[:, :2], lambda p: p / 0, lambda p: "missing.jpg"])
+def test_a_photo_that_is_none_is_refused(pocket: lk.Backbone, spoil: Callable[[Tensor], object]) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=r"pixels|shape|NaN|no picture at"):
+        dream(spoil(PHOTO), pocket)

@@ -1,0 +1,513 @@
+"""Losses against closed forms, finite differences and naive loops, in float64 on a tiny random network."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import reduce
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torch import Tensor, nn
+
+import labkit as lk
+from labkit.algebra import PIXELS, Features, Statistics
+from labkit.network import Recommended
+
+SIZE = (16, 20)
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    """What losses make for themselves is float64 too, so that differences can be taken."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def random_picture(seed: int, batch: int = 1, size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> lk.Backbone:
+    """Two smooth layers of 4 and 6 channels, and a head on 2 x 2 cells for five classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stages: OrderedDict[str, nn.Module] = OrderedDict(
+            soft1=nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Softplus()),
+            pool1=nn.AvgPool2d(2),
+            soft2=nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.Softplus()),
+        )
+        head = nn.Linear(6 * 4, 5)
+    recommended = Recommended({"soft2": 1.0}, ("soft2",), {"soft1": 1.0, "soft2": 3.0})
+    backbone = lk.Backbone("tiny", stages, head, recommended, grid=2).double()
+    backbone.classes = ["ant", "bee", "cat", "dog", "eel"]
+    return backbone
+
+
+def features_of(backbone: lk.Backbone, picture: Tensor, layers: tuple[str, ...] = ("soft1", "soft2")) -> Features:
+    return {PIXELS: picture} | backbone.features(picture, [layer for layer in layers if layer != PIXELS])
+
+
+def bound(loss: lk.Loss, backbone: lk.Backbone, size: tuple[int, int] = SIZE) -> lk.Loss:
+    return loss.bound(backbone, lambda picture, layers: features_of(backbone, picture, layers), size)
+
+
+def value(loss: lk.Loss, backbone: lk.Backbone, picture: Tensor) -> Tensor:
+    """The bound ``loss`` (N,) of pictures, as a whole."""
+    features = features_of(backbone, picture, ("soft1", "soft2", "logits"))
+    return loss.readout(loss.statistics(features, lk.Window()))
+
+
+PHOTO, PAINTING, GUIDE = random_picture(1), random_picture(2, size=(18, 14)), random_picture(3)
+LOSSES: dict[str, lk.Loss] = {
+    "activation": lk.activation("soft2"),
+    "power 1": lk.activation("soft2", power=1),
+    "channel": lk.activation("soft2", channel=2),
+    "neuron": lk.activation("soft2", neuron=(0.8, 0.3)),
+    "neuron of a channel": lk.activation("soft1", channel=-1, neuron=(0.2, 0.6), power=1),
+    "relative": lk.activation("soft1", relative=True),
+    "direction": lk.activation("soft2", direction=torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0, -1.0])),
+    "class_logit": lk.class_logit("cat"),
+    "guide": lk.guide(GUIDE, "soft2"),
+    "content": lk.content(PHOTO, ["soft1", "soft2"]),
+    "content, absolute": lk.content(PHOTO, relative=False),
+    "gram": lk.style(PAINTING),
+    "gram, absolute": lk.style(PAINTING, ["soft1"], relative=False),
+    "wasserstein": lk.style(PAINTING, statistic="wasserstein"),
+    "wasserstein, absolute": lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=False),
+    "total variation 0.5": lk.total_variation(0.5),
+    "total variation 1": lk.total_variation(),
+    "total variation 1.25": lk.total_variation(1.25),
+    "sum": lk.content(PHOTO) + 3 * lk.style(PAINTING) - 2 * lk.activation("soft1") + lk.total_variation(0.5),
+}
+every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+
+
+# --- what holds for every loss ------------------------------------------------------------------------------------
+
+
+@every_loss
+def test_gradient_is_that_of_finite_differences(loss: lk.Loss, backbone: lk.Backbone) -> None:
+    loss = bound(loss, backbone)
+    picture = random_picture(4, batch=2).double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: value(loss, backbone, x), picture, eps=1e-6, atol=1e-7, rtol=1e-5, fast_mode=True
+    )
+
+
+def added(a: Statistics | Tensor, b: Statistics | Tensor) -> Statistics | Tensor:
+    return a + b if isinstance(a, Tensor) else [added(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def flat(statistics: Statistics | Tensor) -> list[Tensor]:
+    return [statistics] if isinstance(statistics, Tensor) else [x for part in statistics for x in flat(part)]
+
+
+def tiles(features: Features, rows: int, columns: int) -> Iterator[tuple[Features, lk.Window]]:
+    """The maps cut into rows x columns tiles, each with one position of its neighbours around it, and what it owns."""
+    for row in range(rows):
+        for column in range(columns):
+            parts, inner, outer = {}, {}, {}
+            for layer, f in features.items():
+                cuts = []
+                for number, of, side in ((row, rows, f.shape[-2]), (column, columns, f.shape[-1])):
+                    start, stop = side * number // of, side * (number + 1) // of
+                    begin, end = max(0, start - 1), min(side, stop + 1)
+                    cuts.append((slice(begin, end), slice(start - begin, stop - begin), slice(start, stop)))
+                (r, inner_r, outer_r), (c, inner_c, outer_c) = cuts
+                parts[layer], inner[layer], outer[layer] = f[..., r, c], (inner_r, inner_c), (outer_r, outer_c)
+            yield parts, lk.Window(inner, outer)
+
+
+@pytest.mark.parametrize("rows, columns", [(2, 1), (1, 2), (2, 2), (3, 2)])
+@every_loss
+def test_statistics_of_tiles_add_up(loss: lk.Loss, backbone: lk.Backbone, rows: int, columns: int) -> None:
+    loss = bound(loss, backbone)
+    features = features_of(backbone, random_picture(5, batch=2).double())
+    whole = loss.statistics(features, lk.Window())
+    parts = reduce(added, (loss.statistics(part, window) for part, window in tiles(features, rows, columns)))
+    torch.testing.assert_close(flat(parts), flat(whole), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(loss.readout(parts), loss.readout(whole), rtol=1e-10, atol=1e-12)
+
+
+@every_loss
+def test_a_picture_does_not_feel_its_neighbours_in_the_batch(loss: lk.Loss, backbone: lk.Backbone) -> None:
+    loss = bound(loss, backbone)
+    batch = random_picture(6, batch=3).double()
+    alone = torch.cat([value(loss, backbone, one[None]) for one in batch])
+    together = value(loss, backbone, batch)
+    assert together.shape == (3,)
+    assert together.unique().numel() == 3
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+
+
+@every_loss
+def test_binding_leaves_the_loss_as_it_was(loss: lk.Loss, backbone: lk.Backbone) -> None:
+    before = dict(vars(loss))
+    first, _, again = bound(loss, backbone), bound(loss, backbone, (24, 24)), bound(loss, backbone)
+    assert vars(loss) == before
+    picture = random_picture(7).double()
+    assert torch.equal(value(first, backbone, picture), value(again, backbone, picture))
+
+
+# --- closed forms and naive loops ---------------------------------------------------------------------------------
+
+
+def test_activation_is_a_mean_power(backbone: lk.Backbone) -> None:
+    picture = random_picture(8, batch=2).double()
+    f = backbone.features(picture, ["soft2"])["soft2"].numpy()
+    direction = np.arange(6.0)
+    expected = {
+        lk.activation("soft2"): (f**2).mean((1, 2, 3)),
+        lk.activation("soft2", power=1): f.mean((1, 2, 3)),
+        lk.activation("soft2", relative=True): np.log((f**2).mean((1, 2, 3))),
+        lk.activation("soft2", channel=4): (f[:, 4] ** 2).mean((1, 2)),
+        lk.activation("soft2", neuron=(0.99, 0.5), power=1): f[:, :, 7, 5].mean(1),
+        lk.activation("soft2", channel=1, neuron=(0, 0)): f[:, 1, 0, 0] ** 2,
+        lk.activation("soft2", direction=torch.from_numpy(direction)): (
+            np.tensordot(f, direction, axes=(1, 0)) ** 2
+        ).mean((1, 2)),
+    }
+    for loss, truth in expected.items():
+        np.testing.assert_allclose(value(bound(loss, backbone), backbone, picture), truth, rtol=1e-12, err_msg=loss)
+
+
+def test_activation_reads_logits(backbone: lk.Backbone) -> None:
+    picture = random_picture(8, batch=2).double()
+    logits = backbone.features(picture, ["logits"])["logits"]
+    loss = bound(lk.activation("logits", channel=3, power=1), backbone)
+    torch.testing.assert_close(value(loss, backbone, picture), logits[:, 3])
+
+
+@pytest.mark.parametrize("size", [SIZE, (17, 23)], ids=["even", "cells that overlap"])
+@pytest.mark.parametrize("target", [0, "dog"])
+def test_class_logit_is_the_networks_logit(backbone: lk.Backbone, target: int | str, size: tuple[int, int]) -> None:
+    picture = random_picture(9, batch=2, size=size).double()
+    loss = bound(lk.class_logit(target), backbone, size)
+    logits = backbone.features(picture, ["logits"])["logits"]
+    torch.testing.assert_close(value(loss, backbone, picture), logits[:, backbone.class_index(target)])
+
+
+def test_guide_is_the_mean_best_match(backbone: lk.Backbone) -> None:
+    picture = random_picture(10).double()
+    f = backbone.features(picture, ["soft2"])["soft2"][0].flatten(1).numpy()
+    g = backbone.features(GUIDE, ["soft2"])["soft2"][0].flatten(1).numpy()
+    best = [max(f[:, i] @ g[:, j] for j in range(g.shape[1])) for i in range(f.shape[1])]
+    found = value(bound(lk.guide(GUIDE, "soft2"), backbone), backbone, picture)
+    np.testing.assert_allclose(found, [np.mean(best) / len(f)], rtol=1e-12)
+
+
+def test_the_guides_gradient_is_its_best_vector(backbone: lk.Backbone) -> None:
+    f = features_of(backbone, random_picture(10).double())["soft2"].requires_grad_()
+    loss = bound(lk.guide(GUIDE, "soft2"), backbone)
+    (gradient,) = torch.autograd.grad(loss.readout(loss.statistics({"soft2": f}, lk.Window())).sum(), f)
+    g = backbone.features(GUIDE, ["soft2"])["soft2"][0].flatten(1)
+    best = g[:, (f[0].flatten(1).T @ g).argmax(1)] / f[0].numel()
+    torch.testing.assert_close(gradient[0].flatten(1), best)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_content_is_the_mean_square(backbone: lk.Backbone, relative: bool) -> None:
+    picture = random_picture(11).double()
+    loss = bound(lk.content(PHOTO, ["soft1", "soft2"], relative=relative), backbone)
+    errors = []
+    for layer in ("soft1", "soft2"):
+        f, p = (backbone.features(x, [layer])[layer].numpy() for x in (picture, PHOTO))
+        errors.append(((f - p) ** 2).sum() / ((p**2).sum() if relative else p.size))
+    np.testing.assert_allclose(value(loss, backbone, picture), [np.mean(errors)], rtol=1e-10)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_content_is_zero_at_the_photo(backbone: lk.Backbone, relative: bool) -> None:
+    loss = bound(lk.content(PHOTO, relative=relative), backbone)
+    assert value(loss, backbone, PHOTO.double()).item() < 1e-12 < value(loss, backbone, GUIDE.double()).item()
+
+
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
+@pytest.mark.parametrize("relative", [True, False])
+def test_style_is_zero_at_the_painting(backbone: lk.Backbone, statistic: str, relative: bool) -> None:
+    loss = bound(lk.style(PHOTO, statistic=statistic, relative=relative), backbone)
+    assert abs(value(loss, backbone, PHOTO.double()).item()) < 1e-10
+    assert value(loss, backbone, GUIDE.double()).item() > 1e-6
+
+
+@pytest.mark.parametrize("loss", [lk.content(PHOTO), lk.style(PHOTO), lk.style(PHOTO, statistic="wasserstein")])
+def test_relative_losses_are_one_against_nothing(backbone: lk.Backbone, loss: lk.Loss) -> None:
+    nothing = {layer: torch.zeros_like(f) for layer, f in features_of(backbone, PHOTO.double()).items()}
+    loss = bound(loss, backbone)
+    assert loss.readout(loss.statistics(nothing, lk.Window())).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_style_weights_are_shares_of_their_sum(backbone: lk.Backbone) -> None:
+    picture = random_picture(12).double()
+    alone = {
+        layer: value(bound(lk.style(PAINTING, layer), backbone), backbone, picture) for layer in ("soft1", "soft2")
+    }
+    mixed = bound(lk.style(PAINTING, {"soft1": 1, "soft2": 3}), backbone)
+    torch.testing.assert_close(value(mixed, backbone, picture), 0.25 * alone["soft1"] + 0.75 * alone["soft2"])
+    per_layer = mixed.per_layer(mixed.statistics(features_of(backbone, picture), lk.Window()))
+    torch.testing.assert_close(per_layer["soft2"], 0.75 * alone["soft2"])
+
+
+@pytest.mark.parametrize("scale, side", [(0.5, 10), (1.0, 18), (3.0, 18)])
+def test_style_scale_shrinks_the_painting_and_never_enlarges_it(backbone: lk.Backbone, scale: float, side: int) -> None:
+    seen = []
+
+    def extract(picture: Tensor, layers: tuple[str, ...]) -> Features:
+        seen.append(max(picture.shape[-2:]))
+        return features_of(backbone, picture, layers)
+
+    lk.style(PAINTING, scale=scale).bound(backbone, extract, SIZE)  # the painting has 18 x 14 pixels
+    assert seen == [side]
+
+
+def test_gram_of_a_known_map() -> None:
+    f = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, -1.0]]]])
+    assert torch.equal(lk.gram(f), torch.tensor([[[30.0, -2.0], [-2.0, 2.0]]]) / 4)
+
+
+def test_gram_style_is_gatys_formula(backbone: lk.Backbone) -> None:
+    picture, painting = (random_picture(seed).double() for seed in (13, 14))
+    loss = bound(lk.style(painting, ["soft2"], relative=False), backbone)
+    f, p = (backbone.features(x, ["soft2"])["soft2"][0].flatten(1).numpy() for x in (picture, painting.float()))
+    channels, positions = f.shape
+    gatys = ((f @ f.T - p @ p.T) ** 2).sum() / (4 * channels**2 * positions**2)
+    np.testing.assert_allclose(value(loss, backbone, picture), [gatys], rtol=1e-10)
+
+
+def map_with(mean: np.ndarray, covariance: np.ndarray, seed: int) -> Tensor:
+    """A random feature map (1, C, 8, 8) that has exactly this mean and covariance."""
+    noise = np.random.default_rng(seed).normal(size=(len(mean), 64))
+    noise -= noise.mean(1, keepdims=True)
+    white = np.linalg.solve(np.linalg.cholesky(noise @ noise.T / 64), noise)
+    coloured = np.linalg.cholesky(covariance) @ white + mean[:, None]
+    return torch.from_numpy(coloured.reshape(1, len(mean), 8, 8))
+
+
+def random_covariance(seed: int) -> np.ndarray:
+    factor = np.random.default_rng(seed).normal(size=(6, 9))
+    return factor @ factor.T / 9 + 0.01 * np.eye(6)
+
+
+A, B = np.array([1.0, 2.0, 0.5, 4.0, 0.1, 3.0]), np.array([2.0, 1.0, 0.7, 0.2, 5.0, 3.0])
+M, N = np.linspace(-1, 1, 6), np.array([0.3, -0.2, 0.9, 0.0, 1.5, -2.0])
+S, T = random_covariance(0), random_covariance(1)
+
+
+@pytest.mark.parametrize(
+    "covariance, target, bures",
+    [
+        (S, S, 0.0),
+        (np.diag(A), np.diag(B), ((np.sqrt(A) - np.sqrt(B)) ** 2).sum()),
+        (S, T, np.trace(S + T - 2 * np.real(sqrtm(sqrtm(T) @ S @ sqrtm(T))))),
+    ],
+    ids=["equal covariances", "commuting covariances", "any covariances"],
+)
+@pytest.mark.parametrize("relative", [True, False])
+def test_wasserstein_distance_of_gaussians(
+    backbone: lk.Backbone, covariance: np.ndarray, target: np.ndarray, bures: float, relative: bool
+) -> None:
+    loss = lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=relative)
+    loss = loss.bound(backbone, lambda picture, layers: {"soft2": map_with(N, target, 2)}, SIZE)
+    found = loss.readout(loss.statistics({"soft2": map_with(M, covariance, 3)}, lk.Window())).item()
+    scale = N @ N + np.trace(target) if relative else 6
+    assert found == pytest.approx((((M - N) ** 2).sum() + bures) / scale, rel=1e-9)
+
+
+@pytest.mark.parametrize("positions", [2, 5, 400])
+def test_wasserstein_gradient_survives_float32(backbone: lk.Backbone, positions: int) -> None:
+    """Fewer positions than channels make the covariances singular; sizes differ by 10^4 between channels."""
+    generator = torch.Generator().manual_seed(0)
+    size = torch.logspace(-2, 2, 48)[:, None, None]
+    target, start = (size * torch.randn(1, 48, positions, 4, generator=generator).relu() for _ in range(2))
+
+    def gradient(dtype: torch.dtype) -> Tensor:
+        loss = lk.style(PAINTING, ["soft2"], statistic="wasserstein")
+        loss = loss.bound(backbone, lambda picture, layers: {"soft2": target.to(dtype)}, SIZE)
+        f = start.to(dtype).requires_grad_()
+        return torch.autograd.grad(loss.readout(loss.statistics({"soft2": f}, lk.Window())).sum(), f)[0].double()
+
+    torch.set_default_dtype(torch.float32)
+    truth = gradient(torch.float64)
+    assert (gradient(torch.float32) - truth).norm() < 0.02 * truth.norm()
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.25])
+def test_total_variation_of_a_ramp(exponent: float) -> None:
+    height, width, down, right = 5, 7, 0.03, 0.04
+    ramp = down * torch.arange(height)[:, None] + right * torch.arange(width)[None, :]
+    loss = lk.total_variation(exponent)
+    found = loss.readout(loss.statistics({PIXELS: ramp.expand(2, 3, -1, -1).double()}, lk.Window()))
+    inside = (height - 1) * (width - 1) * (down**2 + right**2) ** exponent
+    last_row, last_column = (width - 1) * right ** (2 * exponent), (height - 1) * down ** (2 * exponent)
+    truth = (inside + last_row + last_column) / (height * width)
+    np.testing.assert_allclose(found, [truth, truth], rtol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.25])
+def test_total_variation_is_a_sum_over_pixels(exponent: float) -> None:
+    picture = random_picture(18, size=(4, 5)).double()
+    x = picture[0].numpy()
+    truth = 0.0
+    for c, i, j in np.ndindex(*x.shape):
+        down = x[c, i + 1, j] - x[c, i, j] if i < 3 else 0
+        right = x[c, i, j + 1] - x[c, i, j] if j < 4 else 0
+        truth += (down**2 + right**2) ** exponent
+    loss = lk.total_variation(exponent)
+    found = loss.readout(loss.statistics({PIXELS: picture}, lk.Window()))
+    np.testing.assert_allclose(found, [truth / x.size], rtol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.25])
+def test_total_variation_of_a_flat_picture_pushes_nowhere(exponent: float) -> None:
+    flat_picture = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
+    loss = lk.total_variation(exponent)
+    found = loss.readout(loss.statistics({PIXELS: flat_picture}, lk.Window()))
+    (gradient,) = torch.autograd.grad(found.sum(), flat_picture)
+    assert found.item() < 1e-5
+    assert not gradient.any()
+
+
+# --- invariances --------------------------------------------------------------------------------------------------
+
+
+def test_gram_does_not_change_when_a_texture_is_tiled() -> None:
+    f = torch.randn(2, 5, 4, 6)
+    torch.testing.assert_close(lk.gram(f.repeat(1, 1, 2, 3)), lk.gram(f))
+
+
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
+def test_style_does_not_see_where_things_are(backbone: lk.Backbone, statistic: str) -> None:
+    loss = bound(lk.style(PAINTING, statistic=statistic), backbone)
+    features = features_of(backbone, random_picture(15).double())
+    shuffled = {layer: f.flatten(2)[..., torch.randperm(f[0, 0].numel())].view_as(f) for layer, f in features.items()}
+    there, here = (loss.readout(loss.statistics(x, lk.Window())) for x in (shuffled, features))
+    torch.testing.assert_close(there, here)
+
+
+# --- the algebra --------------------------------------------------------------------------------------------------
+
+
+def test_operators_are_linear_in_value_and_gradient(backbone: lk.Backbone) -> None:
+    losses = lk.content(PHOTO), lk.style(PAINTING), lk.activation("soft1")
+    picture = random_picture(16).double()
+
+    def evaluated(loss: lk.Loss) -> tuple[Tensor, Tensor]:
+        x = picture.clone().requires_grad_()
+        found = value(bound(loss, backbone), backbone, x)
+        return found, torch.autograd.grad(found.sum(), x)[0]
+
+    a, b, c = map(evaluated, losses)
+    mixed = evaluated(0.5 * -(losses[0] + 2 * losses[1] - losses[2] * 4))
+    for index in range(2):
+        torch.testing.assert_close(mixed[index], -0.5 * (a[index] + 2 * b[index] - 4 * c[index]))
+
+
+def test_terms_are_weighted_and_those_of_one_name_are_added(backbone: lk.Backbone) -> None:
+    picture = random_picture(16).double()
+    loss = bound(2 * lk.activation("soft1") - 3 * lk.activation("soft2") + 5 * lk.total_variation(), backbone)
+    terms = loss.terms(loss.statistics(features_of(backbone, picture), lk.Window()))
+    one, two, three = (
+        value(bound(part, backbone), backbone, picture)
+        for part in (lk.activation("soft1"), lk.activation("soft2"), lk.total_variation())
+    )
+    assert list(terms) == ["activation", "total_variation"]
+    torch.testing.assert_close(terms["activation"], 2 * one - 3 * two)
+    torch.testing.assert_close(terms["total_variation"], 5 * three)
+
+
+def test_a_tensor_weighs_each_picture_of_the_batch(backbone: lk.Backbone) -> None:
+    weights, picture = torch.tensor([0.0, 1.0, -2.0]), random_picture(17, batch=3).double()
+    plain = value(bound(lk.activation("soft2"), backbone), backbone, picture)
+    for loss in (lk.activation("soft2") * weights, weights * lk.activation("soft2")):
+        torch.testing.assert_close(value(bound(loss, backbone), backbone, picture), weights * plain)
+
+
+@pytest.mark.parametrize(
+    "loss, text",
+    [
+        (-lk.activation("soft2"), "-activation(soft2)"),
+        (
+            lk.content(PHOTO, "soft2") + 1e3 * lk.style(PAINTING, ["soft1"]) + 2 * lk.total_variation(),
+            "content(soft2) + 1000 * style(soft1) + 2 * total_variation()",
+        ),
+        (
+            lk.activation("soft1", channel=3, power=1) - 0.5 * lk.class_logit("cat"),
+            "activation(soft1, channel=3, power=1) - 0.5 * class_logit('cat')",
+        ),
+        (
+            lk.total_variation(1.25) * 3 - lk.activation("soft1", direction=torch.ones(4)),
+            "3 * total_variation(exponent=1.25) - activation(soft1, direction)",
+        ),
+        (torch.ones(2) * lk.guide(GUIDE, "soft1"), "w * guide(soft1)"),
+        (lk.activation("soft1") - torch.ones(2) * lk.guide(GUIDE, "soft1"), "activation(soft1) + w * guide(soft1)"),
+    ],
+    ids=["minus", "style transfer", "features", "arguments", "tensor", "minus a tensor"],
+)
+def test_a_loss_reads_like_its_formula(loss: lk.Loss, text: str) -> None:
+    assert repr(loss) == text
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -float("inf")])
+def test_weights_must_be_finite(weight: float) -> None:
+    with pytest.raises(ValueError, match="a weight must be a finite number, not"):
+        weight * lk.total_variation()
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: lk.activation("soft1", channel=1, direction=torch.ones(4)), "a channel or a direction, not both"),
+        (lambda: lk.activation("soft1", neuron=(1.0, 0.5)), "fractions from 0 to 1, not (1.0, 0.5)"),
+        (lambda: lk.activation("soft1", neuron=(0.5, -0.1)), "fractions from 0 to 1, not (0.5, -0.1)"),
+        (lambda: lk.style(PAINTING, statistic="mean"), '"gram" or "wasserstein", not \'mean\''),
+        (lambda: lk.style(PAINTING, scale=0), "scale must be positive, not 0"),
+        (lambda: lk.style(PAINTING, scale=float("nan")), "scale must be positive, not nan"),
+        (lambda: lk.style(PAINTING, {"soft1": 2, "soft2": -1}), "positive numbers, not [2.0, -1.0]"),
+        (lambda: lk.style(PAINTING, {"soft1": 0}), "positive numbers, not [0.0]"),
+        (lambda: lk.style(PAINTING, {"soft1": float("nan")}), "positive numbers, not [nan]"),
+        (lambda: lk.style(PAINTING, []), "name at least one layer"),
+        (lambda: lk.content(PHOTO, ()), "name at least one layer"),
+        (lambda: lk.content(PHOTO * 255), "pixels must lie in [0, 1]"),
+        (lambda: lk.guide(PHOTO[:, :2], "soft1"), "shape (N, 3, height, width), this one has (1, 2, 16, 20)"),
+        (lambda: lk.total_variation(0), "exponent must be positive, not 0"),
+        (lambda: lk.total_variation(-1), "exponent must be positive, not -1"),
+        (lambda: lk.total_variation(float("nan")), "exponent must be positive, not nan"),
+    ],
+)
+def test_losses_that_make_no_sense_are_refused(build: Callable[[], lk.Loss], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build()
+
+
+@pytest.mark.parametrize(
+    "loss, message",
+    [
+        (lk.activation("soft2", channel=6), "soft2 of tiny has 6 channels, numbered from 0 to 5"),
+        (lk.activation("soft1", channel=-5), "soft1 of tiny has 4 channels, numbered from 0 to 3"),
+        (lk.activation("soft1", direction=torch.ones(3)), "soft1 of tiny has 4 channels"),
+        (lk.activation("logits", channel=5), "logits of tiny has 5 channels, numbered from 0 to 4"),
+        (lk.activation("sof2"), "no layer 'sof2': did you mean soft2"),
+        (lk.guide(GUIDE, "sof1"), "no layer 'sof1': did you mean soft1"),
+        (lk.content(PHOTO, "relu9"), "its layers are soft1, pool1, soft2, logits"),
+        (lk.style(PAINTING, ["soft1", "relu9"]), "no layer 'relu9'"),
+        (2 * lk.activation("soft3") + lk.total_variation(), "no layer 'soft3'"),
+    ],
+)
+def test_losses_that_do_not_fit_the_network_are_refused(backbone: lk.Backbone, loss: lk.Loss, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bound(loss, backbone)
+
+
+@pytest.mark.parametrize("target, message", [(5, "no class 5: they run from 0 to 4"), ("cta", "did you mean cat")])
+def test_a_class_that_does_not_exist_is_refused(backbone: lk.Backbone, target: int | str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bound(lk.class_logit(target), backbone)

@@ -1,0 +1,248 @@
+"""Style transfer: what falls, what stays, where it starts, and Gatys' loss in NumPy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import labkit as lk
+from labkit.optimize import OPTIMIZERS, resized_moments
+from labkit.style import INITS, first_picture, scale_sizes
+
+PHOTO, PAINTING = lk.photo("chelsea", 64), lk.painting("koi_mosaic", 64)
+# Everything that matters is named, so that the defaults can be tuned.
+OPTIONS: dict[str, Any] = {
+    "content_weight": 1.0,
+    "style_weight": 10.0,
+    "tv_weight": 1.0,
+    "content_layers": ("relu4_2",),
+    "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+    "steps": 24,
+    "smallest": 45,
+    "average": 0.9,
+    "precision": "float32",
+}
+
+
+@pytest.fixture(scope="module")
+def pocket() -> lk.Backbone:
+    return lk.load_backbone("pocket", "cpu")
+
+
+def stylizing(pocket: lk.Backbone, photo: Any = PHOTO, painting: Any = PAINTING, **options: Any) -> list[lk.Progress]:
+    return list(lk.stylizing(photo, painting, pocket, **OPTIONS | options))
+
+
+def stylize(pocket: lk.Backbone, photo: Any = PHOTO, painting: Any = PAINTING, **options: Any) -> Tensor:
+    return lk.stylize(photo, painting, pocket, **OPTIONS | options, progress=False)
+
+
+def loss_at(pocket: lk.Backbone, loss: lk.Loss, picture: Tensor) -> float:
+    return lk.Evaluator(pocket, loss, picture.shape[-2:], "float32")(picture).loss.item()
+
+
+# --- what it does -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_style_and_content_both_come_out_of_noise(pocket: lk.Backbone, optimizer: str) -> None:
+    first, *_, last = stylizing(pocket, init="noise", optimizer=optimizer)
+    assert last.loss < 0.5 * first.loss
+    assert last.terms["style"] < 0.5 * first.terms["style"]
+    assert last.terms["content"] < 0.98 * first.terms["content"]
+
+
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
+def test_the_statistic_comes_nearer_to_the_paintings(pocket: lk.Backbone, statistic: str) -> None:
+    picture = stylize(pocket, statistic=statistic, smallest=64)
+    distance = lk.style(PAINTING, OPTIONS["style_layers"], statistic=statistic)
+    assert loss_at(pocket, distance, picture) < 0.5 * loss_at(pocket, distance, PHOTO)
+
+
+def test_content_alone_reconstructs_the_photo_from_noise(pocket: lk.Backbone) -> None:
+    options = {"style_weight": 0, "tv_weight": 0, "content_layers": "relu1_2", "init": "noise", "smallest": 64}
+    picture = stylize(pocket, steps=60, **options)
+    start = first_picture("noise", PHOTO, PAINTING)
+    assert lk.difference(picture, PHOTO).mean() < 0.3 * lk.difference(start, PHOTO).mean()
+
+
+def test_weights_decide_between_content_and_style(pocket: lk.Backbone) -> None:
+    faithful, painted = (stylizing(pocket, style_weight=weight)[-1].terms for weight in (0.1, 100.0))
+    assert faithful["content"] < 0.5 * painted["content"]
+    assert painted["style"] / 100 < 0.5 * faithful["style"] / 0.1
+
+
+def test_total_variation_smooths(pocket: lk.Backbone) -> None:
+    rough, smooth = (stylize(pocket, tv_weight=weight) for weight in (0.0, 100.0))
+    assert loss_at(pocket, lk.total_variation(), smooth) < 0.5 * loss_at(pocket, lk.total_variation(), rough)
+
+
+@pytest.mark.parametrize("size", [(43, 64), (61, 40), (50, 50)])
+def test_the_result_has_the_photos_size(pocket: lk.Backbone, size: tuple[int, int]) -> None:
+    picture = stylize(pocket, lk.photo("coffee", size), steps=4)
+    assert picture.shape == (1, 3, *size)
+    assert picture.min() >= 0 and picture.max() <= 1
+
+
+def test_photos_are_stylized_as_a_batch(pocket: lk.Backbone) -> None:
+    photos = torch.cat([PHOTO, PHOTO.flip(3)])
+    together = stylize(pocket, photos, steps=4)
+    alone = torch.cat([stylize(pocket, photo[None], steps=4) for photo in photos])
+    torch.testing.assert_close(together, alone, rtol=0, atol=0.01)
+
+
+def test_the_scale_of_the_painting_matters(pocket: lk.Backbone) -> None:
+    large, small = (stylize(pocket, steps=6, style_scale=scale) for scale in (1.0, 0.5))
+    assert lk.difference(large, small).mean() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "preset", [lk.presets.GATYS, lk.presets.ARTICLE_STYLE], ids=["Gatys et al.", "the article's listing"]
+)
+def test_presets_run(pocket: lk.Backbone, preset: Mapping[str, Any]) -> None:
+    run = lk.stylizing(PHOTO, PAINTING, pocket, **dict(preset) | {"steps": 5, "precision": "float32"})
+    first, *_, last = run
+    if first.stages == 1:
+        assert last.loss < first.loss
+    assert last.terms["style"] < first.terms["style"]
+    assert last.picture.shape == PHOTO.shape
+
+
+# --- terms --------------------------------------------------------------------------------------------------------
+
+
+def test_terms_are_weighted_and_sum_to_the_loss(pocket: lk.Backbone) -> None:
+    found = stylizing(pocket, init="noise", steps=4)
+    for progress in found:
+        assert list(progress.terms) == ["content", "style", "total_variation"]
+        assert sum(progress.terms.values()) == pytest.approx(progress.loss, rel=1e-6)
+    doubled = stylizing(pocket, init="noise", steps=2, style_weight=20, content_weight=3, tv_weight=0)[0].terms
+    factors = {"content": 3, "style": 2, "total_variation": 0}
+    assert doubled == pytest.approx({name: factors[name] * value for name, value in found[0].terms.items()}, rel=1e-6)
+
+
+def test_the_gram_loss_is_gatys(pocket: lk.Backbone) -> None:
+    """Five layers of equal weight, each with 1/4 ||G - A||^2 / C^2, in float64."""
+    layers = lk.presets.GATYS["style_layers"]
+    painting = lk.resize(PAINTING, PHOTO.shape[-2:])
+    expected = 0.0
+    for layer in layers:
+        f, p = (pocket.features(x, [layer])[layer][0].flatten(1).double().numpy() for x in (PHOTO, painting))
+        channels, positions = f.shape
+        expected += 0.2 * ((f @ f.T - p @ p.T) ** 2).sum() / (4 * channels**2 * positions**2)
+    np.testing.assert_allclose(loss_at(pocket, lk.style(painting, layers, relative=False), PHOTO), expected, rtol=1e-4)
+
+
+# --- scales -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "size, smallest, steps, expected",
+    [
+        ((300, 512), 128, 100, [(75, 128), (106, 181), (150, 256), (212, 362), (300, 512)]),
+        ((512, 300), 200, 100, [(256, 150), (362, 212), (512, 300)]),
+        ((100, 128), 128, 100, [(100, 128)]),
+        ((100, 180), 128, 100, [(100, 180)]),
+        ((300, 512), 128, 2, [(212, 362), (300, 512)]),
+        ((300, 512), 10_000, 100, [(300, 512)]),
+    ],
+)
+def test_scales_grow_by_the_square_root_of_two(
+    size: tuple[int, int], smallest: int, steps: int, expected: list[tuple[int, int]]
+) -> None:
+    assert scale_sizes(size, smallest, steps) == expected
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 7])
+def test_steps_are_shared_among_scales(pocket: lk.Backbone, steps: int) -> None:
+    found = stylizing(pocket, steps=steps, smallest=32, average=0)
+    assert [p.step for p in found] == list(range(1, steps + 1))
+    counts = np.unique([p.stage for p in found], return_counts=True)[1]
+    assert counts.sum() == steps and np.ptp(counts) <= 1
+    assert {p.picture.shape[-1] for p in found} == {1: {64}, 2: {45, 64}}.get(steps, {32, 45, 64})
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_each_scale_starts_from_the_last_ones_picture(pocket: lk.Backbone, average: float) -> None:
+    _, coarse, fine, _ = stylizing(pocket, steps=4, average=average)
+    content = lk.content(PHOTO, OPTIONS["content_layers"])
+    start = lk.resize(coarse.picture, PHOTO.shape[-2:])
+    assert fine.terms["content"] == pytest.approx(loss_at(pocket, content, start), rel=1e-5)
+
+
+def test_adam_starts_warm(pocket: lk.Backbone) -> None:
+    run = lk.stylizing(PHOTO, PAINTING, pocket, **OPTIONS | {"steps": 6})
+    *_, coarse = (next(run) for _ in range(3))
+    before = coarse.state_dict()["optimizer"]
+    fine = next(run)
+    moments = fine.state_dict()["optimizer"]["state"][0]
+    gradient = fine.evaluation.gradient
+    warm = resized_moments(before, PHOTO.shape[-2:])["state"][0]
+    assert moments["step"] == 4
+    torch.testing.assert_close(moments["exp_avg"], 0.9 * warm["exp_avg"] + 0.1 * gradient, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        moments["exp_avg_sq"], 0.99 * warm["exp_avg_sq"] + 0.01 * gradient**2, rtol=1e-5, atol=1e-9
+    )
+
+
+# --- where it starts ----------------------------------------------------------------------------------------------
+
+
+def test_first_pictures() -> None:
+    assert torch.equal(first_picture("content", PHOTO, PAINTING), PHOTO)
+    assert torch.equal(first_picture("style", PHOTO, PAINTING), lk.resize(PAINTING, PHOTO.shape[-2:]))
+    given = torch.rand(1, 3, *PHOTO.shape[-2:])
+    assert torch.equal(first_picture(given, PHOTO, PAINTING), given)
+    assert first_picture(PAINTING[0].permute(1, 2, 0).numpy(), PHOTO, PAINTING).shape == PHOTO.shape
+    noise, same, other = (first_picture("noise", PHOTO, PAINTING, seed) for seed in (0, 0, 1))
+    assert torch.equal(noise, same) and not torch.equal(noise, other)
+    assert noise.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert noise.std().item() == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("init", [*INITS, PAINTING, PHOTO.flip(3)])
+def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tensor) -> None:
+    (only,) = stylizing(pocket, init=init, steps=1, seed=4)
+    start = first_picture(init, PHOTO, PAINTING, 4)
+    loss = lk.content(PHOTO, OPTIONS["content_layers"]) + 10 * lk.style(PAINTING, OPTIONS["style_layers"])
+    assert only.loss == pytest.approx(loss_at(pocket, loss + lk.total_variation(), start), rel=1e-5)
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"steps": 0}, "steps must be a number of at least 1, not 0"),
+        ({"smallest": 0}, "smallest must be a number of at least 1, not 0"),
+        ({"content_weight": -1}, "content_weight must be a number of at least 0, not -1"),
+        ({"style_weight": float("nan")}, "style_weight must be a number of at least 0, not nan"),
+        ({"tv_weight": float("inf")}, "tv_weight must be a number of at least 0, not inf"),
+        ({"tv_exponent": 0}, "the exponent must be positive, not 0"),
+        ({"style_scale": 0}, "the style's scale must be positive, not 0"),
+        ({"learning_rate": -1}, "learning_rate must be a number of at least 0, not -1"),
+        ({"average": 1}, "the decay of an average lies in [0, 1), not 1"),
+        ({"statistic": "mean"}, 'statistic is "gram" or "wasserstein", not \'mean\''),
+        ({"optimizer": "sgd"}, "no optimiser named 'sgd'; there are adam, lbfgs, ascent"),
+        ({"init": "photo"}, "init is one of content, style, noise, or a picture, not 'photo'"),
+        ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),
+        ({"content_layers": ()}, "name at least one layer"),
+        ({"style_layers": {}}, "name at least one layer"),
+        ({"style_layers": {"relu1_1": -1}}, "layer weights must be positive numbers, not [-1.0]"),
+        ({"content_layers": "relu4_9"}, "pocket has no layer 'relu4_9': did you mean relu4_"),
+        ({"style_layers": ["relu9_1"]}, "pocket has no layer 'relu9_1'"),
+        ({"photo": PHOTO * 255}, "pixels must lie in [0, 1]"),
+        ({"painting": PAINTING[:, :1]}, "this one has (1, 1, 64, 64)"),
+        ({"photo": lk.photo("chelsea", 10)}, "10x7 pixels is too small for relu4_2 of pocket"),
+    ],
+)
+def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        stylize(pocket, **options)
