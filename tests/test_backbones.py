@@ -181,8 +181,9 @@ def test_the_minimum_size_is_exact(name: str, sizes: dict[str, int]) -> None:
 
 
 def test_another_mistake_is_not_called_a_small_picture() -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("out of memory")
+    def fail(stage: nn.Module, inputs: tuple[Tensor]) -> None:
+        if not inputs[0].is_meta:  # on which sizes are tried out
+            raise RuntimeError("out of memory")
 
     net = fresh("pocket")
     net.stages[3].register_forward_pre_hook(fail)
@@ -368,6 +369,14 @@ def test_caffes_bgr_is_folded_into_the_first_kernel(name: str) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.max().item())
 
 
+@pytest.mark.parametrize("name", [real("googlenet_bvlc")])
+def test_caffes_response_normalisation(name: str) -> None:
+    features = network(name).features(noise(40, 56), ["pool1/3x3_s2", "pool1/norm1"])
+    x = features["pool1/3x3_s2"]
+    energy = F.pad(x**2, (0, 0, 0, 0, 2, 2)).unfold(1, 5, 1).sum(-1)  # of the five nearest channels
+    torch.testing.assert_close(features["pool1/norm1"], x / (1 + 1e-4 / 5 * energy) ** 0.75)
+
+
 # --- weights that are not there, or not what they should be ------------------------------------------------------
 
 
@@ -402,6 +411,17 @@ def test_missing_weights_say_what_to_do(offline: Path, name: str, file: str, siz
     for part in (f"the weights of {name} are not here", f" as {file},", f"({size})", "LABKIT_WEIGHTS", '"pocket"'):
         assert part in message
     assert "\n" not in message
+
+
+def test_without_a_folder_of_weights_torchvisions_cache_is_asked(
+    offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LABKIT_WEIGHTS")
+    with pytest.raises(FileNotFoundError, match="the weights of squeezenet1_1 are not here"):
+        lk.load_backbone("squeezenet1_1", "cpu")
+    path = offline / "torch/hub/checkpoints/squeezenet1_1-b8a52dc0.pth"
+    torch.save(random_torchvision("squeezenet1_1").state_dict(), path)
+    assert lk.load_backbone("squeezenet1_1", "cpu").name == "squeezenet1_1"
 
 
 class Bomb:

@@ -101,7 +101,9 @@ def test_moments_are_resized_for_a_warm_start() -> None:
     warm = resized_moments(adam.state_dict(), (9, 11))
     (moments,) = warm["state"].values()
     assert moments["exp_avg"].shape == moments["exp_avg_sq"].shape == (1, 3, 9, 11)
-    assert moments["exp_avg_sq"].min() >= 0
+    least, largest = before["exp_avg_sq"].aminmax()
+    assert 0 < least <= moments["exp_avg_sq"].min(), "a second moment near 0 would make a step without bounds"
+    assert moments["exp_avg_sq"].max() <= largest
     assert moments["step"] == 2
     assert warm["param_groups"] == adam.state_dict()["param_groups"]
     assert all(torch.equal(value, before[key]) for key, value in adam.state_dict()["state"][0].items())
@@ -193,13 +195,20 @@ def test_progress_counts_over_all_stages(run: Run, pocket: lk.Backbone) -> None:
     assert all(0 < a.elapsed < b.elapsed for a, b in itertools.pairwise(found))
 
 
+def outside(picture: Tensor) -> lk.Evaluation:
+    """A bowl whose bottom is no picture."""
+    return quadratic(picture - 1)
+
+
+@pytest.mark.parametrize("clamp, highest", [(True, 1.0), (False, 1 + TARGET.max().item())])
+def test_pixels_are_clamped_if_asked(clamp: bool, highest: float) -> None:
+    (pixels,) = last(descending(outside, "ascent", steps=200, clamp=clamp)).state_dict()["parameters"]
+    assert pixels.max().item() == pytest.approx(highest, abs=0.01)
+
+
 @pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_picture_is_a_copy_within_bounds(optimizer: str, average: float) -> None:
-    def outside(picture: Tensor) -> lk.Evaluation:
-        """A bowl whose bottom is no picture."""
-        return quadratic(picture - 1)
-
     pictures = []
     for progress in descending(outside, optimizer, 0.03, steps=12, average=average, clamp=False):
         pictures.append((progress.picture, progress.picture.clone()))
