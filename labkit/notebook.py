@@ -159,9 +159,7 @@ def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: in
     cell = max(image.width for image in images)
     scale = min(1.0, (width - gap * (columns - 1)) / columns / cell)
     images = [
-        image.resize(
-            (max(1, int(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-        )
+        image.resize((max(1, int(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
         if scale < 1
         else image
         for image in images
@@ -170,13 +168,20 @@ def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: in
     head = 22 if titles else 0
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (cell + gap) - gap, rows * (tall + head + gap) - gap), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw, font = ImageDraw.Draw(sheet), _font(13)
     for index, image in enumerate(images):
         left, top = index % columns * (cell + gap), index // columns * (tall + head + gap)
         sheet.paste(image, (left, top + head))
         if titles:
             draw.text((left + 1, top + 2), titles[index], fill=INK, font=font)
     return sheet
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own font: it is everywhere where this package is, and its digits sit well."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _jpeg(image: Image.Image) -> str:
