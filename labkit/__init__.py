@@ -21,13 +21,14 @@ from .images import (
     settings_of,
     to_pil,
 )
-from .losses import activation, class_logit, content, gram, guide, total_variation
+from .losses import activation, class_logit, content, guide, total_variation
+from .moments import gram
 from .network import Backbone, ReceptiveField
 from .notebook import CheckError, check, compare, curves, show, tidy
 from .optimize import Progress
 from .style import stylize, stylizing
 
-from .losses import style  # isort: skip  # last, because importing the module .style took its name
+from .moments import style  # isort: skip  # last, because importing the module .style took its name
 
 __version__ = "0.1.0"
 

@@ -8,7 +8,7 @@ small function of those sums, one value for each picture of the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -138,3 +138,35 @@ class Sum(Loss):
 
 def _summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]:
     return loss.summands if isinstance(loss, Sum) else [(1.0, loss)]
+
+
+# --- what the losses share ---------------------------------------------------------------------------------------
+
+
+def positions(features: Tensor) -> Tensor:
+    """How many positions a map (N, C, h, w) has: the additive count by which a sum becomes a mean."""
+    return features.new_tensor(float(features.shape[2] * features.shape[3]))
+
+
+def mean_of(statistics: Statistics) -> Tensor:
+    """The mean (N,) from a sum over positions and their count."""
+    total, count = statistics
+    return total / count
+
+
+def layer_names(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    if layers is None:
+        return None
+    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    if not names:
+        raise ValueError("name at least one layer")
+    return names
+
+
+def layer_weights(layers: Iterable[str] | Mapping[str, float]) -> tuple[tuple[str, ...], list[float]]:
+    """Layer names and their weights, which sum to one."""
+    names = layer_names(layers)
+    weights = [float(layers[name]) for name in names] if isinstance(layers, Mapping) else [1.0] * len(names)
+    if any(w < 0 for w in weights) or not sum(weights) > 0:
+        raise ValueError(f"layer weights must be positive numbers, not {weights}")
+    return names, [w / sum(weights) for w in weights]

@@ -6,7 +6,7 @@ dream = -activation("relu4_3")
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from copy import copy
 from typing import Any
 
@@ -14,21 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .algebra import PIXELS, Extract, Features, Loss, Statistics, Window
+from .algebra import PIXELS, Extract, Features, Loss, Statistics, Window, layer_names, mean_of, positions
 from .images import as_picture, resize
 from .network import Backbone
-
-
-def _positions(features: Tensor) -> Tensor:
-    """How many positions a map (N, C, h, w) has: the additive count by which a sum becomes a mean."""
-    return features.new_tensor(float(features.shape[2] * features.shape[3]))
-
-
-def _mean(statistics: Statistics) -> Tensor:
-    """The mean (N,) from a sum over positions and their count."""
-    total, count = statistics
-    return total / count
-
 
 # --- pushing activations: DeepDream and feature visualisation -----------------------------------------------------
 
@@ -87,12 +75,12 @@ class activation(Loss):
             f = torch.einsum("nchw,c->nhw", f, self.direction.to(f))[:, None]
         values = (f**self.power).mean(1)
         if self.spot is None:
-            return [values.sum((1, 2)), _positions(f)]
+            return [values.sum((1, 2)), positions(f)]
         spot = window.part(layer, self.spot)
         return [(values * spot).sum((1, 2)), spot.sum()]
 
     def readout(self, statistics: Statistics) -> Tensor:
-        mean = _mean(statistics)
+        mean = mean_of(statistics)
         return mean.clamp_min(1e-12).log() if self.relative else mean
 
     def _arguments(self) -> str:
@@ -163,10 +151,10 @@ class guide(Loss):
         (layer,) = self.layers
         f = window.owned(layer, features[layer])
         match = torch.einsum("nchw,cm->nhwm", f, self.vectors).amax(-1)
-        return [match.sum((1, 2)) / f.shape[1], _positions(f)]
+        return [match.sum((1, 2)) / f.shape[1], positions(f)]
 
     def readout(self, statistics: Statistics) -> Tensor:
-        return _mean(statistics)
+        return mean_of(statistics)
 
 
 # --- matching pictures: style transfer ----------------------------------------------------------------------------
@@ -183,7 +171,7 @@ class content(Loss):
 
     def __init__(self, photo: Any, layers: str | Iterable[str] | None = None, *, relative: bool = True):
         self.photo, self.relative = as_picture(photo), relative
-        self.layers = _names(layers)
+        self.layers = layer_names(layers)
 
     def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
         bound = copy(self)
@@ -202,7 +190,7 @@ class content(Loss):
         for layer in self.layers:
             f = window.owned(layer, features[layer])
             gap = f - window.part(layer, self.targets[layer])
-            found.append([gap.square().sum((1, 2, 3)), _positions(f) * f.shape[1]])
+            found.append([gap.square().sum((1, 2, 3)), positions(f) * f.shape[1]])
         return found
 
     def readout(self, statistics: Statistics) -> Tensor:
@@ -210,113 +198,6 @@ class content(Loss):
             total / count / self.scales[layer] for layer, (total, count) in zip(self.layers, statistics, strict=True)
         ]
         return torch.stack(errors).mean(0)
-
-
-def gram(features: Tensor) -> Tensor:
-    """The Gram matrix (N, C, C) of features (N, C, h, w): how often channels fire together, averaged over positions."""
-    f = features.flatten(2)
-    return f @ f.mT / f.shape[2]
-
-
-class style(Loss):
-    """How far the statistics of features are from a painting's, layer by layer.
-
-    ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
-    arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
-    covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), whose gradient `eigvalsh` gives in closed form.
-    ``layers``: names, or name -> weight (weights are divided by their sum); None: the backbone's recommended ones.
-    ``relative`` (the default) divides each layer's distance by its value against nothing (||A||^2 or |m'|^2 + tr S'):
-    layers and networks become comparable, and a blank picture starts near 1. False: Gatys' 1/4 ||G - A||^2 / C^2.
-    ``scale``: the painting's longer side relative to the picture's; it is never enlarged.
-    """
-
-    name = "style"
-
-    def __init__(
-        self,
-        painting: Any,
-        layers: Iterable[str] | Mapping[str, float] | None = None,
-        *,
-        statistic: str = "gram",
-        relative: bool = True,
-        scale: float = 1.0,
-    ):
-        if statistic not in ("gram", "wasserstein"):
-            raise ValueError(f'statistic is "gram" or "wasserstein", not {statistic!r}')
-        if not scale > 0:
-            raise ValueError(f"the style's scale must be positive, not {scale}")
-        self.painting, self.statistic, self.relative, self.scale = as_picture(painting), statistic, relative, scale
-        self.layers, self.weights = (None, []) if layers is None else _weighted(layers)
-
-    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
-        bound = copy(self)
-        if self.layers is None:
-            bound.layers, bound.weights = _weighted(backbone.recommended.style)
-        Loss.bound(bound, backbone, extract, size)
-        painting = resize(self.painting, max(1, round(self.scale * max(size)))).to(backbone.device)
-        bound.targets = [_moments(s) for s in bound.statistics(extract(painting, bound.layers), Window())]
-        bound.roots = [_root(_covariance(*t)) for t in bound.targets] if self.statistic == "wasserstein" else []
-        return bound
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        found: Statistics = []
-        for layer in self.layers:
-            f = window.owned(layer, features[layer])
-            count = _positions(f)
-            f = f.flatten(2)
-            found.append([f @ f.mT, f.sum(2), count])
-        return found
-
-    def readout(self, statistics: Statistics) -> Tensor:
-        return sum(self.per_layer(statistics).values())
-
-    def per_layer(self, statistics: Statistics) -> dict[str, Tensor]:
-        """The weighted distance (N,) of each layer."""
-        distance = self._gram_distance if self.statistic == "gram" else self._wasserstein
-        return {
-            layer: weight * distance(index, *_moments(statistics[index]))
-            for index, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True))
-        }
-
-    def _gram_distance(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
-        target, _ = self.targets[index]
-        gap = (second - target).square().sum((1, 2))
-        return gap / (target.square().sum((1, 2)) if self.relative else 4 * second.shape[1] ** 2)
-
-    def _wasserstein(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
-        (target_second, target_mean), root = self.targets[index], self.roots[index]
-        # tr(M^1/2) through eigenvalues: eigvalsh's derivative needs no iteration. In float64, because M has the squares
-        # of eigenvalues, whose small ones are lost in float32's noise: the gradient would be off by some per cent.
-        middle = root @ _float64(_covariance(second, mean)) @ root
-        cross = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(1e-10).sqrt().sum(1).to(mean)
-        trace = _trace(_covariance(second, mean)) + _trace(_covariance(target_second, target_mean))
-        distance = (mean - target_mean).square().sum(1) + trace - 2 * cross
-        return distance / (_trace(target_second) if self.relative else second.shape[1])
-
-
-def _moments(statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """Second moment (N, C, C), which is the Gram matrix, and mean (N, C) from their sums and the count."""
-    second, first, count = statistics
-    return second / count, first / count
-
-
-def _covariance(second: Tensor, mean: Tensor) -> Tensor:
-    return second - mean[:, :, None] * mean[:, None, :]
-
-
-def _trace(matrices: Tensor) -> Tensor:
-    return matrices.diagonal(dim1=1, dim2=2).sum(1)
-
-
-def _float64(matrices: Tensor) -> Tensor:
-    """In float64, on the CPU if the device (Apple's MPS) has none."""
-    return matrices.to("cpu" if matrices.device.type == "mps" else matrices.device, torch.float64)
-
-
-def _root(matrices: Tensor) -> Tensor:
-    """The symmetric square root of symmetric positive semidefinite matrices (N, C, C)."""
-    values, vectors = torch.linalg.eigh(_float64(matrices))
-    return vectors * values.clamp_min(0).sqrt()[:, None, :] @ vectors.mT
 
 
 class total_variation(Loss):
@@ -342,28 +223,10 @@ class total_variation(Loss):
         # Below 1 the power has an infinite slope at 0, which flat areas would turn into NaN.
         rough = square if self.exponent == 1 else (square + 1e-12) ** self.exponent
         rough = window.owned(PIXELS, rough)
-        return [rough.mean(1).sum((1, 2)), _positions(rough)]
+        return [rough.mean(1).sum((1, 2)), positions(rough)]
 
     def readout(self, statistics: Statistics) -> Tensor:
-        return _mean(statistics)
+        return mean_of(statistics)
 
     def _arguments(self) -> str:
         return "" if self.exponent == 1 else f"exponent={self.exponent:g}"
-
-
-def _names(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    if layers is None:
-        return None
-    names = (layers,) if isinstance(layers, str) else tuple(layers)
-    if not names:
-        raise ValueError("name at least one layer")
-    return names
-
-
-def _weighted(layers: Iterable[str] | Mapping[str, float]) -> tuple[tuple[str, ...], list[float]]:
-    """Layer names and their weights, which sum to one."""
-    names = _names(layers)
-    weights = [float(layers[name]) for name in names] if isinstance(layers, Mapping) else [1.0] * len(names)
-    if any(w < 0 for w in weights) or not sum(weights) > 0:
-        raise ValueError(f"layer weights must be positive numbers, not {weights}")
-    return names, [w / sum(weights) for w in weights]

@@ -14,7 +14,8 @@ from .algebra import Loss
 from .backbones import load_backbone
 from .gradients import Evaluator
 from .images import as_picture, resize
-from .losses import content, style, total_variation
+from .losses import content, total_variation
+from .moments import style
 from .network import Backbone
 from .optimize import (
     Average,
