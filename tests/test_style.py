@@ -191,6 +191,24 @@ def test_adam_starts_warm(pocket: lk.Backbone) -> None:
     )
 
 
+@pytest.mark.parametrize("optimizer, learning_rate, clamped", [("adam", 0.3, True), ("lbfgs", 1.0, False)])
+def test_pixels_are_clamped_except_under_lbfgs(
+    pocket: lk.Backbone, optimizer: str, learning_rate: float, clamped: bool
+) -> None:
+    """L-BFGS learns the curvature from its steps, and clamping would falsify them."""
+    last = stylizing(pocket, optimizer=optimizer, learning_rate=learning_rate, steps=6, smallest=64)[-1]
+    (pixels,) = last.state_dict()["parameters"]
+    assert (0 <= pixels.min() and pixels.max() <= 1) == clamped
+
+
+def test_a_run_that_diverges_does_not_go_on_to_the_next_scale(pocket: lk.Backbone) -> None:
+    with pytest.warns(UserWarning, match="diverged at step"):
+        found = stylizing(pocket, optimizer="lbfgs", learning_rate=1e30)
+    assert {(p.stage, p.stages) for p in found} == {(1, 2)}
+    assert len(found) < 12
+    assert found[-1].picture.isfinite().all()
+
+
 # --- where it starts ----------------------------------------------------------------------------------------------
 
 
