@@ -16,7 +16,7 @@ lab: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check labkit tests tools benchmarks
-	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
 		--nbval-cell-timeout 120 -n 2 --dist loadfile
 
 # Run every notebook and store its outputs (NOTEBOOK=notebooks/02_deepdream.ipynb for one)

@@ -74,6 +74,9 @@ class Loss:
     def __add__(self, other: Loss) -> Loss:
         return Sum([*_summands(self), *_summands(other)])
 
+    def __radd__(self, other: object) -> Loss:
+        return self if other == 0 else NotImplemented  # so that sum() of losses works
+
     def __sub__(self, other: Loss) -> Loss:
         return self + -other
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def dreaming(
     jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
     smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
     mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W).
-    variations: how many dreams of the photo, as one batch.
+    variations: how many dreams of the photo, as one batch, each with its own jitter.
     shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
         several variations.
     seed: of jitter and layer weights.
@@ -65,8 +66,9 @@ def dreaming(
 
     Raises ValueError for arguments that make no sense, saying what would.
     """
-    check_numbers(1, octaves=octaves, steps=steps, variations=variations)
-    check_numbers(0, step_size=step_size, jitter=jitter, smoothing=smoothing)
+    check_numbers(1, Integral, octaves=octaves, steps=steps, variations=variations)
+    check_numbers(0, Integral, jitter=jitter)
+    check_numbers(0, step_size=step_size, smoothing=smoothing)
     check_numbers(1.01, octave_scale=octave_scale)
     resume = restored(resume)
     backbone = load_backbone(backbone, device)
@@ -108,7 +110,8 @@ def dreaming(
 
 def dream(photo: Any, *args: Any, progress: bool = True, **options: Any) -> Tensor:
     """Dream to the end, with a progress bar, and return the picture (N, 3, H, W). For the arguments see `dreaming`."""
-    return finish(dreaming(photo, *args, **options), progress)
+    photo = as_picture(photo)
+    return resize(finish(dreaming(photo, *args, **options), progress), photo.shape[-2:])  # if stopped at an octave
 
 
 # --- the parts, as the notebook "DeepDream" builds them up --------------------------------------------------------
@@ -156,16 +159,23 @@ def dream_gradient(
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Callable[[Tensor], Evaluation]:
-    """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalised and masked."""
+    """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalised and masked.
+
+    Every picture of a batch is rolled by a shift of its own.
+    """
 
     def evaluate(picture: Tensor) -> Evaluation:
-        shift = torch.randint(-jitter, jitter + 1, (2,), generator=generator).tolist()
-        evaluation = evaluator(torch.roll(picture, shift, (2, 3)))
-        gradient = torch.roll(evaluation.gradient, [-s for s in shift], (2, 3))
-        gradient = normalised(smoothed(gradient, smoothing))
+        shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
+        evaluation = evaluator(rolled(picture, shifts))
+        gradient = normalised(smoothed(rolled(evaluation.gradient, -shifts), smoothing))
         return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
 
     return evaluate
+
+
+def rolled(pictures: Tensor, shifts: Tensor) -> Tensor:
+    """Each picture of a batch moved round by its own whole shift (down, right): what leaves comes back opposite."""
+    return torch.stack([one.roll(shift, (1, 2)) for one, shift in zip(pictures, shifts.tolist(), strict=True)])
 
 
 def normalised(gradient: Tensor) -> Tensor:

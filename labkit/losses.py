@@ -44,6 +44,10 @@ class activation(Loss):
     ):
         if channel is not None and direction is not None:
             raise ValueError("give a channel or a direction, not both")
+        if relative and power % 2:
+            raise ValueError("a relative activation is the logarithm of an even power: use power=2")
+        if neuron is not None and layer == "logits":
+            raise ValueError("the logits have no places, so there is no neuron to choose: choose a channel")
         if neuron is not None and not all(0 <= p < 1 for p in neuron):
             raise ValueError(f"a neuron's place is (row, column) in fractions from 0 to 1, not {neuron}")
         self.layers, self.channel, self.neuron, self.direction = (layer,), channel, neuron, direction

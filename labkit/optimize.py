@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -252,11 +252,15 @@ def restored(resume: State | str | Path | None) -> State | None:
         raise ValueError(f"{resume} holds no saved run: name another file, or delete it to start anew") from error
 
 
-def check_numbers(least: float = 0, **numbers: float) -> None:
-    """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or is below ``least``."""
+def check_numbers(least: float = 0, kind: type = Real, **numbers: float) -> None:
+    """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or is below ``least``.
+
+    ``kind``: Real, or Integral for whole numbers.
+    """
     for name, value in numbers.items():
-        if not (isinstance(value, Real) and least <= value < float("inf")):
-            raise ValueError(f"{name} must be a number of at least {least:g}, not {value}")
+        if not (isinstance(value, kind) and least <= value < float("inf")):
+            number = "a whole number" if kind is Integral else "a number"
+            raise ValueError(f"{name} must be {number} of at least {least:g}, not {value}")
 
 
 def finish(run: Iterable[Progress], progress: bool = True) -> Tensor:

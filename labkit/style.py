@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .algebra import Loss
 from .backbones import load_backbone
 from .gradients import Evaluator
 from .images import as_picture, resize
@@ -80,19 +80,19 @@ def stylizing(
 
     Raises ValueError for arguments that make no sense, saying what would.
     """
-    check_numbers(1, steps=steps, smallest=smallest)
+    check_numbers(1, Integral, steps=steps, smallest=smallest)
     check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
     resume = restored(resume)
     backbone = load_backbone(backbone, device)
     photo, painting = as_picture(photo).to(backbone.device), as_picture(painting).to(backbone.device)
-    loss: Loss = content_weight * content(photo, content_layers)
-    loss += style_weight * style(painting, style_layers, statistic=statistic, scale=style_scale)
-    loss += tv_weight * total_variation(tv_exponent)
+    kept, sought = content(photo, content_layers), style(painting, style_layers, statistic=statistic, scale=style_scale)
+    loss = content_weight * kept + style_weight * sought + tv_weight * total_variation(tv_exponent)
     if learning_rate is None:
         learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
     check_numbers(0, learning_rate=learning_rate)
 
-    sizes = scale_sizes(photo.shape[-2:], smallest, steps)
+    layers = [*(kept.layers or backbone.recommended.content), *(sought.layers or backbone.recommended.style)]
+    sizes = scale_sizes(photo.shape[-2:], smallest, steps, max(map(backbone.minimum_size, layers)))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
     started = time.perf_counter()
     picture = first_picture(init, photo, painting, seed)
@@ -122,15 +122,20 @@ def stylizing(
 
 def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **options: Any) -> Tensor:
     """Stylise to the end, with a progress bar, and return the picture (1, 3, H, W). Arguments: see `stylizing`."""
-    return finish(stylizing(photo, painting, *args, **options), progress)
+    photo = as_picture(photo)
+    picture = finish(stylizing(photo, painting, *args, **options), progress)
+    return resize(picture, photo.shape[-2:])  # if stopped at a smaller scale
 
 
-def scale_sizes(size: tuple[int, int], smallest: int, steps: int) -> list[tuple[int, int]]:
-    """Sizes (height, width) that grow by sqrt(2) up to ``size``; the first one's longer side is about ``smallest``."""
+def scale_sizes(size: tuple[int, int], smallest: int, steps: int, least: int = 1) -> list[tuple[int, int]]:
+    """Sizes (height, width) that grow by sqrt(2) up to ``size``; the first one's longer side is about ``smallest``.
+
+    There are no more sizes than steps, and below ``size`` none with a side under ``least``.
+    """
     sizes = [tuple(size)]
     while max(size) * (factor := 2 ** (-len(sizes) / 2)) >= smallest and len(sizes) < steps:
         sizes.insert(0, (round(size[0] * factor), round(size[1] * factor)))
-    return sizes
+    return [s for s in sizes if min(s) >= least] or [tuple(size)]
 
 
 def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:

@@ -13,7 +13,17 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 import labkit as lk
-from labkit.dream import as_mask, blurred, centre_mask, dream_gradient, dream_loss, normalised, octave_sizes, smoothed
+from labkit.dream import (
+    as_mask,
+    blurred,
+    centre_mask,
+    dream_gradient,
+    dream_loss,
+    normalised,
+    octave_sizes,
+    rolled,
+    smoothed,
+)
 
 PHOTO = lk.photo("chelsea", 64)
 QUICK = {"octaves": 2, "steps": 2, "jitter": 8, "precision": "float32", "progress": False}
@@ -268,8 +278,8 @@ def test_a_dream_follows_any_loss(pocket: lk.Backbone) -> None:
 
 def test_photos_dream_as_a_batch(pocket: lk.Backbone) -> None:
     photos = torch.cat([PHOTO, PHOTO.flip(3)])
-    together = dream(photos, pocket, "relu2_2")
-    alone = torch.cat([dream(photo[None], pocket, "relu2_2") for photo in photos])
+    together = dream(photos, pocket, "relu2_2", jitter=0)
+    alone = torch.cat([dream(photo[None], pocket, "relu2_2", jitter=0) for photo in photos])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
     assert dream(photos, pocket, "relu2_2", variations=2).shape == (4, *PHOTO.shape[1:])
 
@@ -280,12 +290,23 @@ def test_photos_dream_as_a_batch(pocket: lk.Backbone) -> None:
 LAYERS = {"relu1_2": 1.0, "relu2_2": 3.0}
 
 
-@pytest.mark.parametrize("shuffle, differ", [(None, True), (True, True), (False, False)])
-def test_variations_differ_when_weights_are_shuffled(pocket: lk.Backbone, shuffle: bool | None, differ: bool) -> None:
-    pictures = dream(PHOTO, pocket, LAYERS, variations=3, shuffle=shuffle)
+@pytest.mark.parametrize(
+    "shuffle, jitter, differ", [(None, 0, True), (True, 0, True), (False, 8, True), (False, 0, False)]
+)
+def test_variations_differ_by_their_weights_and_their_jitter(
+    pocket: lk.Backbone, shuffle: bool | None, jitter: int, differ: bool
+) -> None:
+    pictures = dream(PHOTO, pocket, LAYERS, variations=3, shuffle=shuffle, jitter=jitter)
     assert pictures.shape == (3, *PHOTO.shape[1:])
     for a, b in itertools.combinations(pictures[:, None], 2):
         assert (lk.difference(a, b).mean() > 1e-4) == differ
+
+
+def test_rolled_moves_each_picture_by_its_own_shift_and_back() -> None:
+    pictures, shifts = torch.rand(2, 3, 5, 6), torch.tensor([[1, -2], [0, 3]])
+    moved = rolled(pictures, shifts)
+    assert torch.equal(moved[1], torch.cat([pictures[1, ..., 3:], pictures[1, ..., :3]], -1))
+    assert torch.equal(rolled(moved, -shifts), pictures)
 
 
 def test_a_single_dream_is_shuffled_only_if_asked(pocket: lk.Backbone) -> None:
@@ -361,13 +382,13 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"steps": 0}, "steps must be a number of at least 1, not 0"),
-        ({"octaves": 0}, "octaves must be a number of at least 1, not 0"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"octaves": 0}, "octaves must be a whole number of at least 1, not 0"),
         ({"octave_scale": 1}, "octave_scale must be a number of at least 1.01, not 1"),
-        ({"variations": 0}, "variations must be a number of at least 1, not 0"),
+        ({"variations": 0}, "variations must be a whole number of at least 1, not 0"),
         ({"step_size": -1}, "step_size must be a number of at least 0, not -1"),
         ({"step_size": float("nan")}, "step_size must be a number of at least 0, not nan"),
-        ({"jitter": -1}, "jitter must be a number of at least 0, not -1"),
+        ({"jitter": -1}, "jitter must be a whole number of at least 0, not -1"),
         ({"smoothing": -0.5}, "smoothing must be a number of at least 0, not -0.5"),
         ({"layers": {"relu2_2": -1}}, "the weight of relu2_2 must be a number of at least 0, not -1"),
         ({"layers": {"relu2_2": float("inf")}}, "the weight of relu2_2 must be a number of at least 0, not inf"),

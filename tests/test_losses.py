@@ -511,3 +511,22 @@ def test_losses_that_do_not_fit_the_network_are_refused(backbone: lk.Backbone, l
 def test_a_class_that_does_not_exist_is_refused(backbone: lk.Backbone, target: int | str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bound(lk.class_logit(target), backbone)
+
+
+def test_sum_adds_losses() -> None:
+    parts = [lk.activation("relu1_1"), 2 * lk.total_variation()]
+    assert repr(sum(parts)) == repr(parts[0] + parts[1])
+    with pytest.raises(TypeError):
+        1 + lk.total_variation()
+
+
+@pytest.mark.parametrize(
+    "layer, options, message",
+    [
+        ("logits", {"neuron": (0.5, 0.5)}, "the logits have no places"),
+        ("relu1_1", {"relative": True, "power": 1}, "use power=2"),
+    ],
+)
+def test_activations_without_a_meaning_are_refused(layer: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lk.activation(layer, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -198,7 +199,7 @@ def test_pixels_are_clamped_except_under_lbfgs(
     """L-BFGS learns the curvature from its steps, and clamping would falsify them."""
     last = stylizing(pocket, optimizer=optimizer, learning_rate=learning_rate, steps=6, smallest=64)[-1]
     (pixels,) = last.state_dict()["parameters"]
-    assert (0 <= pixels.min() and pixels.max() <= 1) == clamped
+    assert (pixels.min() >= 0 and pixels.max() <= 1) == clamped
 
 
 def test_a_run_that_diverges_does_not_go_on_to_the_next_scale(pocket: lk.Backbone) -> None:
@@ -238,8 +239,8 @@ def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tenso
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"steps": 0}, "steps must be a number of at least 1, not 0"),
-        ({"smallest": 0}, "smallest must be a number of at least 1, not 0"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"smallest": 0}, "smallest must be a whole number of at least 1, not 0"),
         ({"content_weight": -1}, "content_weight must be a number of at least 0, not -1"),
         ({"style_weight": float("nan")}, "style_weight must be a number of at least 0, not nan"),
         ({"tv_weight": float("inf")}, "tv_weight must be a number of at least 0, not inf"),
@@ -264,3 +265,24 @@ def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tenso
 def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         stylize(pocket, **options)
+
+
+def test_scales_too_small_for_the_network_are_left_out(pocket: lk.Backbone) -> None:
+    """A panorama's early scales would be thinner than the deepest layer allows."""
+    assert scale_sizes((20, 160), 40, 10, least=10) == [(10, 80), (14, 113), (20, 160)]
+    assert scale_sizes((8, 160), 40, 10, least=10) == [(8, 160)]  # the picture's own size stays, to be refused by name
+    panorama = lk.resize(lk.photo("chelsea"), (16, 160))
+    assert stylize(pocket, panorama, steps=4).shape == panorama.shape
+
+
+def test_a_run_stopped_at_a_small_scale_gives_a_picture_of_the_photos_size(
+    pocket: lk.Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lk.stylizing
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        yield next(iter(run(*arguments, **options)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["labkit.style"], "stylizing", interrupted)  # lk.style is the loss
+    assert stylize(pocket).shape == PHOTO.shape
