@@ -146,13 +146,21 @@ class Inception(nn.Module):
 class ChannelNorm(nn.Module):
     """Caffe's local response normalisation over 5 channels: nn.LocalResponseNorm(5, 1e-4, 0.75).
 
-    Written as a sum of shifted squares, because PyTorch's goes through a 3-D pooling that bfloat16 on CPUs lacks.
+    The sum over neighbours is a 1x1 convolution with a band of ones: as fast as convolutions are, in bfloat16 too,
+    where PyTorch's own goes through a 3-D pooling that CPUs lack.
     """
 
+    band: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        place = torch.arange(channels)
+        near = (place[:, None] - place).abs() <= 2
+        self.register_buffer("band", near.float()[..., None, None], persistent=False)
+
     def forward(self, x: Tensor) -> Tensor:
-        squares = F.pad(x.float().square(), (0, 0, 0, 0, 2, 2))
-        total = sum(squares[:, k : k + x.shape[1]] for k in range(5))
-        return x * (1 + 1e-4 / 5 * total).pow(-0.75).to(x.dtype)
+        root = (1 + 1e-4 / 5 * F.conv2d(x.square(), self.band)).rsqrt()
+        return x * root * root.sqrt()  # to the power -3/4
 
 
 def _googlenet_bvlc(name: str) -> Backbone:
@@ -175,10 +183,10 @@ def _googlenet_bvlc(name: str) -> Backbone:
         {
             "conv1/7x7_s2": nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU()),
             "pool1/3x3_s2": pool(),
-            "pool1/norm1": ChannelNorm(),
+            "pool1/norm1": ChannelNorm(64),
             "conv2/3x3_reduce": nn.Sequential(nn.Conv2d(64, 64, 1), nn.ReLU()),
             "conv2/3x3": nn.Sequential(nn.Conv2d(64, 192, 3, padding=1), nn.ReLU()),
-            "conv2/norm2": ChannelNorm(),
+            "conv2/norm2": ChannelNorm(192),
             "pool2/3x3_s2": pool(),
         }
     )

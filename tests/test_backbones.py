@@ -539,3 +539,9 @@ def test_importing_does_no_work(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("channels", [3, 64])
+def test_channel_norm_is_local_response_normalisation(channels: int) -> None:
+    x = 200 * torch.randn(2, channels, 5, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(backbones.ChannelNorm(channels)(x), torch.nn.LocalResponseNorm(5, 1e-4, 0.75)(x))
