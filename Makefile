@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 # Waiting threads sleep: when other programs want the cores too, spinning ones make PyTorch ten times slower
 # (measured on two cores beside one busy process: 500 ms an evaluation against 49 ms; alone 23 ms against 30 ms).
 lab: $(READY)
-	OMP_WAIT_POLICY=passive $(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	OMP_WAIT_POLICY=passive $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
 
 test: $(READY)
 	$(BIN)/ruff check .
