@@ -23,29 +23,33 @@ FORMATS = ((2, 4, 6), (100, 1, 7))
 BLOB_DATA, BLOB_SHAPE, SHAPE_DIM, LEGACY_SHAPE = 5, 7, 1, (1, 2, 3, 4)
 
 
+def varint(message: memoryview, position: int) -> tuple[int, int]:
+    """An integer and the position after it: seven bits a byte, and all bytes but the last have their highest bit set."""
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, position
+
+
 def fields(message: memoryview) -> Iterator[Field]:
     """The fields of a message: (number, integer) or (number, bytes)."""
     position = 0
-
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = message[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
     while position < len(message):
-        number, kind = divmod(varint(), 8)
+        key, position = varint(message, position)
+        number, kind = divmod(key, 8)
         if kind == 0:
-            yield number, varint()
-            continue
-        length = {1: 8, 5: 4}.get(kind) or varint()
-        yield number, message[position : position + length]
-        position += length
+            value, position = varint(message, position)
+            yield number, value
+        else:
+            length = {1: 8, 5: 4}.get(kind)
+            if length is None:
+                length, position = varint(message, position)
+            yield number, message[position : position + length]
+            position += length
 
 
 def blob(message: memoryview) -> np.ndarray:
@@ -67,14 +71,11 @@ def blob(message: memoryview) -> np.ndarray:
 
 
 def unpacked(packed: memoryview) -> list[int]:
-    """The integers of a packed field: each one's bytes but the last have their highest bit set."""
-    values, value, shift = [], 0, 0
-    for byte in packed:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            values.append(value)
-            value = shift = 0
+    """The integers of a packed field, one after the other."""
+    values, position = [], 0
+    while position < len(packed):
+        value, position = varint(packed, position)
+        values.append(value)
     return values
 
 
