@@ -24,7 +24,7 @@ BLOB_DATA, BLOB_SHAPE, SHAPE_DIM, LEGACY_SHAPE = 5, 7, 1, (1, 2, 3, 4)
 
 
 def varint(message: memoryview, position: int) -> tuple[int, int]:
-    """An integer and the position after it: seven bits a byte, and all bytes but the last have their highest bit set."""
+    """An integer, seven bits a byte (all but the last byte have their highest bit set), and the position after it."""
     value = shift = 0
     while True:
         byte = message[position]
