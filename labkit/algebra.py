@@ -8,6 +8,7 @@ small function of those sums, one value for each picture of the batch.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -45,7 +46,7 @@ class Window:
         return whole[..., rows, columns]
 
 
-class Loss:
+class Loss(ABC):
     """Base of all losses. ``layers``: the layers it reads, or None for the backbone's recommended ones."""
 
     layers: tuple[str, ...] | None = ()
@@ -59,13 +60,13 @@ class Loss:
         backbone.check_layers(layer for layer in self.layers or () if layer != PIXELS)
         return self
 
+    @abstractmethod
     def statistics(self, features: Features, window: Window) -> Statistics:
         """Sums over the positions that ``window`` owns: nested lists of tensors, the batch first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def readout(self, statistics: Statistics) -> Tensor:
         """The loss (N,), one value a picture, from statistics summed over the whole picture."""
-        raise NotImplementedError
 
     def terms(self, statistics: Statistics) -> dict[str, Tensor]:
         """The summands of the loss by name, as they enter it (weighted)."""
@@ -158,6 +159,7 @@ def mean_of(statistics: Statistics) -> Tensor:
 
 
 def layer_names(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """One name or several as a tuple; None, which stands for the recommended layers, stays None."""
     if layers is None:
         return None
     names = (layers,) if isinstance(layers, str) else tuple(layers)

@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +45,8 @@ def _pocket(name: str) -> Backbone:
     plan = (32, 32, "M", 64, 64, "M", 128, 128, 128, "M", 256, 256, 256, "M", 384, 384, 384, "M")
     backbone = Backbone(name, _vgg_stages(plan), nn.Linear(384, 1000), VGG16_LAYERS)
     state = _read(bundled("pocket/pocket.safetensors"), name)
-    modules = dict(zip(backbone.names, backbone.stages, strict=True)) | {"logits": backbone.head}
-    _fill({key: module for key, module in modules.items() if any(True for _ in module.parameters())}, state, name)
+    modules = {key: m for key, m in zip(backbone.names, backbone.stages, strict=True) if isinstance(m, nn.Conv2d)}
+    _fill(modules | {"logits": backbone.head}, state, name)
     return backbone
 
 
@@ -73,26 +74,11 @@ def _googlenet(name: str) -> Backbone:
 def _squeezenet(name: str) -> Backbone:
     net = _torchvision(name)
     stages: OrderedDict[str, nn.Module] = OrderedDict()
-    for key, module in zip(
-        [
-            "conv1",
-            "relu1",
-            "pool1",
-            "fire2",
-            "fire3",
-            "pool3",
-            "fire4",
-            "fire5",
-            "pool5",
-            "fire6",
-            "fire7",
-            "fire8",
-            "fire9",
-        ],
-        net.features,
-        strict=True,
-    ):
-        stages[key] = module
+    kinds, number = {"Conv2d": "conv", "ReLU": "relu", "MaxPool2d": "pool", "Fire": "fire"}, 0
+    for module in net.features:
+        kind = kinds[type(module).__name__]
+        number += kind in ("conv", "fire")  # a ReLU or pool has the number of what it follows
+        stages[f"{kind}{number}"] = module
     stages["conv10"] = nn.Sequential(net.classifier[1], net.classifier[2])  # without the dropout and the average
     recommended = Recommended(
         {"fire8": 1.0}, ("fire6",), dict.fromkeys(("relu1", "fire2", "fire3", "fire5", "fire7"), 1.0)
@@ -201,7 +187,8 @@ def _googlenet_bvlc(name: str) -> Backbone:
     )
     mean, std = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
     backbone = Backbone(name, stages, nn.Linear(1024, 1000), recommended, mean=mean, std=std)
-    state = _read(_local(name) or _missing(name), name)
+    how = "convert BVLC's bvlc_googlenet.caffemodel with tools/convert_caffe.py"
+    state = _read(_local(name) or _missing(name, f"{name}.safetensors", "14 MB", how), name)
     modules: dict[str, nn.Module] = {"loss3/classifier": backbone.head}
     for key, stage in stages.items():
         if isinstance(stage, Inception):
@@ -234,7 +221,7 @@ def load_backbone(name: str | Backbone = "pocket", device: str | torch.device | 
     FileNotFoundError, saying which file, how large and where to put it, when weights cannot be had.
     """
     if isinstance(name, Backbone):
-        return name if device is None else name.to(device)
+        return name if device is None else name.to(pick_device(device))
     if name not in BACKBONES:
         raise ValueError(f"no backbone named {name!r}; there are {', '.join(BACKBONES)}")
     build, _ = BACKBONES[name]
@@ -263,12 +250,9 @@ def _local(name: str, *more: str) -> Path | None:
     return next((p for n in names if folder and (p := Path(folder, n)).is_file()), None)
 
 
-def _missing(name: str, source: str = "", size: str = "14 MB", cause: Exception | None = None) -> Path:
-    caffe = "convert BVLC's bvlc_googlenet.caffemodel with tools/convert_caffe.py"
-    where = f"download it from {source}" if source else caffe
-    file = Path(source).name or f"{name}.safetensors"
+def _missing(name: str, file: str, size: str, how: str, cause: Exception | None = None) -> NoReturn:
     raise FileNotFoundError(
-        f"the weights of {name} are not here: {where} ({size}) as {file}, put it into a folder and name the folder "
+        f"the weights of {name} are not here: {how} ({size}) as {file}, put it into a folder and name the folder "
         'in the environment variable LABKIT_WEIGHTS; or use "pocket", which needs no download'
     ) from cause
 
@@ -312,7 +296,7 @@ def _torchvision(name: str, **options: bool) -> nn.Module:
         try:
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         except OSError as error:  # URLError is one
-            _missing(name, weights.url, f"{weights.meta['_file_size']:.0f} MB", error)
+            _missing(name, file, f"{weights.meta['_file_size']:.0f} MB", f"download it from {weights.url}", error)
         except Exception as error:  # a download that was cut off, now or in the past
             raise _unreadable(Path(torch.hub.get_dir(), "checkpoints", file), name) from error
     net = zoo.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}), **options)

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .algebra import PIXELS, Loss, Sum
+from .algebra import PIXELS, Loss, Sum, layer_names
 from .backbones import load_backbone
 from .gradients import Evaluation, Evaluator
 from .images import as_picture, resize
 from .losses import activation
 from .network import Backbone
-from .optimize import Pixels, Progress, Stage, State, check_numbers, descend, finish, make_optimizer, restored
+from .optimize import Pixels, Progress, Stage, State, check_numbers, descend, finish, make_optimizer, pyramid, restored
 
 Mask = str | Tensor | Callable[[int, int], Tensor] | None
 
@@ -86,7 +86,7 @@ def dreaming(
         base = resize(photo, size)
         if resume and number < resume["stage"]:
             continue
-        octave_mask = None if mask is None else resize(whole_mask, size)
+        octave_mask = None if whole_mask is None else resize(whole_mask, size)
         detail = F.interpolate(detail, size, mode="bicubic")
         if octave_mask is not None:
             detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
@@ -129,9 +129,7 @@ def dream_loss(
     if isinstance(layers, Loss):
         loss = Sum([(1.0, layers)]) if not isinstance(layers, Sum) else layers
     else:
-        weights = {layers: 1.0} if isinstance(layers, str) else dict(layers)
-        if not weights:
-            raise ValueError("name at least one layer")
+        weights = {name: layers[name] if isinstance(layers, Mapping) else 1.0 for name in layer_names(layers)}
         check_numbers(0, **{f"the weight of {layer}": weight for layer, weight in weights.items()})
         backbone.check_layers(weights)
         loss = Sum([(-weight, activation(layer, relative=len(weights) > 1)) for layer, weight in weights.items()])
@@ -146,9 +144,7 @@ def dream_loss(
 
 def octave_sizes(size: tuple[int, int], octaves: int, octave_scale: float, least: int = 1) -> list[tuple[int, int]]:
     """The sizes (height, width) of the octaves, small to large, without those with a side below ``least``."""
-    scales = [octave_scale**-k for k in reversed(range(octaves))]
-    sizes = [(round(size[0] * s), round(size[1] * s)) for s in scales]
-    return [s for s in sizes if min(s) >= least] or [tuple(size)]
+    return pyramid(size, [octave_scale**-k for k in reversed(range(octaves))], least)
 
 
 def dream_gradient(

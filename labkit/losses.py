@@ -1,7 +1,7 @@
 """Floor 2: what we want of a picture. Losses are minimised, and are written like the formula.
 
-loss = content(photo) + 1e3 * style(painting) + 2 * total_variation()
-dream = -activation("relu4_3")
+>>> loss = content(photo) + 1e3 * style(painting) + 2 * total_variation()
+>>> dream = -activation("relu4_3")
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ from torch import Tensor
 from .algebra import PIXELS, Extract, Features, Loss, Statistics, Window, layer_names, mean_of, positions
 from .images import as_picture, resize
 from .network import Backbone
+
+
+def _map_size(backbone: Backbone, extract: Extract, size: tuple[int, int], layer: str) -> tuple[int, int]:
+    """Height and width of a layer's feature map for pictures of ``size``."""
+    return extract(torch.zeros(1, 3, *size, device=backbone.device), [layer])[layer].shape[2:]
+
 
 # --- pushing activations: DeepDream and feature visualisation -----------------------------------------------------
 
@@ -63,7 +69,7 @@ class activation(Loss):
                 raise ValueError(f"{layer} of {backbone.name} has {there} channels, numbered from 0 to {there - 1}")
         if self.neuron is None:
             return self
-        height, width = extract(torch.zeros(1, 3, *size, device=backbone.device), [layer])[layer].shape[2:]
+        height, width = _map_size(backbone, extract, size, layer)
         bound = copy(self)
         bound.spot = torch.zeros(height, width, device=backbone.device)
         bound.spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
@@ -108,9 +114,7 @@ class class_logit(Loss):
     def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
         bound = copy(self)
         bound.target, bound.layers, bound.backbone = backbone.class_index(self.target), (backbone.names[-1],), backbone
-        height, width = extract(torch.zeros(1, 3, *size, device=backbone.device), bound.layers)[bound.layers[0]].shape[
-            2:
-        ]
+        height, width = _map_size(backbone, extract, size, bound.layers[0])
         bound.rows, bound.columns = (
             F.adaptive_avg_pool1d(torch.eye(side, device=backbone.device), backbone.grid).T for side in (height, width)
         )

@@ -127,8 +127,6 @@ class Backbone(nn.Module):
             raise
         if "logits" in layers:
             found["logits"] = self.read_head(F.adaptive_avg_pool2d(x, self.grid))
-        if any(0 in f.shape for f in found.values()):
-            self._explain_small(picture, layers, None)
         return found
 
     def read_head(self, pooled: Tensor) -> Tensor:
@@ -168,9 +166,10 @@ class Backbone(nn.Module):
 
         def reaches(size: int) -> bool:
             try:
-                return 0 not in self._on_meta(size, layer).shape
+                self._on_meta(size, layer)
             except RuntimeError:  # a pooling window larger than its input
                 return False
+            return True
 
         return bisect.bisect_left(range(1, 1024), True, key=reaches) + 1
 
@@ -199,7 +198,7 @@ class Backbone(nn.Module):
                 return x
         return _without_data(self.head, F.adaptive_avg_pool2d(x, self.grid).flatten(1))[..., None, None]
 
-    def _explain_small(self, picture: Tensor, layers: list[str], error: Exception | None) -> None:
+    def _explain_small(self, picture: Tensor, layers: list[str], error: Exception) -> None:
         deepest = max(layers, key=self.layers.index)
         height, width = picture.shape[-2:]
         least = self.minimum_size(deepest)

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .images import to_pil
 
-INK, BLUE, PALETTE = "#222222", "#0072b2", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+INK, PALETTE = "#222222", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 
 class Shown:
@@ -42,7 +42,7 @@ def show(
     if titles and len(titles) != len(images):
         raise ValueError(f"{len(images)} pictures need as many titles, not {len(titles)}")
     sheet = _sheet(images, list(titles), columns or len(images), width)
-    _display(Shown("image/jpeg", _jpeg(sheet), alt or ", ".join(titles)), sheet)
+    _display(Shown("image/jpeg", _jpeg(sheet), alt or ", ".join(titles)), lambda: sheet)
 
 
 def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", "after"), alt: str = "") -> None:
@@ -68,7 +68,7 @@ def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", 
         f'style="{layer};opacity:0;cursor:ew-resize" '
         "oninput=\"this.parentElement.style.setProperty('--x',this.value+'%')\"></div>"
     )
-    _display(Shown("text/html", page, alt or " and ".join(titles)), _sheet(pair, list(titles), 2, 960))
+    _display(Shown("text/html", page, alt or " and ".join(titles)), lambda: _sheet(pair, list(titles), 2, 960))
 
 
 def curves(
@@ -143,14 +143,15 @@ def check(
 # --- making what is displayed -------------------------------------------------------------------------------------
 
 
-def _display(shown: Shown, window: Image.Image | None = None) -> None:
+def _display(shown: Shown, window: Callable[[], Image.Image] | None = None) -> None:
+    """Display in a notebook; elsewhere open a window with the image that ``window`` makes."""
     from IPython import get_ipython
     from IPython.display import display
 
     if get_ipython() is not None:
         display(shown)
     elif window is not None:
-        window.show()
+        window().show()
 
 
 def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: int, gap: int = 8) -> Image.Image:
@@ -168,7 +169,7 @@ def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: in
     head = 22 if titles else 0
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (cell + gap) - gap, rows * (tall + head + gap) - gap), "white")
-    draw, font = ImageDraw.Draw(sheet), _font(13)
+    draw, font = ImageDraw.Draw(sheet), _font(13) if titles else None
     for index, image in enumerate(images):
         left, top = index % columns * (cell + gap), index // columns * (tall + head + gap)
         sheet.paste(image, (left, top + head))

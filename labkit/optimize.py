@@ -211,9 +211,10 @@ def descend(
         optimizer.step(closure)
         parameterisation.project()
         evaluation = evaluations[0]
-        if torch.isfinite(evaluation.loss).all():
+        finite = bool(evaluation.loss.isfinite().all())
+        if finite:
             good = before
-        diverged = not all(t.isfinite().all() for t in (evaluation.loss, *parameterisation.parameters))
+        diverged = not (finite and all(parameter.isfinite().all() for parameter in parameterisation.parameters))
         if diverged:
             for parameter, saved in zip(parameterisation.parameters, good, strict=True):
                 parameter.copy_(saved)
@@ -237,6 +238,12 @@ def descend(
         if diverged:
             return False
     return True
+
+
+def pyramid(size: tuple[int, int], factors: Iterable[float], least: int) -> list[tuple[int, int]]:
+    """``size`` (height, width) times each factor, but none with a side below ``least``; ``size`` if none is left."""
+    sizes = [(round(size[0] * factor), round(size[1] * factor)) for factor in factors]
+    return [s for s in sizes if min(s) >= least] or [tuple(size)]
 
 
 def restored(resume: State | str | Path | None) -> State | None:

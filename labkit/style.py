@@ -27,6 +27,7 @@ from .optimize import (
     descend,
     finish,
     make_optimizer,
+    pyramid,
     resized_moments,
     restored,
 )
@@ -132,10 +133,10 @@ def scale_sizes(size: tuple[int, int], smallest: int, steps: int, least: int = 1
 
     There are no more sizes than steps, and below ``size`` none with a side under ``least``.
     """
-    sizes = [tuple(size)]
-    while max(size) * (factor := 2 ** (-len(sizes) / 2)) >= smallest and len(sizes) < steps:
-        sizes.insert(0, (round(size[0] * factor), round(size[1] * factor)))
-    return [s for s in sizes if min(s) >= least] or [tuple(size)]
+    factors = [1.0]
+    while max(size) * (factor := 2 ** (-len(factors) / 2)) >= smallest and len(factors) < steps:
+        factors.insert(0, factor)
+    return pyramid(size, factors, least)
 
 
 def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
