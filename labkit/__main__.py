@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, presets
-from .backbones import BACKBONES, load_backbone
+from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dreaming
 from .files import check_writable
 from .images import check_place, load, luma, painting, paintings, resize, save
 from .optimize import Progress, finish
+from .processes import joined, own_device, rank_and_count
 from .style import stylizing
 
 RECIPES: dict[str, tuple[Callable[..., Any], tuple[str, ...], str]] = {
     "dream": (dreaming, ("photo",), "let a network dream a photo"),
     "stylize": (stylizing, ("photo", "painting"), "repaint a photo in the style of a painting"),
 }
-NOT_OPTIONS = ("resume",)  # --checkpoint does it
+NOT_OPTIONS = ("resume", "spread")  # --checkpoint does the one, torchrun the other
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 CHECKPOINT_EVERY = 10.0  # seconds
 
 
@@ -51,8 +53,10 @@ def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParse
         )
         for picture in pictures:
             named = f", or one of the lab's: {', '.join(paintings())}" if picture == "painting" else ""
-            sub.add_argument(picture, metavar=picture.upper(), help=f"a picture file{named}")
-        sub.add_argument("-o", "--output", required=True, metavar="OUT.png", help="where to write (.png, .jpg, ...)")
+            kind = "a picture file, or a folder of them" if picture == "photo" else "a picture file"
+            sub.add_argument(picture, metavar=picture.upper(), help=kind + named)
+        where = "where to write (.png, .jpg, ...); for a folder, another one"
+        sub.add_argument("-o", "--output", required=True, metavar="OUT.png", help=where)
         sub.add_argument(
             "--size", type=int, default=768, help="longer side to work at, in pixels; 0 is the photo's own"
         )
@@ -85,6 +89,8 @@ def _add_options(parser: argparse.ArgumentParser, recipe: Callable[..., Any]) ->
             kind = _layers
         elif name == "learning_rate":
             kind = float
+        elif name == "tile":
+            kind = _tile
         flag = f"--{name.replace('_', '-')}"
         if name == "shuffle":
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_of.get(name))
@@ -111,6 +117,15 @@ def _layers(text: str) -> dict[str, float]:
         raise argparse.ArgumentTypeError(f"layers are written like relu3_3=0.5,relu4_3=1, not {text!r}") from None
 
 
+def _tile(text: str) -> str | int | None:
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'a tile is "auto", "none" or a number of pixels, not {text!r}') from None
+
+
 def _presets(command: str) -> dict[str, Mapping[str, Any]]:
     """The presets of a command: those whose settings it has."""
     takes = inspect.signature(RECIPES[command][0]).parameters
@@ -127,10 +142,6 @@ def _preset(command: str, name: str) -> Mapping[str, Any]:
 
 def _run_recipe(options: argparse.Namespace) -> None:
     recipe, pictures, _ = RECIPES[options.recipe]
-    checkpoint = Path(options.checkpoint) if options.checkpoint else None
-    check_place(options.output, options.quality)  # now, not after a long run
-    if checkpoint:
-        check_writable(checkpoint)
     if options.size < 0:
         raise ValueError(f"size must be a number of at least 0, not {options.size}")
     takes = inspect.signature(recipe).parameters
@@ -139,17 +150,59 @@ def _run_recipe(options: argparse.Namespace) -> None:
     for name in (*pictures, "mask"):
         if getattr(options, name, None):
             settings[name] = Path(getattr(options, name)).name
-    inputs = [_picture(getattr(options, name)) for name in pictures]
+    chosen["device"] = own_device(options.device)
+    if Path(options.photo).is_dir():
+        _run_folder(options, chosen, settings)
+        return
+    check_place(options.output, options.quality)  # now, not after a long run
+    if options.checkpoint:
+        check_writable(options.checkpoint)
+    with joined(pick_device(chosen["device"])) as several:
+        _run_one(options, chosen | {"spread": several}, settings, options.photo, Path(options.output))
+
+
+def _run_one(
+    options: argparse.Namespace, chosen: dict[str, Any], settings: dict[str, Any], photo: str | Path, out: Path
+) -> None:
+    """Run the recipe on one photo and write the result; of several processes on it, the first one speaks and writes."""
+    recipe, pictures, _ = RECIPES[options.recipe]
+    inputs = [_picture(str(photo)), *(_picture(getattr(options, name)) for name in pictures[1:])]
     inputs[0] = resize(inputs[0], options.size) if options.size else inputs[0]
     if chosen.get("mask") not in (None, "centre"):
-        chosen["mask"] = luma(resize(load(chosen["mask"]), tuple(inputs[0].shape[-2:])))
-    resume = checkpoint if checkpoint and checkpoint.exists() else None
-    run = recipe(*inputs, **chosen, resume=resume)
-    picture = finish(_kept(run, checkpoint) if checkpoint else run, progress=not options.quiet)
-    for index, one in enumerate(picture):
-        out = Path(options.output)
-        out = out if len(picture) == 1 else out.with_stem(f"{out.stem}-{index + 1}")
-        print(save(one, out, settings, options.quality))
+        chosen = chosen | {"mask": luma(resize(load(chosen["mask"]), tuple(inputs[0].shape[-2:])))}
+    first = not chosen.get("spread") or rank_and_count()[0] == 0
+    checkpoint = Path(options.checkpoint) if options.checkpoint else None
+    run = recipe(*inputs, **chosen, resume=checkpoint if checkpoint and checkpoint.exists() else None)
+    picture = finish(_kept(run, checkpoint) if checkpoint and first else run, progress=first and not options.quiet)
+    if first:
+        for one, path in zip(picture, _outputs(out, len(picture)), strict=True):
+            print(save(one, path, settings, options.quality), flush=True)
+
+
+def _run_folder(options: argparse.Namespace, chosen: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Every picture of a folder into another folder, shared among the processes; what is there already is skipped."""
+    if options.checkpoint:
+        raise ValueError("a folder needs no checkpoint: finished pictures are skipped when it is run again")
+    out = Path(options.output)
+    if out.suffix or out.is_file():
+        raise ValueError(f"the pictures of a folder go into a folder, not into {out}")
+    photos = sorted(path for path in Path(options.photo).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not photos:
+        raise ValueError(f"{options.photo} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+    if len({path.stem for path in photos}) < len(photos):
+        raise ValueError(f"two pictures in {options.photo} differ only in their endings: rename one")
+    out.mkdir(parents=True, exist_ok=True)
+    chosen["backbone"] = load_backbone(options.backbone, chosen["device"])
+    rank, count = rank_and_count()
+    for photo in photos[rank::count]:
+        path = out / f"{photo.stem}.png"
+        if not all(one.exists() for one in _outputs(path, getattr(options, "variations", 1))):
+            _run_one(options, chosen, settings | {"photo": photo.name}, photo, path)
+
+
+def _outputs(out: Path, count: int) -> list[Path]:
+    """Where the pictures of a batch go: ``out``, or ``out`` with numbers."""
+    return [out] if count == 1 else [out.with_stem(f"{out.stem}-{index + 1}") for index in range(count)]
 
 
 def _kept(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:

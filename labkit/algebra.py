@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -21,7 +21,18 @@ PIXELS = "pixels"  # the name under which losses find the picture itself among t
 Features: TypeAlias = Mapping[str, Tensor]
 Statistics: TypeAlias = "list[Tensor | Statistics]"
 Slices: TypeAlias = tuple[slice, slice]
-Extract: TypeAlias = Callable[[Tensor, Sequence[str]], Features]
+
+
+class Reader(Protocol):
+    """What computes features and statistics of any picture, however large: an `Evaluator`."""
+
+    backbone: Backbone
+
+    def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
+        """Features (N, C, h, w) of the named layers in float32, and the picture itself under "pixels"."""
+
+    def statistics(self, loss: Loss, picture: Tensor) -> Statistics:
+        """The statistics of ``loss``, summed over the whole picture."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +62,14 @@ class Loss(ABC):
 
     layers: tuple[str, ...] | None = ()
     name = "loss"
+    linear = False  # is the readout linear in the statistics? Then its slope never changes, which saves tiles a pass
 
-    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
         """This loss made ready for pictures of ``size`` (height, width): layers checked, targets computed.
 
-        ``extract(picture, layers)`` gives features as the evaluation will see them.
+        ``reader`` gives features and statistics as the evaluation will see them.
         """
-        backbone.check_layers(layer for layer in self.layers or () if layer != PIXELS)
+        reader.backbone.check_layers(layer for layer in self.layers or () if layer != PIXELS)
         return self
 
     @abstractmethod
@@ -107,14 +119,12 @@ class Sum(Loss):
         self.summands = summands
         layers = [layer for _, loss in summands for layer in loss.layers or ()]
         self.layers = tuple(dict.fromkeys(layers))
+        self.linear = all(loss.linear for _, loss in summands)
 
-    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
-        device = backbone.device
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
+        device = reader.backbone.device
         return Sum(
-            [
-                (w.to(device) if isinstance(w, Tensor) else w, loss.bound(backbone, extract, size))
-                for w, loss in self.summands
-            ]
+            [(w.to(device) if isinstance(w, Tensor) else w, loss.bound(reader, size)) for w, loss in self.summands]
         )
 
     def statistics(self, features: Features, window: Window) -> Statistics:

@@ -42,6 +42,8 @@ def dreaming(
     seed: int = 0,
     device: str | torch.device | None = None,
     precision: str = "auto",
+    tile: str | int | None = "auto",
+    spread: bool = False,
     resume: State | str | Path | None = None,
 ) -> Iterator[Progress]:
     """Dream, yielding `Progress` after every step (Mordvintsev, Olah and Tyka 2015).
@@ -62,6 +64,7 @@ def dreaming(
         several variations.
     seed: of jitter and layer weights.
     device, precision: see `load_backbone` and `pick_precision`.
+    tile, spread: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
     resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
 
     Raises ValueError for arguments that make no sense, saying what would.
@@ -82,7 +85,6 @@ def dreaming(
     detail = torch.zeros_like(photo[..., :1, :1])
     started = time.perf_counter()
     for number, size in enumerate(sizes):
-        stage = Stage(number, len(sizes), steps, number * steps, len(sizes) * steps)
         base = resize(photo, size)
         if resume and number < resume["stage"]:
             continue
@@ -91,7 +93,8 @@ def dreaming(
         if octave_mask is not None:
             detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
         pixels = Pixels((base + detail).clamp(0, 1))
-        evaluator = Evaluator(backbone, loss, size, precision)
+        evaluator = Evaluator(backbone, loss, size, precision, tile, spread)
+        stage = Stage(number, len(sizes), steps, number * steps, len(sizes) * steps, evaluator.plan(size))
         evaluate = dream_gradient(
             evaluator,
             jitter=jitter,

@@ -12,17 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from .algebra import PIXELS, Extract, Features, Loss, Statistics, Window, layer_names, mean_of, positions
+from .algebra import PIXELS, Features, Loss, Reader, Statistics, Window, layer_names, mean_of, positions
 from .images import as_picture, resize
-from .network import Backbone
-
-
-def _map_size(backbone: Backbone, extract: Extract, size: tuple[int, int], layer: str) -> tuple[int, int]:
-    """Height and width of a layer's feature map for pictures of ``size``."""
-    return extract(torch.zeros(1, 3, *size, device=backbone.device), [layer])[layer].shape[2:]
-
 
 # --- pushing activations: DeepDream and feature visualisation -----------------------------------------------------
 
@@ -57,11 +50,11 @@ class activation(Loss):
         if neuron is not None and not all(0 <= p < 1 for p in neuron):
             raise ValueError(f"a neuron's place is (row, column) in fractions from 0 to 1, not {neuron}")
         self.layers, self.channel, self.neuron, self.direction = (layer,), channel, neuron, direction
-        self.power, self.relative, self.spot = power, relative, None
+        self.power, self.relative, self.linear, self.spot = power, relative, not relative, None
 
-    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
-        super().bound(backbone, extract, size)
-        layer = self.layers[0]
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
+        super().bound(reader, size)
+        backbone, layer = reader.backbone, self.layers[0]
         wanted = self.channel if self.direction is None else len(self.direction) - 1
         if wanted is not None:
             there = backbone.channels(layer)
@@ -69,7 +62,7 @@ class activation(Loss):
                 raise ValueError(f"{layer} of {backbone.name} has {there} channels, numbered from 0 to {there - 1}")
         if self.neuron is None:
             return self
-        height, width = _map_size(backbone, extract, size, layer)
+        height, width = backbone.map_size(layer, size)
         bound = copy(self)
         bound.spot = torch.zeros(height, width, device=backbone.device)
         bound.spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
@@ -111,10 +104,11 @@ class class_logit(Loss):
     def __init__(self, target: int | str):
         self.target, self.layers = target, ("logits",)
 
-    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
-        bound = copy(self)
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
+        bound, backbone = copy(self), reader.backbone
         bound.target, bound.layers, bound.backbone = backbone.class_index(self.target), (backbone.names[-1],), backbone
-        height, width = _map_size(backbone, extract, size, bound.layers[0])
+        bound.linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
+        height, width = backbone.map_size(bound.layers[0], size)
         bound.rows, bound.columns = (
             F.adaptive_avg_pool1d(torch.eye(side, device=backbone.device), backbone.grid).T for side in (height, width)
         )
@@ -144,15 +138,16 @@ class guide(Loss):
     """
 
     name = "guide"
+    linear = True
 
     def __init__(self, picture: Any, layer: str):
         self.picture, self.layers = as_picture(picture), (layer,)
 
-    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
-        super().bound(backbone, extract, size)
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
+        super().bound(reader, size)
         bound = copy(self)
-        shrunk = resize(self.picture, max(size)).to(backbone.device)
-        bound.vectors = extract(shrunk, self.layers)[self.layers[0]].flatten(2)[0]  # (C, M)
+        shrunk = resize(self.picture, max(size)).to(reader.backbone.device)
+        bound.vectors = reader.features(shrunk, self.layers)[self.layers[0]].flatten(2)[0]  # (C, M)
         return bound
 
     def statistics(self, features: Features, window: Window) -> Statistics:
@@ -176,17 +171,18 @@ class content(Loss):
     """
 
     name = "content"
+    linear = True
 
     def __init__(self, photo: Any, layers: str | Iterable[str] | None = None, *, relative: bool = True):
         self.photo, self.relative = as_picture(photo), relative
         self.layers = layer_names(layers)
 
-    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
         bound = copy(self)
-        bound.layers = self.layers or backbone.recommended.content
-        Loss.bound(bound, backbone, extract, size)
-        photo = resize(self.photo, size).to(backbone.device)
-        bound.targets = extract(photo, bound.layers)
+        bound.layers = self.layers or reader.backbone.recommended.content
+        Loss.bound(bound, reader, size)
+        photo = resize(self.photo, size).to(reader.backbone.device)
+        bound.targets = reader.features(photo, bound.layers)
         bound.scales = {
             layer: target.square().mean((1, 2, 3)).clamp_min(1e-12) if self.relative else target.new_ones(1)
             for layer, target in bound.targets.items()
@@ -217,6 +213,7 @@ class total_variation(Loss):
 
     name = "total_variation"
     layers = (PIXELS,)
+    linear = True
 
     def __init__(self, exponent: float = 1.0):
         if not exponent > 0:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import Extract, Features, Loss, Statistics, Window, layer_weights, positions
+from .algebra import Features, Loss, Reader, Statistics, Window, layer_weights, positions
 from .images import as_picture, resize
-from .network import Backbone
 
 
 def gram(features: Tensor) -> Tensor:
@@ -68,13 +67,13 @@ class style(Loss):
         self.painting, self.statistic, self.relative, self.scale = as_picture(painting), statistic, relative, scale
         self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
 
-    def bound(self, backbone: Backbone, extract: Extract, size: tuple[int, int]) -> Loss:
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
         bound = copy(self)
         if self.layers is None:
-            bound.layers, bound.weights = layer_weights(backbone.recommended.style)
-        Loss.bound(bound, backbone, extract, size)
-        painting = resize(self.painting, max(1, round(self.scale * max(size)))).to(backbone.device)
-        bound.targets = [_moments(s) for s in bound.statistics(extract(painting, bound.layers), Window())]
+            bound.layers, bound.weights = layer_weights(reader.backbone.recommended.style)
+        Loss.bound(bound, reader, size)
+        painting = resize(self.painting, max(1, round(self.scale * max(size)))).to(reader.backbone.device)
+        bound.targets = [_moments(s) for s in reader.statistics(bound, painting)]
         bound.roots = [_root(_covariance(*t)) for t in bound.targets] if self.statistic == "wasserstein" else []
         return bound
 

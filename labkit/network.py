@@ -158,7 +158,12 @@ class Backbone(nn.Module):
 
     def channels(self, layer: str) -> int:
         """How many channels a layer has."""
-        return self._on_meta(max(64, self.minimum_size(layer)), layer).shape[1]
+        size = max(64, self.minimum_size(layer))
+        return self.on_meta((size, size), layer).shape[1]
+
+    def map_size(self, layer: str, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of a layer's feature map for pictures of ``size`` (height, width)."""
+        return self.on_meta(size, layer).shape[2:]
 
     def minimum_size(self, layer: str) -> int:
         """The smallest side, in pixels, of a picture that reaches ``layer``. Found by trial, on shapes alone."""
@@ -166,7 +171,7 @@ class Backbone(nn.Module):
 
         def reaches(size: int) -> bool:
             try:
-                self._on_meta(size, layer)
+                self.on_meta((size, size), layer)
             except RuntimeError:  # a pooling window larger than its input
                 return False
             return True
@@ -189,9 +194,9 @@ class Backbone(nn.Module):
             return self.to(memory_format=torch.channels_last)
         return copy.deepcopy(self).to(dtype=dtype, memory_format=torch.channels_last)
 
-    def _on_meta(self, size: int, layer: str) -> Tensor:
-        """The features of a square picture as a tensor with a shape and no data."""
-        x = torch.empty(1, 3, size, size, device="meta", dtype=self.mean.dtype)
+    def on_meta(self, size: tuple[int, int], layer: str, differentiable: bool = False) -> Tensor:
+        """The features of a picture of ``size`` (height, width) as a tensor that has a shape and no data."""
+        x = torch.empty(1, 3, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
         for name, stage in zip(self.names, self.stages, strict=True):
             x = _without_data(stage, x)
             if name == layer:

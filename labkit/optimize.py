@@ -26,7 +26,8 @@ State = dict[str, Any]
 class Progress:
     """Where a computation stands after a step: what `dreaming` and `stylizing` yield.
 
-    ``step`` of ``of``, counted over all stages; ``stage`` of ``stages`` (octaves or scales); ``elapsed`` in seconds.
+    ``step`` of ``of``, counted over all stages; ``stage`` of ``stages`` (octaves or scales); ``elapsed`` in seconds;
+    ``plan`` says how this stage's picture is cut into tiles, if it is.
     `picture`, `terms` and `loss` are read when asked for, so that a step costs no copy from the device.
     """
 
@@ -38,6 +39,7 @@ class Progress:
     evaluation: Evaluation = field(repr=False)
     pixels: Tensor = field(repr=False)
     snapshot: Callable[[], State] = field(repr=False)
+    plan: str = field(default="", repr=False)
 
     @property
     def picture(self) -> Tensor:
@@ -155,6 +157,7 @@ class Stage:
     steps: int
     steps_before: int
     steps_in_all: int
+    plan: str = ""
 
 
 def descend(
@@ -234,6 +237,7 @@ def descend(
             evaluation=evaluation,
             pixels=average.value,
             snapshot=snapshot,
+            plan=stage.plan,
         )
         if diverged:
             return False
@@ -273,15 +277,19 @@ def check_numbers(least: float = 0, kind: type = Real, **numbers: float) -> None
 def finish(run: Iterable[Progress], progress: bool = True) -> Tensor:
     """Run a generator of progress to its end, with a progress bar, and return the picture.
 
-    An interrupt (Ctrl-C, or the stop button) ends it early and returns the picture so far.
+    An interrupt (Ctrl-C, or the stop button) ends it early and returns the picture so far. Above the bar stands how
+    large pictures are cut into tiles, and how much memory they take.
     """
     from tqdm.auto import tqdm
 
     latest: Progress | None = None
+    plan = ""
     quiet = not progress or bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar forgets its own variable
     with tqdm(leave=False, unit="step", disable=quiet) as bar:
         try:
             for latest in run:
+                if latest.plan != plan and not quiet:
+                    bar.write(plan := latest.plan, file=bar.fp)
                 bar.total = latest.of
                 bar.update(latest.step - bar.n)
         except KeyboardInterrupt:

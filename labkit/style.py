@@ -57,6 +57,8 @@ def stylizing(
     seed: int = 0,
     device: str | torch.device | None = None,
     precision: str = "auto",
+    tile: str | int | None = "auto",
+    spread: bool = False,
     resume: State | str | Path | None = None,
 ) -> Iterator[Progress]:
     """Repaint a photo in the style of a painting, yielding `Progress` after every step.
@@ -77,6 +79,7 @@ def stylizing(
     average: decay of the running mean of iterates that is shown and handed on (0: the iterate itself).
     seed: of the noise.
     device, precision: see `load_backbone` and `pick_precision`.
+    tile, spread: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
     resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
 
     Raises ValueError for arguments that make no sense, saying what would.
@@ -101,7 +104,8 @@ def stylizing(
     for number, (size, share) in enumerate(zip(sizes, shares, strict=True)):
         if resume and number < resume["stage"]:
             continue
-        stage = Stage(number, len(sizes), share, sum(shares[:number]), steps)
+        evaluator = Evaluator(backbone, loss, size, precision, tile, spread)
+        stage = Stage(number, len(sizes), share, sum(shares[:number]), steps, evaluator.plan(size))
         pixels = Pixels(resize(picture, size), clamp=optimizer != "lbfgs")
         stepper = make_optimizer(optimizer, pixels.parameters, learning_rate)
         if optimizer == "adam" and moments is not None:
@@ -110,7 +114,7 @@ def stylizing(
         healthy = yield from descend(
             stage,
             pixels,
-            Evaluator(backbone, loss, size, precision),
+            evaluator,
             stepper,
             average=mean,
             resume=resume,

@@ -166,7 +166,7 @@ def test_help_shows_every_option_with_its_default(
     assert caught.value.code == 0
     text = re.sub(r"\n {4,}", " ", capsys.readouterr().out)  # a long option's help begins on the next line
     shown = dict(re.findall(r"^  --([a-z-]+) .*\(default: (.*)\)$", text, re.MULTILINE))
-    options = set(inspect.signature(recipe).parameters) - {"photo", "painting", "shuffle", "resume"}
+    options = set(inspect.signature(recipe).parameters) - {"photo", "painting", "shuffle", "resume", "spread"}
     for name in options:
         assert shown[name.replace("_", "-")] == str(default(recipe, name))
     assert "--shuffle, --no-shuffle" in text or command == "stylize"
@@ -398,3 +398,77 @@ def test_it_runs_as_a_program(folder: Path) -> None:
     assert (status, out) == (2, "")
     assert error.startswith("labkit: no picture at nothing.png")
     assert error.count("\n") == 1
+
+
+# --- folders -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frames(folder: Path) -> Path:
+    (folder / "frames").mkdir()
+    for number in range(5):
+        lk.save(lk.photo("coffee", 64).roll(7 * number, 3), folder / "frames" / f"{number}.png")
+    (folder / "frames" / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def dream_folder() -> None:
+    run("dream", "frames", "-o", "out", *QUICK, "--steps", "1")
+
+
+def test_a_folder_is_dreamt_into_a_folder(frames: Path) -> None:
+    dream_folder()
+    assert sorted(path.name for path in (frames / "out").iterdir()) == [f"{number}.png" for number in range(5)]
+    assert lk.settings_of("out/3.png")["photo"] == "3.png"
+    run("dream", "frames/3.png", "-o", "alone.png", *QUICK, "--steps", "1")
+    assert torch.equal(lk.load("out/3.png"), lk.load("alone.png"))
+
+
+def test_finished_pictures_are_skipped(frames: Path) -> None:
+    dream_folder()
+    before = {path: path.stat().st_mtime_ns for path in (frames / "out").iterdir()}
+    (frames / "out" / "2.png").unlink()
+    dream_folder()
+    after = {path: path.stat().st_mtime_ns for path in (frames / "out").iterdir()}
+    assert set(after) == set(before)
+    assert [path.name for path in after if after[path] != before[path]] == ["2.png"]
+
+
+def test_processes_share_a_folder(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, expected in (("1", {"1.png", "3.png"}), ("0", {f"{number}.png" for number in range(5)})):
+        monkeypatch.setenv("RANK", rank)
+        dream_folder()
+        assert {path.name for path in (frames / "out").iterdir()} == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "out.png"], "the pictures of a folder go into a folder, not into out.png"),
+        (["-o", "out", "--checkpoint", "run.pt"], "a folder needs no checkpoint"),
+    ],
+)
+def test_what_does_not_go_with_folders(
+    frames: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert message in mistake(capsys, "dream", "frames", *arguments)
+
+
+def test_folders_that_cannot_be_run(frames: Path, capsys: pytest.CaptureFixture) -> None:
+    (frames / "empty").mkdir()
+    assert "empty holds no pictures" in mistake(capsys, "dream", "empty", "-o", "out")
+    lk.save(lk.photo("coffee", 64), frames / "frames" / "3.jpg")
+    assert "differ only in their endings" in mistake(capsys, "dream", "frames", "-o", "out")
+
+
+@pytest.mark.parametrize(("text", "tile"), [("auto", "auto"), ("none", None), ("96", 96)])
+def test_tiles_on_the_command_line(folder: Path, text: str, tile: object) -> None:
+    run("dream", "cat.png", "-o", "out.png", *QUICK, "--steps", "1", "--tile", text)
+    assert lk.settings_of("out.png")["tile"] == tile
+
+
+def test_a_tile_is_a_number(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        run("dream", "cat.png", "-o", "out.png", "--tile", "large")
+    assert 'a tile is "auto", "none" or a number of pixels, not \'large\'' in capsys.readouterr().err

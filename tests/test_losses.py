@@ -53,8 +53,22 @@ def features_of(backbone: lk.Backbone, picture: Tensor, layers: tuple[str, ...] 
     return {PIXELS: picture} | backbone.features(picture, [layer for layer in layers if layer != PIXELS])
 
 
+class Reader:
+    """What losses are bound to: the features of a backbone, or given ones."""
+
+    def __init__(self, backbone: lk.Backbone, given: Features | None = None):
+        self.backbone, self.given, self.seen = backbone, given, []
+
+    def features(self, picture: Tensor, layers: tuple[str, ...]) -> Features:
+        self.seen.append(max(picture.shape[-2:]))
+        return self.given or features_of(self.backbone, picture, layers)
+
+    def statistics(self, loss: lk.Loss, picture: Tensor) -> Statistics:
+        return loss.statistics(self.features(picture, loss.layers), lk.Window())
+
+
 def bound(loss: lk.Loss, backbone: lk.Backbone, size: tuple[int, int] = SIZE) -> lk.Loss:
-    return loss.bound(backbone, lambda picture, layers: features_of(backbone, picture, layers), size)
+    return loss.bound(Reader(backbone), size)
 
 
 def value(loss: lk.Loss, backbone: lk.Backbone, picture: Tensor) -> Tensor:
@@ -256,14 +270,9 @@ def test_style_weights_are_shares_of_their_sum(backbone: lk.Backbone) -> None:
 
 @pytest.mark.parametrize("scale, side", [(0.5, 10), (1.0, 18), (3.0, 18)])
 def test_style_scale_shrinks_the_painting_and_never_enlarges_it(backbone: lk.Backbone, scale: float, side: int) -> None:
-    seen = []
-
-    def extract(picture: Tensor, layers: tuple[str, ...]) -> Features:
-        seen.append(max(picture.shape[-2:]))
-        return features_of(backbone, picture, layers)
-
-    lk.style(PAINTING, scale=scale).bound(backbone, extract, SIZE)  # the painting has 18 x 14 pixels
-    assert seen == [side]
+    reader = Reader(backbone)
+    lk.style(PAINTING, scale=scale).bound(reader, SIZE)  # the painting has 18 x 14 pixels
+    assert reader.seen == [side]
 
 
 def test_gram_of_a_known_map() -> None:
@@ -313,7 +322,7 @@ def test_wasserstein_distance_of_gaussians(
     backbone: lk.Backbone, covariance: np.ndarray, target: np.ndarray, bures: float, relative: bool
 ) -> None:
     loss = lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=relative)
-    loss = loss.bound(backbone, lambda picture, layers: {"soft2": map_with(N, target, 2)}, SIZE)
+    loss = loss.bound(Reader(backbone, {"soft2": map_with(N, target, 2)}), SIZE)
     found = loss.readout(loss.statistics({"soft2": map_with(M, covariance, 3)}, lk.Window())).item()
     scale = N @ N + np.trace(target) if relative else 6
     assert found == pytest.approx((((M - N) ** 2).sum() + bures) / scale, rel=1e-9)
@@ -328,7 +337,7 @@ def test_wasserstein_gradient_survives_float32(backbone: lk.Backbone, positions:
 
     def gradient(dtype: torch.dtype) -> Tensor:
         loss = lk.style(PAINTING, ["soft2"], statistic="wasserstein")
-        loss = loss.bound(backbone, lambda picture, layers: {"soft2": target.to(dtype)}, SIZE)
+        loss = loss.bound(Reader(backbone, {"soft2": target.to(dtype)}), SIZE)
         f = start.to(dtype).requires_grad_()
         return torch.autograd.grad(loss.readout(loss.statistics({"soft2": f}, lk.Window())).sum(), f)[0].double()
 
