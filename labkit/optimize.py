@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -90,18 +91,21 @@ class Pixels:
 
 
 OPTIMIZERS = ("adam", "lbfgs", "ascent")
+LARGE = 3 * 2048**2  # numbers in a picture
 
 
 def make_optimizer(name: str, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
     """The optimiser ``name``: "adam", "lbfgs" (one evaluation a step), or "ascent", plain gradient steps.
 
-    L-BFGS has its tolerances off: they are meant for losses of order one per parameter, and would stop it unasked.
+    L-BFGS has its tolerances off: they are meant for losses of order one per parameter, and would stop it unasked. It
+    remembers 20 steps, of very large pictures 5, because each takes the memory of two pictures.
     """
     if name == "adam":
         return torch.optim.Adam(parameters, learning_rate, betas=(0.9, 0.99))
     if name == "lbfgs":
+        history = 20 if sum(parameter.numel() for parameter in parameters) <= LARGE else 5
         return torch.optim.LBFGS(
-            parameters, learning_rate, max_iter=1, history_size=20, tolerance_grad=-1, tolerance_change=-1
+            parameters, learning_rate, max_iter=1, history_size=history, tolerance_grad=-1, tolerance_change=-1
         )
     if name == "ascent":
         return torch.optim.SGD(parameters, learning_rate)
@@ -201,6 +205,7 @@ def descend(
         }
 
     good = [parameter.detach().clone() for parameter in parameterisation.parameters]
+    unread: deque[tuple[list[Tensor], Tensor]] = deque()
     for step in range(first, stage.steps):
         evaluations: list[Evaluation] = []
 
@@ -214,10 +219,16 @@ def descend(
         optimizer.step(closure)
         parameterisation.project()
         evaluation = evaluations[0]
-        finite = bool(evaluation.loss.isfinite().all())
-        if finite:
-            good = before
-        diverged = not (finite and all(parameter.isfinite().all() for parameter in parameterisation.parameters))
+        after = [parameter.isfinite().all() for parameter in parameterisation.parameters]
+        unread.append((before, torch.stack([evaluation.loss.isfinite().all(), torch.stack(after).all()])))
+        # Reading a number waits for the device. A GPU is asked about the step before, so that it never runs dry.
+        late = before[0].device.type != "cpu" and step + 1 < stage.steps
+        diverged = False
+        while len(unread) > late and not diverged:
+            tried, verdict = unread.popleft()
+            loss_is_finite, picture_is_finite = verdict.tolist()
+            good = tried if loss_is_finite else good
+            diverged = not (loss_is_finite and picture_is_finite)
         if diverged:
             for parameter, saved in zip(parameterisation.parameters, good, strict=True):
                 parameter.copy_(saved)
