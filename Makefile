@@ -27,7 +27,7 @@ paintings: $(READY)
 	$(BIN)/python tools/paint.py
 
 bench: $(READY)
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/bench.py $(if $(PEERS),--peers $(PEERS))
 
 clean:
 	rm -rf $(VENV) dist

@@ -1,123 +1,136 @@
-"""How fast, how large: seconds per evaluation and peak memory of dream and style, and the start-up times.
+"""How fast, how large, and beside whom: measures everything and writes docs/performance.md.
 
-    make bench                                       the whole table, about five minutes on two cores
-    python benchmarks/bench.py --backbones pocket    less of it
+    make bench                          about twenty minutes on two cores
+    make bench PEERS=folder             also the field's programs, whose checkouts lie in the folder; half an hour more
+    python benchmarks/bench.py --only start evaluations --backbones pocket
 
-Every case runs in a process of its own, so that its peak memory is its own. Prints tables, and writes them as JSON.
-Backbones whose weights are not here are left out, and said to be.
+Every case runs in a process of its own. Sections that are left out keep their last numbers, with their own machine and
+date. Networks whose weights are not here are left out, and said to be; VGGs are measured with random ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import io
 import json
 import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import report
+
 Case = dict[str, Any]
 HERE = Path(__file__).resolve().parent
-
-
-def evaluations(recipe: str, backbone: str, width: int, precision: str, device: str | None) -> Case:
-    """Seconds of one loss-and-gradient evaluation (median of many) and the peak memory of the process, in MB."""
-    import labkit as lk
-
-    network = lk.load_backbone(backbone, device)
-    size = (width * 3 // 4, width)
-    photo, painting = (lk.resize(lk.photo(name), size).to(network.device) for name in ("coffee", "chelsea"))
-    loss = -lk.activation(next(iter(network.recommended.dream)))
-    if recipe == "style":
-        loss = lk.content(photo) + 30 * lk.style(painting) + lk.total_variation()
-    evaluate = lk.Evaluator(network, loss, size, precision)
-    seconds = repeat(lambda: evaluate(photo).loss.sum().item(), at_least=7, for_seconds=3)  # .item() waits for a GPU
-    return {"seconds": sorted(seconds)[len(seconds) // 2], "fastest": min(seconds), "peak_mb": peak_megabytes(network)}
-
-
-def repeat(work: Callable[[], Any], at_least: int, for_seconds: float, warm_up: int = 2) -> list[float]:
-    """Wall-clock seconds of each call, after some that do not count."""
-    for _ in range(warm_up):
-        work()
-    seconds: list[float] = []
-    while len(seconds) < at_least or sum(seconds) < for_seconds:
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
-def peak_megabytes(network: Any) -> float:
-    import resource
-
-    import torch
-
-    if network.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
-
-
-def whole_dream(device: str | None) -> Case:
-    """The pocket dream of a 384x288 photo, four octaves of ten steps."""
-    import labkit as lk
-
-    photo = lk.resize(lk.photo("coffee"), (288, 384))
-    network = lk.load_backbone("pocket", device)
-    return {"seconds": min(repeat(lambda: lk.dream(photo, network, progress=False), 3, 0, warm_up=1))}
-
-
-def whole_style(device: str | None) -> Case:
-    """Pocket style transfer at 320x240, 200 steps with the defaults."""
-    import labkit as lk
-
-    photo, painting = lk.resize(lk.photo("chelsea"), (240, 320)), lk.painting("lantern_bay")
-    network = lk.load_backbone("pocket", device)
-    return {"seconds": min(repeat(lambda: lk.stylize(photo, painting, network, progress=False), 2, 0, warm_up=0))}
-
-
-def cold_start(device: str | None) -> Case:
-    """A new process from its start to the first dreamt picture in a file, interpreter and imports included."""
-    script = (
-        "import labkit as lk, os, tempfile;"
-        f"picture = lk.dream(lk.resize(lk.photo('coffee'), (288, 384)), device={device!r}, progress=False);"
-        "lk.save(picture, os.path.join(tempfile.mkdtemp(), 'dream.png'))"
-    )
-    return {"seconds": min(repeat(lambda: subprocess.run([sys.executable, "-c", script], check=True), 2, 0, warm_up=1))}
-
-
-def import_time(device: str | None) -> Case:
-    """What `import labkit` takes after `import torch`."""
-    script = "import torch, time; t = time.perf_counter(); import labkit; print(time.perf_counter() - t)"
-    runs = [
-        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(5)
-    ]
-    return {"seconds": min(float(run.stdout) for run in runs)}
-
-
-WHOLE: dict[str, tuple[Callable[[str | None], Case], float]] = {  # name -> (measurement, target in seconds)
-    "dream 384x288, 4 octaves x 10 steps": (whole_dream, 3.0),
-    "style 320x240, 200 steps": (whole_style, 16.0),
-    "cold start to the first dream": (cold_start, 10.0),
-    "import labkit after torch": (import_time, 0.5),
+STARTS = {  # name -> (case, target in seconds)
+    "dream 384x288, 4 octaves x 10 steps": ("whole_dream", 3.0),
+    "style 320x240, 200 steps": ("whole_style", 16.0),
+    "cold start to the first dream": ("cold_start", 10.0),
+    "import labkit after torch": ("import_time", 0.5),
+    "notebook kernel, labkit imported": ("kernel_ready", None),
 }
 
 
-def in_own_process(name: str, *arguments: Any) -> Case:
-    """The result of one measurement of this file, or {"missing": why} when its weights are not here."""
-    run = subprocess.run(
-        [sys.executable, __file__, "--case", json.dumps([name, *arguments])], capture_output=True, text=True
-    )
+def measured(module: str, name: str, *arguments: Any) -> Case:
+    """The result of one case, run in its own process, or {"missing": why} when its weights are not here."""
+    print(f"  {name} {' '.join(map(str, arguments))}", end=" ", flush=True)
+    call = json.dumps([module, name, *arguments])
+    run = subprocess.run([sys.executable, __file__, "--case", call], capture_output=True, text=True)
     if run.returncode == 0:
-        return json.loads(run.stdout.splitlines()[-1])
-    last = run.stderr.strip().splitlines()[-1]
-    if "FileNotFoundError" not in last:
+        found = json.loads(run.stdout.splitlines()[-1])
+    elif "FileNotFoundError" in (last := run.stderr.strip().splitlines()[-1]):
+        found = {"missing": last.partition(": ")[2]}
+    else:
         raise RuntimeError(run.stderr)
-    return {"missing": last.partition(": ")[2]}
+    print({key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}, flush=True)
+    return found
+
+
+def run_case(call: str) -> None:
+    module, name, *arguments = json.loads(call)
+    with contextlib.redirect_stdout(io.StringIO()):  # programs talk
+        found = getattr(__import__(module), name)(*arguments)
+    print(json.dumps(found))
+
+
+def start(options: argparse.Namespace) -> list[Case]:
+    return [
+        {"what": what, "target": target, **measured("cases", name, options.device)}
+        for what, (name, target) in STARTS.items()
+    ]
+
+
+def evaluations(options: argparse.Namespace) -> list[Case]:
+    rows = []
+    for backbone in options.backbones:
+        for recipe in ("dream", "style"):
+            for width in options.widths:
+                pair = {
+                    precision: measured("cases", "evaluation", recipe, backbone, width, precision, options.device)
+                    for precision in ("float32", "bfloat16")
+                }
+                rows.append({"recipe": recipe, "backbone": backbone, "width": width, **pair})
+                if "missing" in pair["float32"]:
+                    break
+    return rows
+
+
+def growth(options: argparse.Namespace) -> list[Case]:
+    rows = []
+    for recipe in ("dream", "style"):
+        for width in options.growth:
+            row: Case = {"recipe": recipe, "width": width}
+            for way, tile in (("whole", None), ("tiles", 1024)):
+                if (way == "whole" and width > options.largest_whole) or (way == "tiles" and width <= 1024):
+                    continue
+                row[way] = measured("cases", "evaluation", recipe, "pocket", width, "auto", options.device, tile)
+            rows.append(row)
+    return rows
+
+
+def limit(options: argparse.Namespace) -> list[Case]:
+    rows = []
+    for recipe, backbone in (("dream", "pocket"), ("style", "pocket"), ("style", "vgg19")):
+        for width in options.widths[-2:]:
+            for precision in ("float32", "bfloat16"):
+                found = measured("cases", "limit", recipe, backbone, width, precision, options.device)
+                rows.append({"recipe": recipe, "backbone": backbone, "width": width, "precision": precision, **found})
+    return rows
+
+
+def field(options: argparse.Namespace) -> Case:
+    import field as programs
+
+    size, small = options.field_size, options.quality_size
+    found: Case = {"size": size, "quality size": small, "style": [], "quality": []}
+    for name in programs.STYLE_PEERS:
+        row = {"peer": name, "theirs": measured("field", "peer_style", options.peers, name, size, 10)}
+        for precision in ("float32", "bfloat16"):
+            row[precision] = measured("field", "own_style", name, size, precision)
+        found["style"].append(row)
+    found["dream"] = {"peer": programs.DREAM_PEER, "theirs": measured("field", "peer_dream", options.peers, size)}
+    for precision in ("float32", "bfloat16"):
+        found["dream"][precision] = measured("field", "own_dream", size, precision)
+    found["wasserstein"] = measured("field", "wasserstein", options.peers, size)
+    for name in programs.STYLE_PEERS:
+        theirs = measured("field", "peer_style", options.peers, name, small, None)
+        ours = measured("field", "own_quality", small, theirs["referee"], {})
+        found["quality"].append({"peer": name, "theirs": theirs, "ours": ours})
+    return found
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "start": start,
+    "evaluations": evaluations,
+    "growth": growth,
+    "limit": limit,
+    "field": field,
+}
 
 
 def machine(device: str | None) -> Case:
@@ -137,54 +150,40 @@ def machine(device: str | None) -> Case:
         "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else f"{cpu}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "versions": {"labkit": lk.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__},
-        "auto precision": str(lk.pick_precision("auto", chosen)),
+        "auto": str(lk.pick_precision("auto", chosen)).removeprefix("torch."),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="these sections")
+    parser.add_argument("--peers", help="a folder with checkouts of the field's programs; without it they are left out")
+    parser.add_argument("--device", help="cuda, mps or cpu; the best there is if not given")
     parser.add_argument("--backbones", nargs="*", default=["pocket", "squeezenet1_1", "googlenet_bvlc", "vgg19"])
     parser.add_argument("--widths", nargs="*", type=int, default=[256, 512, 1024], help="of 4:3 pictures, in pixels")
-    parser.add_argument("--device", help="cuda, mps or cpu; the best there is if not given")
-    parser.add_argument("--output", type=Path, default=HERE / "results.json")
+    parser.add_argument("--growth", nargs="*", type=int, default=[256, 512, 1024, 2048, 4096], help="widths")
+    parser.add_argument("--largest-whole", type=int, default=2048, help="width up to which to measure without tiles")
+    parser.add_argument("--field-size", type=int, default=512)
+    parser.add_argument("--quality-size", type=int, default=128, help="at which the peers run their whole schedule")
+    parser.add_argument("--results", type=Path, default=HERE / "results.json")
+    parser.add_argument("--report", type=Path, default=HERE.parent / "docs" / "performance.md")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        name, *arguments = json.loads(options.case)
-        print(json.dumps(globals()[name](*arguments)))
+        run_case(options.case)
         return
-
-    found: Case = {"machine": machine(options.device), "whole": {}, "evaluations": []}
-    print(*(f"{key}: {value}" for key, value in found["machine"].items()), sep="\n")
-
-    print(f"\n{'whole runs':38s}{'seconds':>9s}{'target':>8s}")
-    for title, (measure, target) in WHOLE.items():
-        result = in_own_process(measure.__name__, options.device)
-        found["whole"][title] = result | {"target": target}
-        print(f"{title:38s}{result['seconds']:9.2f}{target:8.1f}", flush=True)
-
-    heads = f"{'float32':>11s}{'bfloat16':>11s}{'ratio':>7s}{'peak MB':>9s}"
-    print(f"\n{'one evaluation':14s}{'backbone':>16s}{'width':>7s}{heads}")
-    for backbone in options.backbones:
-        for recipe in ("dream", "style"):
-            for width in options.widths:
-                pair = {
-                    precision: in_own_process("evaluations", recipe, backbone, width, precision, options.device)
-                    for precision in ("float32", "bfloat16")
-                }
-                row = {"recipe": recipe, "backbone": backbone, "width": width, **pair}
-                found["evaluations"].append(row)
-                if "missing" in pair["float32"]:
-                    print(f"{recipe:14s}{backbone:>16s}  left out: its weights are not here")
-                    break
-                full, half = pair["float32"]["seconds"], pair["bfloat16"]["seconds"]
-                print(
-                    f"{recipe:14s}{backbone:>16s}{width:7d}{full:9.3f} s{half:9.3f} s{half / full:7.2f}"
-                    f"{pair['bfloat16']['peak_mb']:9.0f}",
-                    flush=True,
-                )
-    options.output.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"\nwritten to {options.output}")
+    wanted = options.only or [name for name in SECTIONS if name != "field" or options.peers]
+    if "field" in wanted and not options.peers:
+        parser.error("the field's programs are somewhere: say where with --peers")
+    here = machine(options.device)
+    kind = "gpu" if "cores" not in here["device"] else "cpu"
+    results = json.loads(options.results.read_text()) if options.results.exists() else {}
+    for name in wanted:
+        print(name, flush=True)
+        results.setdefault(kind, {})[name] = {"machine": here, "rows": SECTIONS[name](options)}
+        options.results.write_text(json.dumps(results, indent=1) + "\n")
+        options.report.write_text(report.written(results), encoding="utf-8")
+    print(f"written to {options.results} and {options.report}")
 
 
 if __name__ == "__main__":

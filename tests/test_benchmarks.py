@@ -1,0 +1,98 @@
+"""The benchmark's instruments: what is counted and timed, on programs whose numbers are known."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import labkit as lk
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import cases
+import field
+import networks
+import report
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_the_stopwatch_counts_evaluations_and_stops_the_program(optimizer: str) -> None:
+    pixels, calls = nn.Parameter(torch.tensor([3.0, -2.0])), 0
+
+    def closure() -> Tensor:
+        nonlocal calls
+        calls += 1
+        stepper.zero_grad()
+        loss = pixels.square().sum()
+        loss.backward()
+        return loss
+
+    stepper = torch.optim.LBFGS([pixels], max_iter=1) if optimizer == "lbfgs" else torch.optim.Adam([pixels])
+    watch = field.Stopwatch(limit=4)
+    with watch.watching():
+        for _ in range(100):
+            stepper.step(closure)
+    assert calls == len(watch.seconds) == 4 and watch.pixels is pixels
+    stepper.step(closure)  # no longer watched
+    assert calls > 4 and len(watch.seconds) == 4
+
+
+def test_every_program_gets_the_same_weights() -> None:
+    net = networks.shared_network("vgg16")
+    with networks.in_every_program(net):
+        from torchvision import models as zoo
+
+        theirs, ours = zoo.vgg16(pretrained=True), lk.load_backbone("vgg16", "cpu")
+    assert theirs is not net and torch.equal(theirs.features[0].weight, ours.stages[0].weight)
+    assert torch.equal(net.features[28].weight, networks.shared_network("vgg16").features[28].weight)
+
+
+def test_operations_are_counted() -> None:
+    """A dream of relu1_1 is one convolution forwards and one backwards, to the picture."""
+    backbone = lk.load_backbone("pocket", "cpu")
+    evaluator = lk.Evaluator(backbone, lk.activation("relu1_1"), (32, 48), "float32")
+    with cases.FlopCounterMode(display=False) as counter:
+        evaluator(torch.rand(1, 3, 32, 48))
+    assert counter.get_total_flops() == 2 * (2 * 32 * 3 * 9) * 32 * 48
+
+
+def test_the_page_shows_every_section() -> None:
+    machine = {"date": "2026-01-02", "device": "abacus, 2 cores", "threads": 2, "versions": {"labkit": "1"}}
+    one = {"seconds": 2.0, "peak_mb": 100.0, "own_mb": 50.0}
+    pair = {"float32": one, "bfloat16": {**one, "seconds": 0.5}}
+    theirs = {"seconds": 4.0, "elapsed": 90.0, "evaluations": 300, "referee": 0.25}
+    rows = {
+        "start": [{"what": "a dream", "target": 3.0, **one}],
+        "evaluations": [{"recipe": "dream", "backbone": "pocket", "width": 64, **pair}],
+        "growth": [{"recipe": "style", "width": 1000, "whole": one, "tiles": {**one, "seconds": 3.0}}],
+        "limit": [
+            {"recipe": "dream", "backbone": "pocket", "width": 64, "precision": "float32",
+             "operations": 2e9, "rate": 1e12, "ceiling": 4e12, "share": 0.25}
+        ],
+        "field": {
+            "size": 512,
+            "quality size": 128,
+            "style": [{"peer": "theirs", "theirs": theirs, **pair}],
+            "dream": {"peer": "theirs", "theirs": theirs, **pair},
+            "wasserstein": {"peer": 1.0, "seconds": 0.1, "peer value": 0.5, "value": 0.4},
+            "quality": [
+                {"peer": "a", "theirs": theirs, "ours": {"seconds": 9.0, "steps": 100, "referee": 0.2}},
+                {"peer": "b", "theirs": theirs, "ours": {"seconds": 9.0, "missed": 0.3}},
+            ],
+        },
+    }  # fmt: skip
+    page = report.written({"cpu": {name: {"machine": machine, "rows": part} for name, part in rows.items()}})
+    for line in (
+        "| a dream | 2.00 | 3.0 |",
+        "| dream, pocket | 64 | 2.000 | 0.500 | 0.25 | 100 |",
+        "| style | 1000 x 750 | 2.667 | 50 | 4.000 | 50 | 1.50 | 70 |",
+        "| dream, pocket | 64 | float32 | 2.0 | 1.000 | 4.000 | 25 % |",
+        "| theirs | 4.000 | 2.000 | 0.500 | 0.50 | 0.12 |",
+        "| a | 90.0 | 300 | 0.25 | 9.0 (100 steps) | 0.10 |",
+        "*2026-01-02; abacus, 2 cores, 2 threads; labkit 1*",
+    ):
+        assert line in page
+    assert "not reached" in page
