@@ -3,6 +3,7 @@
 from . import presets
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
+from .create import between, channels, create, creating, each
 from .dream import dream, dreaming
 from .gradients import Evaluation, Evaluator, pick_precision
 from .images import (
@@ -46,14 +47,19 @@ __all__ = [
     "Window",
     "activation",
     "as_picture",
+    "between",
+    "channels",
     "check",
     "class_logit",
     "compare",
     "content",
+    "create",
+    "creating",
     "curves",
     "difference",
     "dream",
     "dreaming",
+    "each",
     "gram",
     "grid",
     "guide",

@@ -188,7 +188,7 @@ def descend(
         for parameter, saved in zip(parameterisation.parameters, resume["parameters"], strict=True):
             if parameter.shape != saved.shape:
                 raise ValueError("the saved run was of another picture, size or setting: go on with the same, or anew")
-            parameter.copy_(saved)
+            parameter.data.copy_(saved)
         optimizer.load_state_dict(deepcopy(resume["optimizer"]))  # which it would go on to change
         average.load_state_dict(resume["average"], parameterisation.picture().device)
         if generator is not None:
@@ -231,7 +231,7 @@ def descend(
             diverged = not (loss_is_finite and picture_is_finite)
         if diverged:
             for parameter, saved in zip(parameterisation.parameters, good, strict=True):
-                parameter.copy_(saved)
+                parameter.data.copy_(saved)
             average.decay = 0  # what it gathered may be infinite
             warnings.warn(
                 f"diverged at step {stage.steps_before + step + 1} (the loss is {evaluation.loss.mean():g}): stopped, "
