@@ -1,6 +1,6 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import presets
+from . import explain, perturb, presets, shapes
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dream, dreaming
@@ -54,6 +54,7 @@ __all__ = [
     "difference",
     "dream",
     "dreaming",
+    "explain",
     "gram",
     "grid",
     "guide",
@@ -63,6 +64,7 @@ __all__ = [
     "luma",
     "painting",
     "paintings",
+    "perturb",
     "photo",
     "pick_device",
     "pick_precision",
@@ -70,6 +72,7 @@ __all__ = [
     "resize",
     "save",
     "settings_of",
+    "shapes",
     "show",
     "style",
     "stylize",
