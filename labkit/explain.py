@@ -157,33 +157,36 @@ def randomised(network: Backbone, down_to: str | None = None, seed: int = 0) -> 
     return copy
 
 
-def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
-    """Whether the highest value of each map (N, 1, H, W) lies in its mask: booleans (N,) (Zhang et al. 2016)."""
+def pointing_game(maps: Tensor, masks: Tensor) -> float:
+    """The share of maps (N, 1, H, W) whose highest value lies in its mask (Zhang et al. 2016, arXiv:1608.00507)."""
     _check_maps(maps, masks)
-    return masks.flatten(1).gather(1, maps.flatten(1).argmax(1, keepdim=True))[:, 0]
+    return masks.flatten(1).gather(1, maps.flatten(1).argmax(1, keepdim=True)).float().mean().item()
 
 
-def mass_inside(maps: Tensor, masks: Tensor) -> Tensor:
-    """The share (N,) of the positive values of each map (N, 1, H, W) that lies in its mask; 0 for an empty map."""
+def mass_inside(maps: Tensor, masks: Tensor) -> float:
+    """The share of a map's positive values that lies in its mask, averaged over maps (N, 1, H, W); an empty one: 0."""
     _check_maps(maps, masks)
     positive = maps.clamp_min(0)
-    return (positive * masks).sum((1, 2, 3)) / positive.sum((1, 2, 3)).clamp_min(1e-20)
+    return ((positive * masks).sum((1, 2, 3)) / positive.sum((1, 2, 3)).clamp_min(1e-20)).mean().item()
 
 
 def deletion_curve(
-    score: Score, pictures: Tensor, maps: Tensor, replacement: Tensor | float, steps: int = 20
+    score: Score, pictures: Tensor, maps: Tensor, replacement: Tensor | float, steps: int = 20, until: float = 1.0
 ) -> Tensor:
     """The mean score (steps + 1,) while pixels give way to ``replacement``, the highest of the map first.
 
-    From nothing to everything replaced, in equal steps (Petsiuk et al. 2018, arXiv:1806.07421). A good explanation
-    makes the curve fall early. With pictures and replacement exchanged it is the insertion curve, which should rise.
+    From no pixel to the share ``until`` of them, in equal steps (Petsiuk et al. 2018, arXiv:1806.07421). A good
+    explanation makes the curve fall early. With pictures and replacement exchanged it is the insertion curve, which
+    should rise.
     """
+    if steps < 1 or not 0 < until <= 1:
+        raise ValueError(f"at least one step and a share in (0, 1] are needed, not {steps} and {until}")
     replacement = torch.as_tensor(replacement, dtype=maps.dtype).to(maps)
     _check_maps(maps, pictures if pictures.ndim else replacement)
     rank = maps.flatten(1).argsort(1, descending=True).argsort(1).view_as(maps)
     curve = []
     with torch.no_grad():
-        for share in torch.linspace(0, 1, steps + 1):
+        for share in torch.linspace(0, until, steps + 1):
             gone = rank < (share * rank[0].numel()).round()
             curve.append(score(torch.where(gone, replacement, pictures)).mean())
     return torch.stack(curve)
@@ -198,12 +201,16 @@ def _check_maps(maps: Tensor, other: Tensor) -> None:
 
 
 def overlay(picture: Tensor, maps: Tensor, clip: float = 0.99) -> Tensor:
-    """The positive values of maps (N, 1, H, W) as glowing colours on the grey, darkened picture: (N, 3, H, W).
+    """The positive values of maps (N, 1, h, w) as glowing colours on the grey, darkened picture: (N, 3, H, W).
 
-    Each map is scaled on its own: the quantile ``clip`` of its positive values is the brightest.
+    Maps of another size are enlarged to that of the picture (1, 3, H, W). Each one is scaled on its own: the quantile
+    ``clip`` of its positive values is the brightest. An empty map leaves the picture grey.
     """
-    _check_maps(maps, picture.expand(len(maps), -1, -1, -1))
+    if maps.ndim != 4 or maps.shape[1] != 1 or len(picture) != 1:
+        raise ValueError(f"one picture and maps of shape (N, 1, h, w) are needed, not {tuple(maps.shape)}")
+    if maps.shape[2:] != picture.shape[2:]:
+        maps = F.interpolate(maps, picture.shape[2:], mode="bilinear")
     positive = maps.detach().clamp_min(0)
     top = torch.stack([one[one > 0].quantile(clip) if (one > 0).any() else one.new_ones(()) for one in positive])
-    m = (positive / top.view(-1, 1, 1, 1)).clamp(0, 1).sqrt()
+    m = (positive / top.view(-1, 1, 1, 1)).clamp(0, 1).sqrt()  # the root lifts faint values
     return (0.6 * luma(picture) * (1 - m**2) + m * heat(m)).clamp(0, 1)

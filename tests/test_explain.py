@@ -54,7 +54,7 @@ def test_the_shape_is_in_the_mask_and_the_disc_is_not() -> None:
     templates = shapes._glyphs().flatten(1)
     assert ((contrast @ (templates / templates.sum(1, keepdim=True)).T).argmax(1) == drawn.labels).float().mean() > 0.9
     loudest = (drawn.pictures - shapes.GREY).abs().sum(1, keepdim=True)
-    assert explain.pointing_game(loudest, drawn.masks).float().mean() < 0.2
+    assert explain.pointing_game(loudest, drawn.masks) < 0.2
     assert drawn.masks.sum((1, 2, 3)).eq(49).all()
 
 
@@ -233,9 +233,10 @@ def test_marks_of_known_maps() -> None:
     masks = torch.zeros(2, 1, 2, 2, dtype=torch.bool)
     masks[:, 0, 0] = True
     maps = torch.tensor([[3.0, -5.0, 1.0, 0.0], [0.0, 1.0, 2.0, 1.0]]).view(2, 1, 2, 2)
-    assert explain.pointing_game(maps, masks).tolist() == [True, False]
-    assert explain.mass_inside(maps, masks).tolist() == [0.75, 0.25]
-    assert explain.mass_inside(-maps.abs(), masks).tolist() == [0, 0]
+    assert [explain.pointing_game(m[None], k[None]) for m, k in zip(maps, masks, strict=True)] == [1, 0]
+    assert [explain.mass_inside(m[None], k[None]) for m, k in zip(maps, masks, strict=True)] == [0.75, 0.25]
+    assert (explain.pointing_game(maps, masks), explain.mass_inside(maps, masks)) == (0.5, 0.5)
+    assert explain.mass_inside(-maps.abs(), masks) == 0
     for mark in (explain.pointing_game, explain.mass_inside):
         with pytest.raises(ValueError, match=r"\.sum\(1, keepdim=True\)"):
             mark(maps.expand(-1, 3, -1, -1), masks)
@@ -249,6 +250,11 @@ def test_deletion_curve_of_a_sum_of_pixels() -> None:
     torch.testing.assert_close(curve, torch.stack(expected))
     insertion = explain.deletion_curve(lambda x: x.sum((1, 2, 3)), torch.zeros_like(pictures), value, pictures, steps=5)
     torch.testing.assert_close(insertion, curve[0] - curve)
+    start = explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value, 0.0, steps=2, until=0.4)
+    torch.testing.assert_close(start, curve[:3])
+    for arguments in ({"steps": 0}, {"until": 0}, {"until": 1.1}):
+        with pytest.raises(ValueError, match="at least one step"):
+            explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value, 0.0, **arguments)
     with pytest.raises(ValueError, match="maps of shape"):
         explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value[:1], 0.0)
 
@@ -260,6 +266,9 @@ def test_overlay_glows_where_the_map_is_high() -> None:
     torch.testing.assert_close(grey, 0.6 * lk.luma(picture)[0].expand(3, -1, -1))
     assert spot[:, 2, 3].min() > 0.6 and torch.equal(spot[:, 0], grey[:, 0])
     assert spot.min() >= 0 and spot.max() <= 1
+    assert explain.overlay(noise(1, 3, 24, 20), maps).shape == (2, 3, 24, 20)
+    with pytest.raises(ValueError, match="one picture and maps"):
+        explain.overlay(picture, picture)
 
 
 # --- the truth is known ------------------------------------------------------------------------------------------
@@ -273,11 +282,11 @@ def test_explanations_of_a_trained_network_find_the_shape(trained: lk.Backbone, 
     integrated = explain.integrated_gradients(score, pictures, steps=32).sum(1, keepdim=True)
     cam = explain.grad_cam(trained, "relu4", labels, pictures)
     covered = perturb.occlusion(score, pictures)
-    mass = [explain.mass_inside(m, masks).mean() for m in (slope.abs().sum(1, keepdim=True), covered, cam, integrated)]
+    mass = [explain.mass_inside(m, masks) for m in (slope.abs().sum(1, keepdim=True), covered, cam, integrated)]
     area = 49 / 24**2
     assert mass[0] > 1.5 * area and min(mass[1:]) > 2.5 * area and mass[3] > 1.3 * mass[0]
-    assert explain.pointing_game(cam, masks).float().mean() > 0.85
-    assert explain.pointing_game(integrated, masks).float().mean() > 0.85
+    assert explain.pointing_game(cam, masks) > 0.85
+    assert explain.pointing_game(integrated, masks) > 0.85
 
 
 def test_a_gated_network_is_its_own_explanation(gated: lk.Backbone, drawn: shapes.Shapes) -> None:
@@ -288,7 +297,7 @@ def test_a_gated_network_is_its_own_explanation(gated: lk.Backbone, drawn: shape
     assert gate.sum((1, 2, 3)).mean() < 0.1 * gate[0].numel()
     assert (features["logits"].argmax(1) == drawn.labels).float().mean() > 0.9
     evidence = features["glu"][torch.arange(60), drawn.labels][:, None]
-    assert explain.mass_inside(F.interpolate(evidence, (24, 24)), drawn.masks).mean() > 0.5
+    assert explain.mass_inside(F.interpolate(evidence, (24, 24)), drawn.masks) > 0.5
 
 
 # --- by removing parts -------------------------------------------------------------------------------------------
