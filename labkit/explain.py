@@ -30,7 +30,7 @@ SCALES: Mapping[str, Score] = {
 
 
 def class_score(model: Backbone | Score, target: int | str | Tensor, scale: str = "logit") -> Score:
-    """The score of a class, as a function of a batch.
+    """The score of a class, as a function of a batch, on the batch's device.
 
     ``model`` gives class logits (N, classes). ``target``: the class of all pictures, by number or, for a `Backbone`, by
     name; or a tensor (N,) with the class of each one. ``scale``: "logit"; "log", the logarithm of the probability,
@@ -50,7 +50,7 @@ def class_score(model: Backbone | Score, target: int | str | Tensor, scale: str 
         wanted = torch.as_tensor(target, device=found.device).expand(len(found))
         if wanted.min() < 0 or wanted.max() >= found.shape[1]:
             raise ValueError(f"there is no class {target}: they run from 0 to {found.shape[1] - 1}")
-        return SCALES[scale](found).gather(1, wanted[:, None])[:, 0]
+        return SCALES[scale](found).gather(1, wanted[:, None])[:, 0].to(inputs.device)
 
     return score
 
@@ -116,8 +116,8 @@ def grad_cam(
     named = network.class_index(target) if isinstance(target, str) else target
     score = class_score(logits, named, scale)(pictures.detach().requires_grad_())
     (slope,) = torch.autograd.grad(score.sum(), found[layer])
-    cam = (slope.mean((2, 3), keepdim=True) * found[layer]).sum(1, keepdim=True).relu()
-    return F.interpolate(cam.detach(), pictures.shape[-2:], mode="bilinear")
+    cam = (slope.mean((2, 3), keepdim=True) * found[layer]).sum(1, keepdim=True).relu().detach()
+    return F.interpolate(cam, pictures.shape[-2:], mode="bilinear").to(pictures.device)
 
 
 @contextmanager

@@ -91,11 +91,9 @@ def erasing(
     players = int(segments.max()) + 1
 
     def game(coalitions: Tensor) -> Tensor:
+        kept = (part[:, segments][:, None] for part in coalitions.bool().split(batch))
         with torch.no_grad():
-            parts = [
-                score(torch.where(part[:, segments][:, None], picture, fill)) for part in coalitions.bool().split(batch)
-            ]
-        return torch.cat(parts)
+            return torch.cat([score(torch.where(shown, picture, fill)) for shown in kept])
 
     return game, players
 
@@ -110,7 +108,8 @@ def replacing(score: Score, row: Tensor, background: Tensor) -> tuple[Game, int]
 
     def game(coalitions: Tensor) -> Tensor:
         mixed = torch.where(coalitions.bool()[:, None], row, background)
-        return score(mixed.flatten(0, 1)).view(len(coalitions), -1).mean(1)
+        with torch.no_grad():
+            return score(mixed.flatten(0, 1)).view(len(coalitions), -1).mean(1)
 
     return game, len(row)
 
@@ -124,6 +123,8 @@ def lime(
     cosine distance 1 - sqrt(kept share). ``ridge`` keeps the line from leaning on chance.
     """
     _check_players(players)
+    if samples <= players:
+        raise ValueError(f"a line through {players} players needs more than {players} samples, not {samples}")
     random = torch.Generator().manual_seed(seed)
     coalitions = torch.randint(2, (samples, players), generator=random).bool()
     coalitions[0] = True
@@ -157,7 +158,7 @@ def kernel_shap(game: Game, players: int, samples: int | None = None, seed: int 
     """Shapley values (n,) as the slopes of a weighted line (Lundberg and Lee 2017, arXiv:1705.07874).
 
     The line passes exactly through the empty and the full coalition. ``samples`` None plays all others, each with the
-    Shapley kernel as weight, which is exact; a number draws that many from the kernel, each with its complement.
+    Shapley kernel as weight, which is exact; a number plays that many: half drawn from the kernel, half opposites.
     """
     _check_players(players, MOST_PLAYERS if samples is None else None)
     if players == 1:

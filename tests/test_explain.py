@@ -422,6 +422,7 @@ def test_erasing_fills_the_segments_that_are_not_kept() -> None:
         (lambda: perturb.kernel_shap(random_game(1), 17), "at most 16"),
         (lambda: perturb.shapley(random_game(1), 0), "at least one"),
         (lambda: perturb.lime(random_game(1), 0), "at least one"),
+        (lambda: perturb.lime(random_game(5), 5, samples=5), "more than 5 samples"),
         (lambda: perturb.kernel_shap(random_game(5), 5, samples=9), "at least 10 samples"),
         (lambda: perturb.erasing(quadratic, noise(1, 3, 4, 4), torch.zeros(4, 5).long()), "segment for each pixel"),
         (lambda: perturb.erasing(quadratic, noise(2, 3, 4, 4), torch.zeros(4, 4).long()), "one picture"),
