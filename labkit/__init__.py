@@ -1,6 +1,6 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import presets
+from . import explain, perturb, presets, shapes
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .create import between, channels, create, creating, each
@@ -60,6 +60,7 @@ __all__ = [
     "dream",
     "dreaming",
     "each",
+    "explain",
     "gram",
     "grid",
     "guide",
@@ -69,6 +70,7 @@ __all__ = [
     "luma",
     "painting",
     "paintings",
+    "perturb",
     "photo",
     "pick_device",
     "pick_precision",
@@ -76,6 +78,7 @@ __all__ = [
     "resize",
     "save",
     "settings_of",
+    "shapes",
     "show",
     "style",
     "stylize",
