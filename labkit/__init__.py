@@ -1,6 +1,6 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import presets
+from . import federated, presets, privacy
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dream, dreaming
@@ -54,6 +54,7 @@ __all__ = [
     "difference",
     "dream",
     "dreaming",
+    "federated",
     "gram",
     "grid",
     "guide",
@@ -67,6 +68,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "presets",
+    "privacy",
     "resize",
     "save",
     "settings_of",
