@@ -53,8 +53,9 @@ def gradient(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor)
 
 
 def accuracy(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
-    """The share of ``inputs`` (n, ...) that are given their class."""
-    return (predict(model, weights, inputs).argmax(1) == targets).float().mean().item()
+    """The share of ``inputs`` (n, ...) that are given their class; of several models (K, P) the mean."""
+    answers = [predict(model, own, inputs).argmax(1) for own in weights.view(-1, weights.shape[-1])]
+    return (torch.stack(answers) == targets).float().mean().item()
 
 
 # --- who holds which data -----------------------------------------------------------------------------------------

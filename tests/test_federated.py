@@ -97,6 +97,9 @@ def test_accuracy_counts_the_right_answers(model: nn.Module, start: Tensor) -> N
     answers = model(inputs).argmax(1)
     wrong = torch.tensor([1, 0, 0, 0, 1, 0, 0, 0])
     assert federated.accuracy(start, model, inputs, (answers + wrong) % CLASSES) == 0.75
+    both = torch.stack([start, torch.zeros_like(start)])  # zeros answer class 0 to everything
+    zeros = (answers == 0).float().mean().item()
+    assert federated.accuracy(both, model, inputs, answers) == pytest.approx((1 + zeros) / 2)
 
 
 # --- who holds which data -----------------------------------------------------------------------------------------
