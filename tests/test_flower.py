@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -23,6 +23,7 @@ from labkit import federated
 pytest.importorskip("flwr")
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = Path(sys.executable).parent  # of the environment that runs the tests
+RAY_GAVE_UP = "The current node timed out during startup"  # it cannot be told to wait longer
 PATIENCE = 240  # seconds; a busy machine takes a minute
 
 
@@ -44,17 +45,17 @@ def ours(clients: int, rounds: int) -> torch.Tensor:
 def running(*command: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
     """A program in the background, ended at exit with every process that it started."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         try:
             yield process
         finally:
+            children = psutil.Process(process.pid).children(recursive=True)  # some lead sessions of their own
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # its children are of its session
+            for child in [process, *children]:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
             process.wait()
 
 
@@ -109,14 +110,15 @@ def test_flower_learns_the_same_weights(tmp_path: Path, simulated: bool, rounds:
                 config = f"partition-id={number} num-partitions=2"
                 where = ["--superlink", f"127.0.0.1:{port}", "--port", str(other)]
                 start("flower-supernode", *where, "--node-config", config)
-        done = subprocess.run(
-            [str(COMMANDS / "flwr"), *order],
-            cwd=ROOT,
-            env=environment,
-            timeout=PATIENCE,
-            capture_output=True,
-            text=True,
-        )
+        command = [str(COMMANDS / "flwr"), *order]
+        for _ in range(3):
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, timeout=PATIENCE, capture_output=True, text=True, check=False
+            )
+            if not (too_slow := RAY_GAVE_UP in done.stdout):
+                break
+    if too_slow:
+        pytest.skip("this machine is too busy: Ray gives up when it has not started after 30 s")
     logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in tmp_path.glob("*.log"))
     assert found.exists(), done.stdout[-4000:] + done.stderr[-2000:] + logs
     torch.testing.assert_close(torch.tensor(np.load(found)), ours(2, rounds), rtol=0, atol=1e-5)
