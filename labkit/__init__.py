@@ -1,6 +1,6 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import explain, perturb, presets, shapes
+from . import explain, federated, perturb, presets, privacy, shapes
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .create import between, channels, create, creating, each
@@ -61,6 +61,7 @@ __all__ = [
     "dreaming",
     "each",
     "explain",
+    "federated",
     "gram",
     "grid",
     "guide",
@@ -75,6 +76,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "presets",
+    "privacy",
     "resize",
     "save",
     "settings_of",
