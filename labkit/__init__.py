@@ -1,6 +1,6 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import presets
+from . import attack, blackbox, presets
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dream, dreaming
@@ -46,6 +46,8 @@ __all__ = [
     "Window",
     "activation",
     "as_picture",
+    "attack",
+    "blackbox",
     "check",
     "class_logit",
     "compare",
