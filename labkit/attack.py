@@ -122,7 +122,7 @@ def surprise(logits: Tensor, classes: Tensor) -> Tensor:
     kinds = logits.shape[1]
     if classes.min() < 0 or classes.max() >= kinds:
         raise ValueError(f"classes run from 0 to {kinds - 1}; there are {classes.min()} to {classes.max()}")
-    return F.cross_entropy(logits, classes, reduction="none")
+    return F.cross_entropy(logits, classes.to(logits.device), reduction="none")
 
 
 # --- attacks along a gradient: the one loop -----------------------------------------------------------------------
