@@ -188,7 +188,7 @@ def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: floa
     check_numbers(1, Integral, steps=steps)
     check_numbers(0, overshoot=overshoot)
     check_range(pictures)
-    found, rows = pictures.clone(), torch.arange(len(pictures))
+    found, rows = pictures.clone(), torch.arange(len(pictures), device=pictures.device)
     with torch.no_grad():
         names = model(pictures).argmax(1)
     for _ in range(steps):

@@ -69,6 +69,8 @@ def test_what_is_projected_is_allowed_and_stays(threat: Threat) -> None:
     assert threat.size(projected - originals).max() > 0.9 * threat.epsilon
     torch.testing.assert_close(threat.project(projected, originals), projected)
     assert threat.project(originals, originals).equal(originals)
+    little = (originals + 1e-3 * normal(*SHAPE)).clamp(0, 1)
+    torch.testing.assert_close(threat.project(little, originals), little)
 
 
 @both
@@ -138,6 +140,14 @@ def test_an_attack_that_hits_the_ends_of_the_pixels_is_allowed(threat: Threat) -
     assert not attacked.equal(originals)
 
 
+def test_a_seed_starts_as_far_away_as_allowed() -> None:
+    """A model without slope leaves every picture where it started."""
+    flat = lambda pictures: pictures.flatten(1)[:, :2] * 0  # noqa: E731
+    threat = Threat("linf", 0.1)
+    assert pgd(against(flat, torch.tensor([0, 1, 1])), PICTURES, threat).equal(PICTURES)
+    assert pgd(against(flat, torch.tensor([0, 1, 1])), PICTURES, threat, seed=2).equal(threat.noise(PICTURES, 2))
+
+
 def test_attacking_reports_every_step() -> None:
     run = attacking(against(Linear(), torch.tensor([0, 1, 1])), PICTURES, Threat("linf", 0.1), steps=7)
     losses = [progress.loss for progress in run]
@@ -168,18 +178,17 @@ def test_the_engine_attacks_with_the_same_gradient() -> None:
 
 
 def test_deepfool_finds_the_nearest_boundary_of_a_linear_model() -> None:
-    model = Linear(classes=5)
-    logits = model(PICTURES)
+    model, pictures = Linear(classes=5), 0.4 + 0.2 * random(20, 1, 4, 4)
+    logits = model(pictures)
     names = logits.argmax(1)
     distances = [
         min((logits[i, n] - logits[i, k]).item() / model.slope(k, n).norm().item() for k in range(5) if k != n)
         for i, n in enumerate(names.tolist())
     ]
-    found = deepfool(model, PICTURES, overshoot=0.01)
+    found = deepfool(model, pictures, overshoot=0.01)
     assert (model(found).argmax(1) != names).all()
-    torch.testing.assert_close(
-        (found - PICTURES).flatten(1).norm(dim=1), 1.01 * torch.tensor(distances), rtol=1e-3, atol=0
-    )
+    moved = (found - pictures).flatten(1).norm(dim=1)
+    torch.testing.assert_close(moved, 1.01 * torch.tensor(distances), rtol=1e-3, atol=1e-5)
 
 
 def test_deepfool_leaves_what_nothing_can_change() -> None:
@@ -226,6 +235,15 @@ def test_square_needs_few_queries_against_a_linear_model() -> None:
     torch.testing.assert_close((found.pictures - pictures).abs(), torch.full_like(pictures, 0.1))
 
 
+def test_squares_reach_every_corner() -> None:
+    for pixel in (0, 3, 12, 15):
+        model, pictures = Linear(), 0.45 + 0.1 * random(20, 1, 4, 4)
+        model.weight = F.one_hot(torch.tensor(pixel), 16) * torch.tensor([[1.0], [-1.0]])
+        labels = model(pictures).argmax(1)
+        found = square(model, pictures, labels, Threat("linf", 0.1), queries=200)
+        assert (model(found.pictures).argmax(1) != labels).all()
+
+
 def test_square_leaves_what_is_wrong_already() -> None:
     model = Linear()
     found = square(model, PICTURES, 1 - model(PICTURES).argmax(1), Threat("linf", 1e-3))
@@ -249,6 +267,8 @@ def test_hop_skip_jump_comes_near_the_boundary_of_a_linear_model() -> None:
     model.asked = 0
     asked = hop_skip_jump(model, PICTURES, labels, starts, rounds=2).queries
     assert model.asked == asked.sum()
+    sure = 1 + 3 * 6 + 100 + 141  # the start, three walks of six halvings on 16 pixels, and the probes of two rounds
+    assert (sure + 2 <= asked).all() and (asked <= sure + 2 * 6).all()  # and the jumps
 
 
 def test_hop_skip_jump_must_start_from_something_else() -> None:
@@ -286,6 +306,12 @@ def test_it_abstains_where_the_votes_are_even() -> None:
     certificate = certify(Linear(), torch.full((1, 1, 4, 4), 0.5), 0.2)
     assert certificate.classes.tolist() == [-1]
     assert certificate.radii.tolist() == [0]
+
+
+def test_the_bound_is_too_high_no_more_often_than_promised() -> None:
+    """Where the votes are even every certificate is wrong, and a share of alpha may be given."""
+    certificate = certify(Linear(), torch.full((2000, 1, 4, 4), 0.5), 0.2, samples=100, alpha=0.05)
+    assert 0.01 < (certificate.classes >= 0).float().mean() < 0.06
 
 
 def test_votes_are_those_of_the_normal_distribution() -> None:
@@ -349,6 +375,17 @@ def digits() -> tuple[nn.Module, Tensor, Tensor]:
     model.requires_grad_(False)
     right = (model(pictures[1000:]).argmax(1) == labels[1000:]).nonzero()[:60, 0] + 1000
     return model, pictures[right], labels[right]
+
+
+def test_hop_skip_jump_never_steps_back(digits) -> None:
+    model, pictures, labels = digits
+    last = torch.full((len(labels),), math.inf)
+    starts = torch.stack([pictures[labels != label][0] for label in labels])
+    for rounds in (1, 2, 3, 4):
+        found = hop_skip_jump(model, pictures, labels, starts, rounds=rounds, probes=10).pictures
+        gap = (found - pictures).flatten(1).norm(dim=1)
+        assert (gap <= last).all()
+        last = gap
 
 
 class Float32(nn.Module):
