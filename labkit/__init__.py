@@ -1,6 +1,6 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import presets
+from . import presets, quantize, rounding
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dream, dreaming
@@ -67,7 +67,9 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "presets",
+    "quantize",
     "resize",
+    "rounding",
     "save",
     "settings_of",
     "show",
