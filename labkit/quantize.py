@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -131,6 +133,48 @@ def _not_empty(pictures: Tensor) -> Tensor:
     if len(pictures) == 0:
         raise ValueError("there is nothing to calibrate on: give at least one picture")
     return pictures
+
+
+def as_int8(network: nn.Module, pictures: Tensor) -> nn.Module:
+    """A copy that stores int8 weights and calls PyTorch's quantised operations: torchao's export path for x86 CPUs.
+
+    Calibrated on ``pictures``; takes batches of their shape. It is slower than ``network`` until `torch.compile` has
+    turned it into a program for whole numbers, which needs a C++ compiler. ModuleNotFoundError without torchao.
+    """
+    with _quiet():
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+        quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+        with torch.no_grad():
+            exported = torch.export.export(_Callable(network), (_not_empty(pictures),)).module()
+            prepared = prepare_pt2e(exported, quantizer)
+            prepared(pictures)
+            return convert_pt2e(prepared)
+
+
+class _Callable(nn.Module):
+    """Any network, a backbone too, as a module that is called with pictures."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _outputs(self.network, x)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remarks of torchao and torch.export about their own future."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 # --- mixed precision ---------------------------------------------------------------------------------------------

@@ -48,14 +48,14 @@ class Affine:
         return (q - self.zero_point) * self.scale
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``x`` rounded to the grid, ends included.
+        """``x`` rounded to the nearest point of the grid.
 
-        The gradient goes straight through, and is zero where ``x`` lies beyond the ends. A scale that asks for one
-        gets the gradient of learned step size quantization (Esser et al. 2020, arXiv:1902.08153).
+        The gradient goes straight through, and is zero where ``x`` lies more than half a step beyond the ends. A scale
+        that asks for one gets the gradient of learned step size quantization (Esser et al. 2020, arXiv:1902.08153).
         """
-        steps = x / self.scale
-        q = (straight_through(steps.round(), steps) + self.zero_point).clamp(self.low, self.high)
-        return self.dequantize(q).to(x.dtype)
+        low, high = self.low - self.zero_point, self.high - self.zero_point
+        steps = (x / self.scale).clamp(low - 0.5, high + 0.5)
+        return (straight_through(steps.round().clamp(low, high), steps) * self.scale).to(x.dtype)
 
 
 def affine(
@@ -67,7 +67,7 @@ def affine(
         the range alone. power_of_two: round the scale up to a power of two (fixed point: rescaling is a shift).
     """
     low, high = (x if isinstance(x, Tensor) else torch.tensor(float(x)) for x in (low, high))
-    if not 2 <= bits <= 16:
+    if bits not in range(2, 17):
         raise ValueError(f"bits must be a whole number from 2 to 16, not {bits}")
     if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low <= high).all()):
         raise ValueError("a range runs from a finite low to a finite high: are there NaN or infinite numbers?")
@@ -119,7 +119,7 @@ def uniform(
 
 
 def _searched(
-    rows: Tensor, low: Tensor, high: Tensor, grid: Callable[..., Affine], loss: Callable[..., Tensor], bins: int = 2048
+    rows: Tensor, low: Tensor, high: Tensor, grid: Callable[..., Affine], loss: Callable[..., Tensor], bins: int = 1024
 ) -> tuple[Tensor, Tensor]:
     """The fraction of [low, high] (C, 1) whose grid has the least loss on the histograms of ``rows`` (C, M)."""
     width = ((high - low) / bins).clamp_min(1e-12)
@@ -127,7 +127,7 @@ def _searched(
     # An exact zero stays exact on every grid, so the many zeros after a ReLU must not pull at the range.
     counts = rows.new_zeros(len(rows), bins).scatter_add_(1, index, (rows != 0).to(rows))
     centres = low + width * (torch.arange(bins, device=rows.device) + 0.5)
-    fractions = torch.linspace(0.02, 1, 99, device=rows.device)
+    fractions = torch.linspace(0.02, 1, 50, device=rows.device)
     losses = torch.stack([loss(counts, centres, grid(low * f, high * f)) for f in fractions])
     best = fractions[losses.argmin(0)][:, None]
     return low * best, high * best
@@ -148,8 +148,9 @@ def _divergence(counts: Tensor, centres: Tensor, grid: Affine) -> Tensor:
     p = torch.zeros_like(counts).scatter_add_(1, position.clamp(first, first + last), counts)
     level = grid.quantize(centres).long() - grid.low
     empty = counts.new_zeros(len(counts), grid.high - grid.low + 1)
-    mass, bins = (empty.scatter_add(1, level, part) for part in (counts * inside, ((counts > 0) & inside).to(counts)))
-    q = (mass / bins.clamp_min(1)).gather(1, level) * (counts > 0)
+    filled = (inside & (counts > 0)).to(counts)
+    mass, bins = (empty.scatter_add(1, level, part) for part in (counts * filled, filled))
+    q = (mass / bins.clamp_min(1)).gather(1, level) * filled
     p, q = (h / h.sum(1, keepdim=True).clamp_min(1e-12) for h in (p, q))
     return torch.xlogy(p, p / q.clamp_min(1e-9)).sum(1)
 
