@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 import math
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from labkit.network import Recommended
 from labkit.quantize import (
     XnorConv2d,
     allocate,
+    as_int8,
     bias_corrected,
     calibrate,
     divergence,
@@ -27,6 +32,7 @@ from labkit.quantize import (
     sensitivity,
 )
 from labkit.rounding import (
+    Affine,
     affine,
     binary,
     magnitude,
@@ -77,8 +83,7 @@ def test_a_grid_covers_its_range_and_holds_zero(
 ) -> None:
     grid = affine(low, high, bits, symmetric=symmetric, power_of_two=power_of_two)
     x = torch.linspace(low, high, 1001)
-    half = grid.scale.item() / 2 * (1 if symmetric else 2)  # rounding the zero point may move the ends by half a step
-    assert (grid(x) - x).abs().max() <= half * 1.0001
+    assert (grid(x) - x).abs().max() <= grid.scale / 2 * 1.001  # at the ends, too: they move by half a step at most
     assert grid(torch.zeros(1)) == 0
     everything = grid.quantize(torch.linspace(-9, 9, 100_001))
     assert everything.unique().tolist() == list(range(-(2 ** (bits - 1)) + symmetric, 2 ** (bits - 1)))
@@ -433,6 +438,27 @@ def test_eight_bits_agree_with_torchaos_export_path() -> None:
     assert 0 < error < 0.02 * net(PICTURES).abs().mean()
 
 
+def test_int8_stores_whole_numbers_and_stays_close() -> None:
+    pytest.importorskip("torchao")
+    backbone = tiny_backbone()
+    pictures = torch.rand(4, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    silenced = logging.root.manager.disable
+    whole = as_int8(backbone, pictures)
+    assert logging.root.manager.disable == silenced
+    stored = {value.shape: value for value in whole.state_dict().values() if value.dtype == torch.int8}
+    kernel = backbone.stages[2].weight
+    assert torch.equal(stored[kernel.shape], affine_of(kernel).quantize(kernel))
+    full = backbone.logits(pictures)
+    error = (whole(pictures) - full).norm() / full.norm()
+    assert 0 < error < 0.03
+
+
+def affine_of(weight: Tensor) -> Affine:
+    """torchao's grid: symmetric, but with the whole range of int8, which is a step wider on the negative side."""
+    bound = weight.abs().amax((1, 2, 3), keepdim=True)
+    return Affine(bound / 127.5, torch.zeros_like(bound), -128, 127)
+
+
 def test_training_moves_the_unrounded_weights() -> None:
     targets = torch.arange(16) % 5
     net = quantized(network(), 2, trainable=True)
@@ -567,3 +593,28 @@ def test_magnitudes_broadcast_with_their_weights() -> None:
         weight = normal(*shape)
         assert magnitude(weight).flatten().tolist() == pytest.approx(weight.flatten(1).abs().mean(1).tolist())
         assert (weight / magnitude(weight)).shape == weight.shape
+
+
+# --- the recorded table ------------------------------------------------------------------------------------------
+
+
+def test_without_a_compiler_the_recorded_table_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parent.parent / "benchmarks")
+    import int8
+
+    def cannot() -> None:
+        raise RuntimeError("no C++ compiler")
+
+    before = int8.RECORD.read_text()
+    monkeypatch.setattr(int8, "measure", cannot)
+    monkeypatch.setattr(sys, "argv", ["int8.py"])
+    try:
+        int8.main()
+    finally:
+        logging.disable(logging.NOTSET)
+    said = capsys.readouterr().out
+    assert "no C++ compiler" in said and "recorded table" in said
+    assert all(row["variant"] in said for row in json.loads(before)["rows"])
+    assert int8.RECORD.read_text() == before
