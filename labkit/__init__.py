@@ -22,8 +22,8 @@ from .images import (
     settings_of,
     to_pil,
 )
-from .losses import activation, class_logit, content, guide, total_variation
-from .moments import gram
+from .losses import activation, caricature, class_logit, content, guide, total_variation
+from .moments import diversity, gram
 from .network import Backbone, ReceptiveField
 from .notebook import CheckError, check, compare, curves, show, tidy
 from .optimize import Progress
@@ -48,6 +48,7 @@ __all__ = [
     "activation",
     "as_picture",
     "between",
+    "caricature",
     "channels",
     "check",
     "class_logit",
@@ -57,6 +58,7 @@ __all__ = [
     "creating",
     "curves",
     "difference",
+    "diversity",
     "dream",
     "dreaming",
     "each",
