@@ -22,8 +22,8 @@ from .images import (
     settings_of,
     to_pil,
 )
-from .losses import activation, class_logit, content, guide, total_variation
-from .moments import gram
+from .losses import activation, caricature, class_logit, content, guide, total_variation
+from .moments import diversity, gram
 from .network import Backbone, ReceptiveField
 from .notebook import CheckError, check, compare, curves, show, tidy
 from .optimize import Progress
@@ -50,6 +50,7 @@ __all__ = [
     "attack",
     "between",
     "blackbox",
+    "caricature",
     "channels",
     "check",
     "class_logit",
@@ -59,6 +60,7 @@ __all__ = [
     "creating",
     "curves",
     "difference",
+    "diversity",
     "dream",
     "dreaming",
     "each",

@@ -160,6 +160,40 @@ class guide(Loss):
         return mean_of(statistics)
 
 
+class caricature(Loss):
+    """How strongly a picture shows what a photo shows: with ``-``, the photo as the network exaggerates it.
+
+    f . p / ||p||^2 times (f . p / ||f|| ||p||) ^ ``power``, where f and p are the features of picture and photo at one
+    layer, all positions together: the photo itself has 1, and one that says the same twice as loudly 2. The cosine
+    (Carter et al. 2019), kept above 0.1 so that noise finds its way, holds the picture to the photo's subject.
+    """
+
+    name = "caricature"
+
+    def __init__(self, photo: Any, layer: str, *, power: float = 1.0):
+        if not power >= 0:
+            raise ValueError(f"the power of the cosine must not be negative, but is {power}")
+        self.photo, self.layers, self.power = as_picture(photo), (layer,), power
+
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
+        super().bound(reader, size)
+        bound, (layer,) = copy(self), self.layers
+        photo = resize(self.photo, size).to(reader.backbone.device)
+        bound.target = reader.features(photo, self.layers)[layer]
+        bound.square = bound.target.square().sum((1, 2, 3)).clamp_min(1e-12)
+        return bound
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        f = window.owned(layer, features[layer])
+        return [(f * window.part(layer, self.target)).sum((1, 2, 3)), f.square().sum((1, 2, 3))]
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        product, square = statistics
+        cosine = product / (square * self.square).clamp_min(1e-12).sqrt()
+        return product / self.square * cosine.clamp_min(0.1) ** self.power
+
+
 # --- matching pictures: style transfer ----------------------------------------------------------------------------
 
 

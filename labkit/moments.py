@@ -1,4 +1,4 @@
-"""Floor 2: style as moments of features: Gram matrices, and the Wasserstein distance of means and covariances."""
+"""Floor 2: style as moments of features: Gram matrices, their diversity, the Wasserstein distance of Gaussians."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .algebra import Features, Loss, Reader, Statistics, Window, layer_weights, positions
 from .images import as_picture, resize
@@ -112,6 +113,30 @@ class style(Loss):
         trace = _trace(covariance) + _trace(_covariance(target_second, target_mean))
         distance = (mean - target_mean).square().sum(1) + trace - 2 * cross
         return distance / (_trace(target_second) if self.relative else second.shape[1])
+
+
+class diversity(Loss):
+    """How alike the pictures of a batch are: each one's mean cosine of Gram matrices with the others', from 0 to 1.
+
+    Added to an objective, it makes several pictures of one channel show different sides of it (Olah, Mordvintsev and
+    Schubert 2017). A batch of one raises ValueError.
+    """
+
+    name = "diversity"
+
+    def __init__(self, layer: str):
+        self.layers = (layer,)
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        return [SecondMoment.apply(window.owned(layer, features[layer]).flatten(2))]
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        (second,) = statistics
+        if len(second) < 2:
+            raise ValueError("diversity compares the pictures of a batch: ask for variations=2 or more")
+        unit = normalize(second.flatten(1), dim=1)
+        return ((unit @ unit.T).sum(1) - 1) / (len(unit) - 1)
 
 
 def _moments(statistics: Statistics) -> tuple[Tensor, Tensor]:

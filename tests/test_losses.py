@@ -88,6 +88,7 @@ LOSSES: dict[str, lk.Loss] = {
     "direction": lk.activation("soft2", direction=torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0, -1.0])),
     "class_logit": lk.class_logit("cat"),
     "guide": lk.guide(GUIDE, "soft2"),
+    "caricature": lk.caricature(PHOTO, "soft2", power=2),
     "content": lk.content(PHOTO, ["soft1", "soft2"]),
     "content, absolute": lk.content(PHOTO, relative=False),
     "gram": lk.style(PAINTING),
@@ -100,12 +101,16 @@ LOSSES: dict[str, lk.Loss] = {
     "sum": lk.content(PHOTO) + 3 * lk.style(PAINTING) - 2 * lk.activation("soft1") + lk.total_variation(0.5),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+OF_BATCHES: dict[str, lk.Loss] = {"diversity": lk.diversity("soft2")}  # compare the pictures of a batch
+every_loss_of_batches = pytest.mark.parametrize(
+    "loss", [*LOSSES.values(), *OF_BATCHES.values()], ids=[*LOSSES, *OF_BATCHES]
+)
 
 
 # --- what holds for every loss ------------------------------------------------------------------------------------
 
 
-@every_loss
+@every_loss_of_batches
 def test_gradient_is_that_of_finite_differences(loss: lk.Loss, backbone: lk.Backbone) -> None:
     loss = bound(loss, backbone)
     picture = random_picture(4, batch=2).double().requires_grad_()
@@ -139,7 +144,7 @@ def tiles(features: Features, rows: int, columns: int) -> Iterator[tuple[Feature
 
 
 @pytest.mark.parametrize("rows, columns", [(2, 1), (1, 2), (2, 2), (3, 2)])
-@every_loss
+@every_loss_of_batches
 def test_statistics_of_tiles_add_up(loss: lk.Loss, backbone: lk.Backbone, rows: int, columns: int) -> None:
     loss = bound(loss, backbone)
     features = features_of(backbone, random_picture(5, batch=2).double())
@@ -223,6 +228,42 @@ def test_the_guides_gradient_is_its_best_vector(backbone: lk.Backbone) -> None:
     g = backbone.features(GUIDE, ["soft2"])["soft2"][0].flatten(1)
     best = g[:, (f[0].flatten(1).T @ g).argmax(1)] / f[0].numel()
     torch.testing.assert_close(gradient[0].flatten(1), best)
+
+
+def test_a_caricature_is_projection_times_cosine(backbone: lk.Backbone) -> None:
+    picture = random_picture(15, batch=2).double()
+    f = backbone.features(picture, ["soft2"])["soft2"].flatten(1).numpy()
+    p = backbone.features(PHOTO, ["soft2"])["soft2"].flatten().numpy()
+    cosine = f @ p / np.linalg.norm(f, axis=1) / np.linalg.norm(p)
+    for power in (0, 1, 2.5):
+        loss = bound(lk.caricature(PHOTO, "soft2", power=power), backbone)
+        np.testing.assert_allclose(value(loss, backbone, picture), f @ p / (p @ p) * cosine**power, rtol=1e-10)
+
+
+def test_a_photo_is_its_own_caricature_and_louder_is_more(backbone: lk.Backbone) -> None:
+    f = features_of(backbone, PHOTO.double())["soft2"]
+    loss = bound(lk.caricature(PHOTO, "soft2"), backbone)
+    found = [loss.readout(loss.statistics({"soft2": k * f}, lk.Window())).item() for k in (1, 2, 0, -3)]
+    assert found == pytest.approx([1, 2, 0, -0.3])
+
+
+def test_diversity_is_the_mean_cosine_of_gram_matrices(backbone: lk.Backbone) -> None:
+    picture = random_picture(16, batch=4).double()
+    picture[1] = picture[0] ** 3
+    loss = bound(lk.diversity("soft2"), backbone)
+    grams = lk.gram(backbone.features(picture, ["soft2"])["soft2"]).flatten(1).numpy()
+    unit = grams / np.linalg.norm(grams, axis=1, keepdims=True)
+    expected = [np.mean([unit[i] @ unit[j] for j in range(4) if j != i]) for i in range(4)]
+    np.testing.assert_allclose(value(loss, backbone, picture), expected, rtol=1e-10)
+
+
+def test_diversity_of_twins_is_one_and_of_strangers_nothing(backbone: lk.Backbone) -> None:
+    loss = bound(lk.diversity("soft2"), backbone)
+    f = torch.zeros(2, 6, 4, 4)
+    f[0, 1], f[1, 5] = 3.0, 0.5  # one channel each
+    for maps, expected in ((f, 0), (f[[0, 0]] * torch.tensor([1.0, 7.0]).view(2, 1, 1, 1), 1)):
+        found = loss.readout(loss.statistics({"soft2": maps}, lk.Window()))
+        torch.testing.assert_close(found, torch.full((2,), float(expected)))
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -487,6 +528,7 @@ def test_weights_must_be_finite(weight: float) -> None:
         (lambda: lk.content(PHOTO, ()), "name at least one layer"),
         (lambda: lk.content(PHOTO * 255), "pixels must lie in [0, 1]"),
         (lambda: lk.guide(PHOTO[:, :2], "soft1"), "shape (N, 3, height, width), this one has (1, 2, 16, 20)"),
+        (lambda: lk.caricature(PHOTO, "soft1", power=-1), "must not be negative, but is -1"),
         (lambda: lk.total_variation(0), "exponent must be positive, not 0"),
         (lambda: lk.total_variation(-1), "exponent must be positive, not -1"),
         (lambda: lk.total_variation(float("nan")), "exponent must be positive, not nan"),
@@ -520,6 +562,11 @@ def test_losses_that_do_not_fit_the_network_are_refused(backbone: lk.Backbone, l
 def test_a_class_that_does_not_exist_is_refused(backbone: lk.Backbone, target: int | str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bound(lk.class_logit(target), backbone)
+
+
+def test_one_picture_has_no_diversity(backbone: lk.Backbone) -> None:
+    with pytest.raises(ValueError, match="ask for variations=2 or more"):
+        value(bound(lk.diversity("soft2"), backbone), backbone, PHOTO.double())
 
 
 def test_sum_adds_losses() -> None:
