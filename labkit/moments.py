@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import Features, Loss, Reader, Statistics, Window, layer_weights, positions
+from .algebra import Features, Loss, Reader, Statistics, Window, as_list, layer_weights, positions, shares
 from .images import as_picture, resize
 
 
@@ -40,6 +40,9 @@ class SecondMoment(torch.autograd.Function):
 class style(Loss):
     """How far the statistics of features are from a painting's, layer by layer.
 
+    ``painting``: anything `as_picture` takes, or a list of such. Several are mixed: what is sought is the weighted mean
+    of their statistics, so that two weights draw a line between two paintings, and three a triangle. ``weights``: one
+    for each painting (divided by their sum); None: equal ones.
     ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
     arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
     covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), whose gradient `eigvalsh` gives in closed form.
@@ -56,6 +59,7 @@ class style(Loss):
         painting: Any,
         layers: Iterable[str] | Mapping[str, float] | None = None,
         *,
+        weights: Iterable[float] | None = None,
         statistic: str = "gram",
         relative: bool = True,
         scale: float = 1.0,
@@ -64,7 +68,12 @@ class style(Loss):
             raise ValueError(f'statistic is "gram" or "wasserstein", not {statistic!r}')
         if not scale > 0:
             raise ValueError(f"the style's scale must be positive, not {scale}")
-        self.painting, self.statistic, self.relative, self.scale = as_picture(painting), statistic, relative, scale
+        self.paintings = [as_picture(one) for one in as_list(painting)]
+        weights = [1.0] * len(self.paintings) if weights is None else list(weights)
+        if not len(weights) == len(self.paintings) > 0:
+            raise ValueError(f"there are {len(self.paintings)} paintings and {len(weights)} weights: give each one")
+        self.shares = shares(weights, "style")
+        self.statistic, self.relative, self.scale = statistic, relative, scale
         self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
 
     def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
@@ -72,8 +81,11 @@ class style(Loss):
         if self.layers is None:
             bound.layers, bound.weights = layer_weights(reader.backbone.recommended.style)
         Loss.bound(bound, reader, size)
-        painting = resize(self.painting, max(1, round(self.scale * max(size)))).to(reader.backbone.device)
-        bound.targets = [_moments(s) for s in reader.statistics(bound, painting)]
+        found = []
+        for painting in self.paintings:
+            shrunk = resize(painting, max(1, round(self.scale * max(size)))).to(reader.backbone.device)
+            found.append([_moments(s) for s in reader.statistics(bound, shrunk)])
+        bound.targets = [_mixed(moments, self.shares) for moments in zip(*found, strict=True)]
         bound.roots = [_root(_covariance(*t)) for t in bound.targets] if self.statistic == "wasserstein" else []
         return bound
 
@@ -118,6 +130,12 @@ def _moments(statistics: Statistics) -> tuple[Tensor, Tensor]:
     """Second moment (N, C, C), which is the Gram matrix, and mean (N, C) from their sums and the count."""
     second, first, count = statistics
     return second / count, first / count
+
+
+def _mixed(moments: Iterable[tuple[Tensor, Tensor]], shares: list[float]) -> tuple[Tensor, Tensor]:
+    """The weighted mean of second moments and of means."""
+    second, mean = (sum(w * x for w, x in zip(shares, kind, strict=True)) for kind in zip(*moments, strict=True))
+    return second, mean
 
 
 def _covariance(second: Tensor, mean: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .algebra import as_list
 from .backbones import load_backbone
 from .gradients import Evaluator
 from .images import as_picture, resize
@@ -47,6 +48,7 @@ def stylizing(
     content_layers: Iterable[str] | None = None,
     style_layers: Iterable[str] | Mapping[str, float] | None = None,
     statistic: str = "gram",
+    style_weights: Iterable[float] | None = None,
     style_scale: float = 1.0,
     init: str | Tensor = "content",
     optimizer: str = "adam",
@@ -63,14 +65,16 @@ def stylizing(
 ) -> Iterator[Progress]:
     """Repaint a photo in the style of a painting, yielding `Progress` after every step.
 
-    photo, painting: anything `as_picture` takes. The result has the photo's size.
+    photo: anything `as_picture` takes. The result has its size.
+    painting: the same, or a list of paintings, whose styles are mixed (see `style`).
     backbone: a name or a loaded network.
     content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
     tv_exponent: see `total_variation`.
     content_layers, style_layers: names, for style also name -> weight; None: the backbone's recommended layers.
     statistic: "gram" or "wasserstein".
+    style_weights: one for each painting, divided by their sum; None: equal ones.
     style_scale: the painting's longer side relative to the picture's.
-    init: start from the "content", from the "style", from "noise", or from a given picture.
+    init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
     optimizer: "adam", "lbfgs" or "ascent".
     learning_rate: None for 0.03 with Adam, 1 with L-BFGS.
     steps: in all, shared evenly among scales that grow by sqrt(2); each starts from the last one's result, and Adam
@@ -88,8 +92,9 @@ def stylizing(
     check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
     resume = restored(resume)
     backbone = load_backbone(backbone, device)
-    photo, painting = as_picture(photo).to(backbone.device), as_picture(painting).to(backbone.device)
-    kept, sought = content(photo, content_layers), style(painting, style_layers, statistic=statistic, scale=style_scale)
+    photo, paintings = as_picture(photo).to(backbone.device), [as_picture(one) for one in as_list(painting)]
+    kept = content(photo, content_layers)
+    sought = style(paintings, style_layers, weights=style_weights, statistic=statistic, scale=style_scale)
     loss = content_weight * kept + style_weight * sought + tv_weight * total_variation(tv_exponent)
     if learning_rate is None:
         learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
@@ -99,7 +104,7 @@ def stylizing(
     sizes = scale_sizes(photo.shape[-2:], smallest, steps, max(map(backbone.minimum_size, layers)))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
     started = time.perf_counter()
-    picture = first_picture(init, photo, painting, seed)
+    picture = first_picture(init, photo, paintings[0], seed)
     moments: State | None = None
     for number, (size, share) in enumerate(zip(sizes, shares, strict=True)):
         if resume and number < resume["stage"]:
@@ -150,7 +155,7 @@ def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int
     if init == "content":
         return photo
     if init == "style":
-        return resize(painting, photo.shape[-2:])
+        return resize(painting, photo.shape[-2:]).to(photo)
     if init == "noise":
         noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))
         return (0.5 + 0.2 * noise).clamp(0, 1).to(photo)

@@ -86,6 +86,16 @@ def test_stylize_writes_what_the_function_returns(folder: Path, painting: str) -
     assert lk.settings_of("out.webp").items() >= (told | options).items()
 
 
+def test_several_paintings_are_mixed(folder: Path) -> None:
+    run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", "--style-weights", "1,3", *STYLIZE)
+    options = {"steps": 4, "smallest": 30, "precision": "float32", "style_weights": [1, 3]}
+    paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
+    assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
+    assert (
+        lk.settings_of("out.png").items() >= {"painting": ["pond.png", "koi_mosaic"], "style_weights": [1, 3]}.items()
+    )
+
+
 def test_size_0_is_the_photos_own(folder: Path) -> None:
     run("dream", "cat.png", "-o", "out.png", *DREAM, "--size", "0", "--octaves", "1", "--steps", "1")
     assert lk.load("out.png").shape == lk.load("cat.png").shape
@@ -466,6 +476,12 @@ def test_folders_that_cannot_be_run(frames: Path, capsys: pytest.CaptureFixture)
 def test_tiles_on_the_command_line(folder: Path, text: str, tile: object) -> None:
     run("dream", "cat.png", "-o", "out.png", *QUICK, "--steps", "1", "--tile", text)
     assert lk.settings_of("out.png")["tile"] == tile
+
+
+def test_weights_are_numbers(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["stylize", "cat.png", "pond.png", "-o", "out.png", "--style-weights", "1;2"])
+    assert "numbers are written like 1,0.5,2, not '1;2'" in capsys.readouterr().err
 
 
 def test_a_tile_is_a_number(folder: Path, capsys: pytest.CaptureFixture) -> None:
