@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from .algebra import as_list
 from .backbones import load_backbone
+from .colour import matched
 from .gradients import Evaluator
 from .images import as_picture, resize
 from .losses import content, total_variation
@@ -34,6 +36,8 @@ from .optimize import (
 )
 
 INITS = ("content", "style", "noise")
+BEFORE = {"linear": "linear", "histogram": "histogram"}  # colours of the painting
+AFTER = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # colours of the result
 
 
 def stylizing(
@@ -50,6 +54,7 @@ def stylizing(
     statistic: str = "gram",
     style_weights: Iterable[float] | None = None,
     style_scale: float = 1.0,
+    colour: str | None = None,
     init: str | Tensor = "content",
     optimizer: str = "adam",
     learning_rate: float | None = None,
@@ -74,6 +79,8 @@ def stylizing(
     statistic: "gram" or "wasserstein".
     style_weights: one for each painting, divided by their sum; None: equal ones.
     style_scale: the painting's longer side relative to the picture's.
+    colour: keep the photo's colours: "linear" or "histogram" gives them to the painting before, "luma", "linear-after"
+        or "histogram-after" to the result after (see `colour.matched`); None: take the painting's.
     init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
     optimizer: "adam", "lbfgs" or "ascent".
     learning_rate: None for 0.03 with Adam, 1 with L-BFGS.
@@ -90,9 +97,13 @@ def stylizing(
     """
     check_numbers(1, Integral, steps=steps, smallest=smallest)
     check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
+    if colour is not None and colour not in BEFORE | AFTER:
+        raise ValueError(f"colour is one of {', '.join(BEFORE | AFTER)} or None, not {colour!r}")
     resume = restored(resume)
     backbone = load_backbone(backbone, device)
     photo, paintings = as_picture(photo).to(backbone.device), [as_picture(one) for one in as_list(painting)]
+    if colour in BEFORE:
+        paintings = [matched(one.to(photo), photo, BEFORE[colour]) for one in paintings]
     kept = content(photo, content_layers)
     sought = style(paintings, style_layers, weights=style_weights, statistic=statistic, scale=style_scale)
     loss = content_weight * kept + style_weight * sought + tv_weight * total_variation(tv_exponent)
@@ -124,6 +135,7 @@ def stylizing(
             average=mean,
             resume=resume,
             started=started,
+            develop=partial(matched, reference=photo, kind=AFTER[colour]) if colour in AFTER else None,
         )
         if not healthy:
             return
