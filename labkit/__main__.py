@@ -94,6 +94,8 @@ def _add_options(parser: argparse.ArgumentParser, recipe: Callable[..., Any]) ->
             kind = float
         elif name == "style_weights":
             kind = _numbers
+        elif name in ("masks", "painting_masks"):
+            kind = _files
         elif name == "tile":
             kind = _tile
         flag = f"--{name.replace('_', '-')}"
@@ -129,6 +131,11 @@ def _numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(f"numbers are written like 1,0.5,2, not {text!r}") from None
 
 
+def _files(text: str) -> list[str | None]:
+    """``left.png,none,right.png``"""
+    return [None if name == "none" else name for name in text.split(",")]
+
+
 def _tile(text: str) -> str | int | None:
     if text in ("auto", "none"):
         return None if text == "none" else text
@@ -159,9 +166,9 @@ def _run_recipe(options: argparse.Namespace) -> None:
     takes = inspect.signature(recipe).parameters
     chosen = {name: value for name, value in vars(options).items() if name in takes and name not in pictures}
     settings = {"labkit": __version__, "recipe": options.recipe, "size": options.size, **chosen}
-    for name in (*pictures, "mask"):
+    for name in (*pictures, "mask", "masks", "painting_masks"):
         if getattr(options, name, None):
-            named = [Path(path).name for path in as_list(getattr(options, name))]
+            named = [path and Path(path).name for path in as_list(getattr(options, name))]
             settings[name] = named if len(named) > 1 else named[0]
     chosen["device"] = own_device(options.device)
     if Path(options.photo).is_dir():
@@ -183,6 +190,9 @@ def _run_one(
     inputs[0] = resize(inputs[0], options.size) if options.size else inputs[0]
     if chosen.get("mask") not in (None, "centre"):
         chosen = chosen | {"mask": luma(resize(load(chosen["mask"]), tuple(inputs[0].shape[-2:])))}
+    for name, size in (("masks", options.size), ("painting_masks", 0)):
+        if chosen.get(name):
+            chosen = chosen | {name: [_mask(one, size) for one in chosen[name]]}
     first = not chosen.get("spread") or rank_and_count()[0] == 0
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
     run = recipe(*inputs, **chosen, resume=checkpoint if checkpoint and checkpoint.exists() else None)
@@ -235,6 +245,11 @@ def _kept(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:
 
 def _picture(name: str) -> Any:
     return painting(name) if name in paintings() and not Path(name).exists() else load(name)
+
+
+def _mask(name: str | None, size: int) -> Any:
+    """A mask from a file, its longer side at most ``size`` (0: as it is); what is no file keeps its name."""
+    return name if name in (None, "centre") else luma(load(name, size or None))
 
 
 def _list_backbones(options: argparse.Namespace) -> None:

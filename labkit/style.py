@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import as_list
+from .algebra import Loss, as_list
 from .backbones import load_backbone
 from .colour import matched
 from .gradients import Evaluator
 from .images import as_picture, resize
 from .losses import content, total_variation
+from .masks import as_mask
 from .moments import style
 from .network import Backbone
 from .optimize import (
@@ -53,6 +54,8 @@ def stylizing(
     style_layers: Iterable[str] | Mapping[str, float] | None = None,
     statistic: str = "gram",
     style_weights: Iterable[float] | None = None,
+    masks: Any = None,
+    painting_masks: Any = None,
     style_scale: float = 1.0,
     colour: str | None = None,
     init: str | Tensor = "content",
@@ -77,7 +80,11 @@ def stylizing(
     tv_exponent: see `total_variation`.
     content_layers, style_layers: names, for style also name -> weight; None: the backbone's recommended layers.
     statistic: "gram" or "wasserstein".
-    style_weights: one for each painting, divided by their sum; None: equal ones.
+    style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own (1: as
+        strong there as without masks). None: equal ones.
+    masks: where each painting's style goes, one mask for each (None: everywhere); see `as_mask`. On the command line
+        files, white where the style goes, like left.png,none.
+    painting_masks: what of each painting is looked at, likewise.
     style_scale: the painting's longer side relative to the picture's.
     colour: keep the photo's colours: "linear" or "histogram" gives them to the painting before, "luma", "linear-after"
         or "histogram-after" to the result after (see `colour.matched`); None: take the painting's.
@@ -105,7 +112,12 @@ def stylizing(
     if colour in BEFORE:
         paintings = [matched(one.to(photo), photo, BEFORE[colour]) for one in paintings]
     kept = content(photo, content_layers)
-    sought = style(paintings, style_layers, weights=style_weights, statistic=statistic, scale=style_scale)
+    options = {"layers": style_layers, "statistic": statistic, "scale": style_scale}
+    if masks is None:
+        sought = style(paintings, weights=style_weights, painting_masks=painting_masks, **options)
+    else:
+        fitted = [mask if mask is None else as_mask(mask, photo.shape[-2:]) for mask in as_list(masks)]
+        sought = masked_styles(paintings, fitted, painting_masks, style_weights, **options)
     loss = content_weight * kept + style_weight * sought + tv_weight * total_variation(tv_exponent)
     if learning_rate is None:
         learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
@@ -147,6 +159,30 @@ def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **opti
     photo = as_picture(photo)
     picture = finish(stylizing(photo, painting, *args, **options), progress)
     return resize(picture, photo.shape[-2:])  # if stopped at a smaller scale
+
+
+def masked_styles(
+    paintings: Sequence[Any],
+    masks: Sequence[Tensor | None],
+    painting_masks: Any = None,
+    weights: Iterable[float] | None = None,
+    **options: Any,
+) -> Loss:
+    """The sum of the paintings' styles, each in its mask (1, 1, H, W), or everywhere if that is None.
+
+    A mean over a region pulls at each of its pixels the harder the smaller the region is. Each style is weighed by its
+    mask's area, therefore: a pixel feels the style of a small region no more than that of a large one.
+    """
+    sources = [None] * len(paintings) if painting_masks is None else as_list(painting_masks)
+    weights = [1.0] * len(paintings) if weights is None else list(weights)
+    if not len(paintings) == len(masks) == len(sources) == len(weights):
+        raise ValueError(f"{len(paintings)} paintings need as many masks and weights: give each its own, or None")
+    check_numbers(0, **{f"style weight {number}": weight for number, weight in enumerate(weights, 1)})
+    areas = [1.0 if mask is None else mask.mean().item() for mask in masks]
+    return sum(
+        weight * area * style(painting, mask=mask, painting_masks=source, **options)
+        for painting, mask, source, weight, area in zip(paintings, masks, sources, weights, areas, strict=True)
+    )
 
 
 def scale_sizes(size: tuple[int, int], smallest: int, steps: int, least: int = 1) -> list[tuple[int, int]]:

@@ -96,6 +96,24 @@ def test_several_paintings_are_mixed(folder: Path) -> None:
     )
 
 
+def test_masks_from_files_say_where_each_style_goes(folder: Path) -> None:
+    left = torch.zeros(1, 3, *lk.load("cat.png").shape[-2:])
+    left[..., :30] = 1
+    top = torch.ones(1, 3, *lk.load("pond.png").shape[-2:])
+    top[:, :, 30:] = 0
+    lk.save(left, "left.png")
+    lk.save(top, "top.png")
+    masks = ["--masks", "left.png,centre", "--painting-masks", "top.png,none"]
+    run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", *masks, *STYLIZE)
+    options = {"steps": 4, "smallest": 30, "precision": "float32"}
+    options["masks"] = [lk.luma(lk.load("left.png", 48)), "centre"]
+    options["painting_masks"] = [lk.luma(lk.load("top.png")), None]
+    paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
+    assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
+    told = {"masks": ["left.png", "centre"], "painting_masks": ["top.png", None]}
+    assert lk.settings_of("out.png").items() >= told.items()
+
+
 def test_size_0_is_the_photos_own(folder: Path) -> None:
     run("dream", "cat.png", "-o", "out.png", *DREAM, "--size", "0", "--octaves", "1", "--steps", "1")
     assert lk.load("out.png").shape == lk.load("cat.png").shape
@@ -238,6 +256,9 @@ def test_a_mistake_about_a_dream_is_one_line(
         (["cat.png", "pond.png", "--init", "nothing"], "init is one of content, style, noise"),
         (["cat.png", "pond.png", "--style-layers", "relu1"], "pocket has no layer 'relu1'"),
         (["cat.png", "pond.png", "--statistic", "median"], "median"),
+        (["cat.png", "pond.png", "--masks", "gone.png"], "no picture at gone.png"),
+        (["cat.png", "pond.png", "--masks", "pond.png"], "a mask for this picture has the shape"),
+        (["cat.png", "pond.png", "--colour", "sepia"], "colour is one of linear, histogram, luma"),
         (["cat.png", "pond.png", "--average", "1"], "the decay of an average lies in [0, 1), not 1"),
     ],
 )

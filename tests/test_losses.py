@@ -95,6 +95,7 @@ LOSSES: dict[str, lk.Loss] = {
     "wasserstein": lk.style(PAINTING, statistic="wasserstein"),
     "wasserstein, absolute": lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=False),
     "three styles": lk.style([PAINTING, GUIDE, PHOTO], weights=[1, 2, 3]),
+    "style in a mask": lk.style(PAINTING, mask="centre", painting_masks=PAINTING[0, 0]),
     "total variation 0.5": lk.total_variation(0.5),
     "total variation 1": lk.total_variation(),
     "total variation 1.25": lk.total_variation(1.25),
