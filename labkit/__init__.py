@@ -1,6 +1,6 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import attack, blackbox, explain, federated, perturb, presets, privacy, quantize, rounding, shapes
+from . import attack, blackbox, colour, explain, federated, perturb, presets, privacy, quantize, rounding, shapes
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .create import between, channels, create, creating, each
@@ -54,6 +54,7 @@ __all__ = [
     "channels",
     "check",
     "class_logit",
+    "colour",
     "compare",
     "content",
     "create",

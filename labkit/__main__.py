@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, presets
+from .algebra import as_list
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dreaming
 from .files import check_writable
@@ -54,7 +55,9 @@ def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParse
         for picture in pictures:
             named = f", or one of the lab's: {', '.join(paintings())}" if picture == "painting" else ""
             kind = "a picture file, or a folder of them" if picture == "photo" else "a picture file"
-            sub.add_argument(picture, metavar=picture.upper(), help=kind + named)
+            kind = "picture files, whose styles are mixed" if picture == "painting" else kind
+            many = {"nargs": "+"} if picture == "painting" else {}
+            sub.add_argument(picture, metavar=picture.upper(), help=kind + named, **many)
         where = "where to write (.png, .jpg, ...); for a folder, another one"
         sub.add_argument("-o", "--output", required=True, metavar="OUT.png", help=where)
         sub.add_argument(
@@ -89,6 +92,10 @@ def _add_options(parser: argparse.ArgumentParser, recipe: Callable[..., Any]) ->
             kind = _layers
         elif name == "learning_rate":
             kind = float
+        elif name == "style_weights":
+            kind = _numbers
+        elif name in ("masks", "painting_masks"):
+            kind = _files
         elif name == "tile":
             kind = _tile
         flag = f"--{name.replace('_', '-')}"
@@ -115,6 +122,18 @@ def _layers(text: str) -> dict[str, float]:
         return {name.strip(): float(weight or 1) for name, _, weight in pairs}
     except ValueError:
         raise argparse.ArgumentTypeError(f"layers are written like relu3_3=0.5,relu4_3=1, not {text!r}") from None
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers are written like 1,0.5,2, not {text!r}") from None
+
+
+def _files(text: str) -> list[str | None]:
+    """``left.png,none,right.png``"""
+    return [None if name == "none" else name for name in text.split(",")]
 
 
 def _tile(text: str) -> str | int | None:
@@ -147,9 +166,10 @@ def _run_recipe(options: argparse.Namespace) -> None:
     takes = inspect.signature(recipe).parameters
     chosen = {name: value for name, value in vars(options).items() if name in takes and name not in pictures}
     settings = {"labkit": __version__, "recipe": options.recipe, "size": options.size, **chosen}
-    for name in (*pictures, "mask"):
+    for name in (*pictures, "mask", "masks", "painting_masks"):
         if getattr(options, name, None):
-            settings[name] = Path(getattr(options, name)).name
+            named = [path and Path(path).name for path in as_list(getattr(options, name))]
+            settings[name] = named if len(named) > 1 else named[0]
     chosen["device"] = own_device(options.device)
     if Path(options.photo).is_dir():
         _run_folder(options, chosen, settings)
@@ -166,10 +186,13 @@ def _run_one(
 ) -> None:
     """Run the recipe on one photo and write the result; of several processes on it, the first one speaks and writes."""
     recipe, pictures, _ = RECIPES[options.recipe]
-    inputs = [_picture(str(photo)), *(_picture(getattr(options, name)) for name in pictures[1:])]
+    inputs = [_picture(str(photo)), *([_picture(one) for one in getattr(options, name)] for name in pictures[1:])]
     inputs[0] = resize(inputs[0], options.size) if options.size else inputs[0]
     if chosen.get("mask") not in (None, "centre"):
         chosen = chosen | {"mask": luma(resize(load(chosen["mask"]), tuple(inputs[0].shape[-2:])))}
+    for name, size in (("masks", options.size), ("painting_masks", 0)):
+        if chosen.get(name):
+            chosen = chosen | {name: [_mask(one, size) for one in chosen[name]]}
     first = not chosen.get("spread") or rank_and_count()[0] == 0
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
     run = recipe(*inputs, **chosen, resume=checkpoint if checkpoint and checkpoint.exists() else None)
@@ -222,6 +245,11 @@ def _kept(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:
 
 def _picture(name: str) -> Any:
     return painting(name) if name in paintings() and not Path(name).exists() else load(name)
+
+
+def _mask(name: str | None, size: int) -> Any:
+    """A mask from a file, its longer side at most ``size`` (0: as it is); what is no file keeps its name."""
+    return name if name in (None, "centre") else luma(load(name, size or None))
 
 
 def _list_backbones(options: argparse.Namespace) -> None:

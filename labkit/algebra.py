@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -168,6 +168,11 @@ def mean_of(statistics: Statistics) -> Tensor:
     return total / count
 
 
+def as_list(given: Any) -> list[Any]:
+    """The items of a list or tuple; of anything else, a list of it alone."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
 def layer_names(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
     """One name or several as a tuple; None, which stands for the recommended layers, stays None."""
     if layers is None:
@@ -181,7 +186,12 @@ def layer_names(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
 def layer_weights(layers: Iterable[str] | Mapping[str, float]) -> tuple[tuple[str, ...], list[float]]:
     """Layer names and their weights, which sum to one."""
     names = layer_names(layers)
-    weights = [float(layers[name]) for name in names] if isinstance(layers, Mapping) else [1.0] * len(names)
-    if any(w < 0 for w in weights) or not sum(weights) > 0:
-        raise ValueError(f"layer weights must be positive numbers, not {weights}")
-    return names, [w / sum(weights) for w in weights]
+    return names, shares([layers[name] for name in names] if isinstance(layers, Mapping) else [1] * len(names), "layer")
+
+
+def shares(weights: Iterable[float], what: str) -> list[float]:
+    """Weights divided by their sum. ValueError, naming ``what`` they are of, when one is negative or all are 0."""
+    weights = [float(w) for w in weights]
+    if not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
+        raise ValueError(f"{what} weights must be positive numbers, not {weights}")
+    return [w / sum(weights) for w in weights]

@@ -19,10 +19,9 @@ from .backbones import load_backbone
 from .gradients import Evaluation, Evaluator
 from .images import as_picture, resize
 from .losses import activation
+from .masks import Mask, as_mask
 from .network import Backbone
 from .optimize import Pixels, Progress, Stage, State, check_numbers, descend, finish, make_optimizer, pyramid, restored
-
-Mask = str | Tensor | Callable[[int, int], Tensor] | None
 
 
 def dreaming(
@@ -58,7 +57,8 @@ def dreaming(
     step_size: the mean change of a pixel value in one step, in 255ths.
     jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
     smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
-    mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W).
+    mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W). Resized,
+        with a warning, if only its size is not the photo's.
     variations: how many dreams of the photo, as one batch, each with its own jitter.
     shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
         several variations.
@@ -200,25 +200,3 @@ def blurred(picture: Tensor, sigma: float) -> Tensor:
         padded = F.pad(picture, pad, mode="reflect" if fits else "replicate")
         picture = F.conv2d(padded, kernel.reshape(-1, 1, *shape), groups=picture.shape[1])
     return picture
-
-
-def as_mask(mask: Mask, size: tuple[int, int]) -> Tensor:
-    """A mask (N, 1, H, W) in [0, 1] for pictures of ``size``: "centre" (a soft disc), a function, or a tensor."""
-    if isinstance(mask, str):
-        if mask != "centre":
-            raise ValueError(f'the only mask with a name is "centre", not {mask!r}')
-        mask = centre_mask
-    found = torch.as_tensor(mask(*size) if callable(mask) else mask).float()
-    found = found[None, None] if found.ndim == 2 else found
-    if found.ndim != 4 or found.shape[1] != 1 or tuple(found.shape[2:]) != tuple(size):
-        raise ValueError(f"a mask for this picture has the shape {tuple(size)}, this one has {tuple(found.shape)}")
-    if not (found.min() >= 0 and found.max() <= 1):  # written so that NaN fails too
-        raise ValueError(f"a mask lies in [0, 1], this one runs from {found.min():.4g} to {found.max():.4g}")
-    return found
-
-
-def centre_mask(height: int, width: int) -> Tensor:
-    """A soft disc (H, W): 1 in the middle, a half at 0.3 of each side from it, near 0 at the corners."""
-    rows = torch.linspace(-1, 1, height)[:, None] / 0.6
-    columns = torch.linspace(-1, 1, width)[None, :] / 0.6
-    return 0.5 ** (rows**2 + columns**2)

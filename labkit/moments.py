@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .algebra import Features, Loss, Reader, Statistics, Window, layer_weights, positions
+from .algebra import Features, Loss, Reader, Statistics, Window, as_list, layer_weights, positions, shares
 from .images import as_picture, resize
+from .masks import Mask, as_mask, guide_map
+from .network import Backbone
 
 
 def gram(features: Tensor) -> Tensor:
@@ -41,6 +43,12 @@ class SecondMoment(torch.autograd.Function):
 class style(Loss):
     """How far the statistics of features are from a painting's, layer by layer.
 
+    ``painting``: anything `as_picture` takes, or a list of such. Several are mixed: what is sought is the weighted mean
+    of their statistics, so that two weights draw a line between two paintings, and three a triangle. ``weights``: one
+    for each painting (divided by their sum); None: equal ones.
+    ``mask``: where in the picture the style is asked for; ``painting_masks``: what of each painting is looked at; see
+    `as_mask` for what a mask may be. In each layer, only units that see nothing of what is outside count, if there are
+    such (see `guide_map`). A sum of styles with masks paints each region in its own.
     ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
     arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
     covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), whose gradient `eigvalsh` gives in closed form.
@@ -57,6 +65,9 @@ class style(Loss):
         painting: Any,
         layers: Iterable[str] | Mapping[str, float] | None = None,
         *,
+        weights: Iterable[float] | None = None,
+        mask: Mask = None,
+        painting_masks: Any = None,
         statistic: str = "gram",
         relative: bool = True,
         scale: float = 1.0,
@@ -65,7 +76,20 @@ class style(Loss):
             raise ValueError(f'statistic is "gram" or "wasserstein", not {statistic!r}')
         if not scale > 0:
             raise ValueError(f"the style's scale must be positive, not {scale}")
-        self.painting, self.statistic, self.relative, self.scale = as_picture(painting), statistic, relative, scale
+        self.paintings = [as_picture(one) for one in as_list(painting)]
+        weights = [1.0] * len(self.paintings) if weights is None else list(weights)
+        if not len(weights) == len(self.paintings) > 0:
+            raise ValueError(f"there are {len(self.paintings)} paintings and {len(weights)} weights: give each one")
+        self.shares = shares(weights, "style")
+        self.mask = mask
+        sources = [None] * len(self.paintings) if painting_masks is None else as_list(painting_masks)
+        if len(sources) != len(self.paintings):
+            raise ValueError(f"there are {len(self.paintings)} paintings and {len(sources)} masks of paintings")
+        self.painting_masks = [
+            mask if mask is None else as_mask(mask, painting.shape[-2:])
+            for mask, painting in zip(sources, self.paintings, strict=True)
+        ]
+        self.statistic, self.relative, self.scale = statistic, relative, scale
         self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
 
     def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
@@ -73,8 +97,13 @@ class style(Loss):
         if self.layers is None:
             bound.layers, bound.weights = layer_weights(reader.backbone.recommended.style)
         Loss.bound(bound, reader, size)
-        painting = resize(self.painting, max(1, round(self.scale * max(size)))).to(reader.backbone.device)
-        bound.targets = [_moments(s) for s in reader.statistics(bound, painting)]
+        found = []
+        for painting, mask in zip(self.paintings, self.painting_masks, strict=True):
+            shrunk = resize(painting, max(1, round(self.scale * max(size)))).to(reader.backbone.device)
+            bound.guides = _guides(mask, reader.backbone, bound.layers, shrunk.shape[-2:])
+            found.append([_moments(s) for s in reader.statistics(bound, shrunk)])
+        bound.guides = _guides(self.mask, reader.backbone, bound.layers, size)
+        bound.targets = [_mixed(moments, self.shares) for moments in zip(*found, strict=True)]
         bound.roots = [_root(_covariance(*t)) for t in bound.targets] if self.statistic == "wasserstein" else []
         return bound
 
@@ -82,9 +111,13 @@ class style(Loss):
         found: Statistics = []
         for layer in self.layers:
             f = window.owned(layer, features[layer])
-            count = positions(f)
-            f = f.flatten(2)
-            found.append([SecondMoment.apply(f), f.sum(2), count])
+            if layer in self.guides:  # positions count by their guide g: sqrt(g) f has the second moment g f f^T
+                guide = window.part(layer, self.guides[layer]).to(f)
+                count, root = guide.sum(), guide.sqrt()
+                found.append([SecondMoment.apply((root * f).flatten(2)), (guide * f).sum((2, 3)), count])
+            else:
+                count, f = positions(f), f.flatten(2)
+                found.append([SecondMoment.apply(f), f.sum(2), count])
         return found
 
     def readout(self, statistics: Statistics) -> Tensor:
@@ -143,6 +176,23 @@ def _moments(statistics: Statistics) -> tuple[Tensor, Tensor]:
     """Second moment (N, C, C), which is the Gram matrix, and mean (N, C) from their sums and the count."""
     second, first, count = statistics
     return second / count, first / count
+
+
+def _guides(mask: Mask, backbone: Backbone, layers: Iterable[str], size: tuple[int, int]) -> dict[str, Tensor]:
+    """The guide (h, w) of each layer for pictures of ``size``; none without a mask."""
+    if mask is None:
+        return {}
+    whole = as_mask(mask, size, warn=False)
+    if len(whole) != 1 or not whole.any():
+        raise ValueError("a style's mask is one for all pictures, and not empty")
+    whole = whole[0, 0].to(backbone.device)
+    return {name: guide_map(whole, backbone.receptive_field(name), backbone.map_size(name, size)) for name in layers}
+
+
+def _mixed(moments: Iterable[tuple[Tensor, Tensor]], shares: list[float]) -> tuple[Tensor, Tensor]:
+    """The weighted mean of second moments and of means."""
+    second, mean = (sum(w * x for w, x in zip(shares, kind, strict=True)) for kind in zip(*moments, strict=True))
+    return second, mean
 
 
 def _covariance(second: Tensor, mean: Tensor) -> Tensor:

@@ -229,7 +229,7 @@ def _through(module: nn.Module, field: ReceptiveField) -> ReceptiveField:
         return value if isinstance(value, int) else value[0]
 
     kind = type(module).__name__  # torchvision's classes by name, so that pocket need not import it
-    if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
+    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return field.then(square(module.kernel_size), square(module.stride), square(module.padding))
     if isinstance(module, nn.Sequential):
         chain = list(module)

@@ -29,7 +29,8 @@ class Progress:
 
     ``step`` of ``of``, counted over all stages; ``stage`` of ``stages`` (octaves or scales); ``elapsed`` in seconds;
     ``plan`` says how this stage's picture is cut into tiles, if it is.
-    `picture`, `terms` and `loss` are read when asked for, so that a step costs no copy from the device.
+    `picture`, `terms` and `loss` are read when asked for, so that a step costs no copy from the device; ``develop``
+    makes the picture to show from the pixels.
     """
 
     step: int
@@ -41,11 +42,13 @@ class Progress:
     pixels: Tensor = field(repr=False)
     snapshot: Callable[[], State] = field(repr=False)
     plan: str = field(default="", repr=False)
+    develop: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     @property
     def picture(self) -> Tensor:
         """The picture so far: a copy (N, 3, H, W) in [0, 1], on the CPU."""
-        return self.pixels.detach().clamp(0, 1).cpu()
+        pixels = self.pixels.detach().clamp(0, 1)
+        return (self.develop(pixels) if self.develop else pixels).cpu()
 
     @property
     def terms(self) -> dict[str, float]:
@@ -174,11 +177,13 @@ def descend(
     generator: torch.Generator | None = None,
     resume: State | None = None,
     started: float | None = None,
+    develop: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator[Progress, None, bool]:
     """Minimise what ``evaluate`` computes; yield `Progress` after every step; return whether all went well.
 
     ``evaluate(picture)`` may draw from ``generator``, whose state is saved and resumed with the rest. A loss or picture
     that is not finite ends the run with a warning that names the step, back at the last picture whose loss was finite.
+    ``develop`` makes the picture that progress shows from the pixels, and changes nothing in the run.
     """
     average = average or Average(0)
     started = time.perf_counter() if started is None else started
@@ -249,6 +254,7 @@ def descend(
             pixels=average.value,
             snapshot=snapshot,
             plan=stage.plan,
+            develop=develop,
         )
         if diverged:
             return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .algebra import Loss, as_list
 from .backbones import load_backbone
+from .colour import matched
 from .gradients import Evaluator
 from .images import as_picture, resize
 from .losses import content, total_variation
+from .masks import as_mask
 from .moments import style
 from .network import Backbone
 from .optimize import (
@@ -33,6 +37,8 @@ from .optimize import (
 )
 
 INITS = ("content", "style", "noise")
+BEFORE = {"linear": "linear", "histogram": "histogram"}  # colours of the painting
+AFTER = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # colours of the result
 
 
 def stylizing(
@@ -47,7 +53,11 @@ def stylizing(
     content_layers: Iterable[str] | None = None,
     style_layers: Iterable[str] | Mapping[str, float] | None = None,
     statistic: str = "gram",
+    style_weights: Iterable[float] | None = None,
+    masks: Any = None,
+    painting_masks: Any = None,
     style_scale: float = 1.0,
+    colour: str | None = None,
     init: str | Tensor = "content",
     optimizer: str = "adam",
     learning_rate: float | None = None,
@@ -63,14 +73,22 @@ def stylizing(
 ) -> Iterator[Progress]:
     """Repaint a photo in the style of a painting, yielding `Progress` after every step.
 
-    photo, painting: anything `as_picture` takes. The result has the photo's size.
+    photo: anything `as_picture` takes. The result has its size.
+    painting: the same, or a list of paintings, whose styles are mixed (see `style`).
     backbone: a name or a loaded network.
     content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
     tv_exponent: see `total_variation`.
     content_layers, style_layers: names, for style also name -> weight; None: the backbone's recommended layers.
     statistic: "gram" or "wasserstein".
+    style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own (1: as
+        strong there as without masks). None: equal ones.
+    masks: where each painting's style goes, one mask for each (None: everywhere); see `as_mask`. On the command line
+        files, white where the style goes, like left.png,none.
+    painting_masks: what of each painting is looked at, likewise.
     style_scale: the painting's longer side relative to the picture's.
-    init: start from the "content", from the "style", from "noise", or from a given picture.
+    colour: keep the photo's colours: "linear" or "histogram" gives them to the painting before, "luma", "linear-after"
+        or "histogram-after" to the result after (see `colour.matched`); None: take the painting's.
+    init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
     optimizer: "adam", "lbfgs" or "ascent".
     learning_rate: None for 0.03 with Adam, 1 with L-BFGS.
     steps: in all, shared evenly among scales that grow by sqrt(2); each starts from the last one's result, and Adam
@@ -86,10 +104,20 @@ def stylizing(
     """
     check_numbers(1, Integral, steps=steps, smallest=smallest)
     check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
+    if colour is not None and colour not in BEFORE | AFTER:
+        raise ValueError(f"colour is one of {', '.join(BEFORE | AFTER)} or None, not {colour!r}")
     resume = restored(resume)
     backbone = load_backbone(backbone, device)
-    photo, painting = as_picture(photo).to(backbone.device), as_picture(painting).to(backbone.device)
-    kept, sought = content(photo, content_layers), style(painting, style_layers, statistic=statistic, scale=style_scale)
+    photo, paintings = as_picture(photo).to(backbone.device), [as_picture(one) for one in as_list(painting)]
+    if colour in BEFORE:
+        paintings = [matched(one.to(photo), photo, BEFORE[colour]) for one in paintings]
+    kept = content(photo, content_layers)
+    options = {"layers": style_layers, "statistic": statistic, "scale": style_scale}
+    if masks is None:
+        sought = style(paintings, weights=style_weights, painting_masks=painting_masks, **options)
+    else:
+        fitted = [mask if mask is None else as_mask(mask, photo.shape[-2:]) for mask in as_list(masks)]
+        sought = masked_styles(paintings, fitted, painting_masks, style_weights, **options)
     loss = content_weight * kept + style_weight * sought + tv_weight * total_variation(tv_exponent)
     if learning_rate is None:
         learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
@@ -99,7 +127,7 @@ def stylizing(
     sizes = scale_sizes(photo.shape[-2:], smallest, steps, max(map(backbone.minimum_size, layers)))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
     started = time.perf_counter()
-    picture = first_picture(init, photo, painting, seed)
+    picture = first_picture(init, photo, paintings[0], seed)
     moments: State | None = None
     for number, (size, share) in enumerate(zip(sizes, shares, strict=True)):
         if resume and number < resume["stage"]:
@@ -119,6 +147,7 @@ def stylizing(
             average=mean,
             resume=resume,
             started=started,
+            develop=partial(matched, reference=photo, kind=AFTER[colour]) if colour in AFTER else None,
         )
         if not healthy:
             return
@@ -130,6 +159,30 @@ def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **opti
     photo = as_picture(photo)
     picture = finish(stylizing(photo, painting, *args, **options), progress)
     return resize(picture, photo.shape[-2:])  # if stopped at a smaller scale
+
+
+def masked_styles(
+    paintings: Sequence[Any],
+    masks: Sequence[Tensor | None],
+    painting_masks: Any = None,
+    weights: Iterable[float] | None = None,
+    **options: Any,
+) -> Loss:
+    """The sum of the paintings' styles, each in its mask (1, 1, H, W), or everywhere if that is None.
+
+    A mean over a region pulls at each of its pixels the harder the smaller the region is. Each style is weighed by its
+    mask's area, therefore: a pixel feels the style of a small region no more than that of a large one.
+    """
+    sources = [None] * len(paintings) if painting_masks is None else as_list(painting_masks)
+    weights = [1.0] * len(paintings) if weights is None else list(weights)
+    if not len(paintings) == len(masks) == len(sources) == len(weights):
+        raise ValueError(f"{len(paintings)} paintings need as many masks and weights: give each its own, or None")
+    check_numbers(0, **{f"style weight {number}": weight for number, weight in enumerate(weights, 1)})
+    areas = [1.0 if mask is None else mask.mean().item() for mask in masks]
+    return sum(
+        weight * area * style(painting, mask=mask, painting_masks=source, **options)
+        for painting, mask, source, weight, area in zip(paintings, masks, sources, weights, areas, strict=True)
+    )
 
 
 def scale_sizes(size: tuple[int, int], smallest: int, steps: int, least: int = 1) -> list[tuple[int, int]]:
@@ -150,7 +203,7 @@ def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int
     if init == "content":
         return photo
     if init == "style":
-        return resize(painting, photo.shape[-2:])
+        return resize(painting, photo.shape[-2:]).to(photo)
     if init == "noise":
         noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))
         return (0.5 + 0.2 * noise).clamp(0, 1).to(photo)

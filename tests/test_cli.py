@@ -86,6 +86,34 @@ def test_stylize_writes_what_the_function_returns(folder: Path, painting: str) -
     assert lk.settings_of("out.webp").items() >= (told | options).items()
 
 
+def test_several_paintings_are_mixed(folder: Path) -> None:
+    run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", "--style-weights", "1,3", *STYLIZE)
+    options = {"steps": 4, "smallest": 30, "precision": "float32", "style_weights": [1, 3]}
+    paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
+    assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
+    assert (
+        lk.settings_of("out.png").items() >= {"painting": ["pond.png", "koi_mosaic"], "style_weights": [1, 3]}.items()
+    )
+
+
+def test_masks_from_files_say_where_each_style_goes(folder: Path) -> None:
+    left = torch.zeros(1, 3, *lk.load("cat.png").shape[-2:])
+    left[..., :30] = 1
+    top = torch.ones(1, 3, *lk.load("pond.png").shape[-2:])
+    top[:, :, 30:] = 0
+    lk.save(left, "left.png")
+    lk.save(top, "top.png")
+    masks = ["--masks", "left.png,centre", "--painting-masks", "top.png,none"]
+    run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", *masks, *STYLIZE)
+    options = {"steps": 4, "smallest": 30, "precision": "float32"}
+    options["masks"] = [lk.luma(lk.load("left.png", 48)), "centre"]
+    options["painting_masks"] = [lk.luma(lk.load("top.png")), None]
+    paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
+    assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
+    told = {"masks": ["left.png", "centre"], "painting_masks": ["top.png", None]}
+    assert lk.settings_of("out.png").items() >= told.items()
+
+
 def test_size_0_is_the_photos_own(folder: Path) -> None:
     run("dream", "cat.png", "-o", "out.png", *DREAM, "--size", "0", "--octaves", "1", "--steps", "1")
     assert lk.load("out.png").shape == lk.load("cat.png").shape
@@ -228,6 +256,9 @@ def test_a_mistake_about_a_dream_is_one_line(
         (["cat.png", "pond.png", "--init", "nothing"], "init is one of content, style, noise"),
         (["cat.png", "pond.png", "--style-layers", "relu1"], "pocket has no layer 'relu1'"),
         (["cat.png", "pond.png", "--statistic", "median"], "median"),
+        (["cat.png", "pond.png", "--masks", "gone.png"], "no picture at gone.png"),
+        (["cat.png", "pond.png", "--masks", "pond.png"], "a mask for this picture has the shape"),
+        (["cat.png", "pond.png", "--colour", "sepia"], "colour is one of linear, histogram, luma"),
         (["cat.png", "pond.png", "--average", "1"], "the decay of an average lies in [0, 1), not 1"),
     ],
 )
@@ -466,6 +497,12 @@ def test_folders_that_cannot_be_run(frames: Path, capsys: pytest.CaptureFixture)
 def test_tiles_on_the_command_line(folder: Path, text: str, tile: object) -> None:
     run("dream", "cat.png", "-o", "out.png", *QUICK, "--steps", "1", "--tile", text)
     assert lk.settings_of("out.png")["tile"] == tile
+
+
+def test_weights_are_numbers(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["stylize", "cat.png", "pond.png", "-o", "out.png", "--style-weights", "1;2"])
+    assert "numbers are written like 1,0.5,2, not '1;2'" in capsys.readouterr().err
 
 
 def test_a_tile_is_a_number(folder: Path, capsys: pytest.CaptureFixture) -> None:

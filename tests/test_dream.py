@@ -14,9 +14,7 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.dream import (
-    as_mask,
     blurred,
-    centre_mask,
     dream_gradient,
     dream_loss,
     normalised,
@@ -200,34 +198,6 @@ def test_each_variation_can_have_its_mask(pocket: lk.Backbone) -> None:
     still, dreamt = dream(PHOTO, pocket, "relu2_2", mask=masks, variations=2, shuffle=False)
     assert torch.equal(still, PHOTO[0])
     assert not torch.equal(dreamt, PHOTO[0])
-
-
-def test_the_centre_mask_is_a_soft_disc() -> None:
-    mask = as_mask("centre", (41, 61))
-    assert torch.equal(mask[0, 0], centre_mask(41, 61))
-    assert mask[0, 0, 20, 30] == mask.max() == 1
-    torch.testing.assert_close(mask[0, 0, [20, 32], [48, 30]], torch.tensor([0.5, 0.5]))  # 0.3 of each side away
-    assert mask[..., [0, 0, -1, -1], [0, -1, 0, -1]].max() < 0.03
-    for turned in (mask.flip(2), mask.flip(3)):
-        torch.testing.assert_close(turned, mask)
-
-
-@pytest.mark.parametrize(
-    "mask, message",
-    [
-        ("center", "the only mask with a name is \"centre\", not 'center'"),
-        (torch.ones(4, 5), "has the shape (6, 8), this one has (1, 1, 4, 5)"),
-        (torch.ones(1, 3, 6, 8), "has the shape (6, 8), this one has (1, 3, 6, 8)"),
-        (torch.ones(6), "this one has (6,)"),
-        (lambda height, width: torch.ones(width, height), "this one has (1, 1, 8, 6)"),
-        (torch.full((6, 8), float("nan")), "a mask lies in [0, 1], this one runs from nan to nan"),
-        (torch.full((6, 8), 1.5), "runs from 1.5 to 1.5"),
-        (torch.full((6, 8), -0.5), "runs from -0.5 to -0.5"),
-    ],
-)
-def test_masks_that_do_not_fit_are_refused(mask: object, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        as_mask(mask, (6, 8))
 
 
 # --- whole dreams -------------------------------------------------------------------------------------------------

@@ -95,6 +95,8 @@ LOSSES: dict[str, lk.Loss] = {
     "gram, absolute": lk.style(PAINTING, ["soft1"], relative=False),
     "wasserstein": lk.style(PAINTING, statistic="wasserstein"),
     "wasserstein, absolute": lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=False),
+    "three styles": lk.style([PAINTING, GUIDE, PHOTO], weights=[1, 2, 3]),
+    "style in a mask": lk.style(PAINTING, mask="centre", painting_masks=PAINTING[0, 0]),
     "total variation 0.5": lk.total_variation(0.5),
     "total variation 1": lk.total_variation(),
     "total variation 1.25": lk.total_variation(1.25),
@@ -307,6 +309,33 @@ def test_style_weights_are_shares_of_their_sum(backbone: lk.Backbone) -> None:
     torch.testing.assert_close(value(mixed, backbone, picture), 0.25 * alone["soft1"] + 0.75 * alone["soft2"])
     per_layer = mixed.per_layer(mixed.statistics(features_of(backbone, picture), lk.Window()))
     torch.testing.assert_close(per_layer["soft2"], 0.75 * alone["soft2"])
+
+
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
+def test_paintings_are_mixed_by_their_moments(backbone: lk.Backbone, statistic: str) -> None:
+    """Two halves of one picture, each a painting, ask for nothing but the whole picture's statistics."""
+    whole = random_picture(19, size=(16, 20)).double()
+    maps = features_of(backbone, whole)
+    halves = [{layer: f[..., : f.shape[3] // 2] for layer, f in maps.items()}]
+    halves += [{layer: f[..., f.shape[3] // 2 :] for layer, f in maps.items()}]
+
+    class InTurn(Reader):
+        def features(self, picture: Tensor, layers: tuple[str, ...]) -> Features:
+            self.seen.append(max(picture.shape))
+            return halves[len(self.seen) - 1]
+
+    loss = lk.style([PAINTING, PHOTO], statistic=statistic).bound(InTurn(backbone), SIZE)
+    assert value(loss, backbone, whole).item() == pytest.approx(0, abs=1e-9)
+    uneven = lk.style([PAINTING, PHOTO], weights=[3, 1], statistic=statistic).bound(InTurn(backbone), SIZE)
+    assert value(uneven, backbone, whole).item() > 1e-6
+
+
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
+def test_a_corner_of_the_simplex_is_one_painting(backbone: lk.Backbone, statistic: str) -> None:
+    picture = random_picture(20).double()
+    alone = value(bound(lk.style(GUIDE, statistic=statistic), backbone), backbone, picture)
+    corner = lk.style([PAINTING, GUIDE, PHOTO], weights=(0, 5, 0), statistic=statistic)
+    torch.testing.assert_close(value(bound(corner, backbone), backbone, picture), alone)
 
 
 @pytest.mark.parametrize("scale, side", [(0.5, 10), (1.0, 18), (3.0, 18)])

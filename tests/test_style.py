@@ -140,6 +140,21 @@ def test_the_gram_loss_is_gatys(pocket: lk.Backbone) -> None:
     np.testing.assert_allclose(loss_at(pocket, lk.style(painting, layers, relative=False), PHOTO), expected, rtol=1e-4)
 
 
+# --- several paintings --------------------------------------------------------------------------------------------
+
+OTHER = lk.painting("noon_pond", 64)
+
+
+def test_the_more_a_painting_weighs_the_nearer_the_result_comes_to_it(pocket: lk.Backbone) -> None:
+    near, far = (lk.style(one, OPTIONS["style_layers"]) for one in (PAINTING, OTHER))
+    results = [stylize(pocket, painting=[PAINTING, OTHER], style_weights=w) for w in ((4, 0), (2, 2), (0, 1))]
+    to_first = [loss_at(pocket, near, result) for result in results]
+    to_second = [loss_at(pocket, far, result) for result in results]
+    assert to_first == sorted(to_first) and to_second == sorted(to_second, reverse=True)
+    assert to_first[0] < 0.7 * to_first[2] and to_second[2] < 0.7 * to_second[0]
+    assert torch.equal(results[0], stylize(pocket))
+
+
 # --- scales -------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +263,14 @@ def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tenso
         ({"style_scale": 0}, "the style's scale must be positive, not 0"),
         ({"learning_rate": -1}, "learning_rate must be a number of at least 0, not -1"),
         ({"average": 1}, "the decay of an average lies in [0, 1), not 1"),
+        ({"style_weights": [1, 2]}, "there are 1 paintings and 2 weights: give each one"),
+        ({"painting": []}, "there are 0 paintings and 0 weights"),
+        (
+            {"painting": [PAINTING, PHOTO], "style_weights": [1, -1]},
+            "style weights must be positive numbers, not [1.0, -",
+        ),
+        ({"painting": [PAINTING, PHOTO], "style_weights": [0, 0]}, "style weights must be positive numbers"),
+        ({"style_weights": [float("nan")]}, "style weights must be positive numbers, not [nan]"),
         ({"statistic": "mean"}, 'statistic is "gram" or "wasserstein", not \'mean\''),
         ({"optimizer": "sgd"}, "no optimiser named 'sgd'; there are adam, lbfgs, ascent"),
         ({"init": "photo"}, "init is one of content, style, noise, or a picture, not 'photo'"),

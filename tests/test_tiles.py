@@ -95,6 +95,7 @@ LOSSES: dict[str, lk.Loss] = {
     "content": lk.content(PHOTO, ["relu2_2", "relu4_2"]),
     "gram": lk.style(PAINTING, STYLE),
     "wasserstein": lk.style(PAINTING, STYLE, statistic="wasserstein"),
+    "two styles": lk.style([PAINTING, lk.photo("rocket", 120)], STYLE, weights=[1, 3]),
     "roughness": lk.total_variation(),
     "rough power": lk.total_variation(1.25),
     "sum": lk.content(PHOTO) + 30 * lk.style(PAINTING) + lk.total_variation() - 0.1 * lk.activation("relu5_1"),
