@@ -17,7 +17,7 @@ from torch import Tensor
 from .algebra import PIXELS, Loss, Sum, layer_names
 from .backbones import load_backbone
 from .gradients import Evaluation, Evaluator
-from .images import as_picture, resize
+from .images import as_picture, colour_correlation, resize
 from .losses import activation
 from .network import Backbone
 from .optimize import Pixels, Progress, Stage, State, check_numbers, descend, finish, make_optimizer, pyramid, restored
@@ -36,6 +36,8 @@ def dreaming(
     step_size: float = 2.0,
     jitter: int = 32,
     smoothing: float = 0.5,
+    laplacian: int = 0,
+    decorrelate: bool = False,
     mask: Mask = None,
     variations: int = 1,
     shuffle: bool | None = None,
@@ -51,13 +53,17 @@ def dreaming(
     photo: anything `as_picture` takes.
     backbone: a name or a loaded network.
     layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts, so
-        that no layer drowns the others); or any loss, which is minimised. None: the recommended layers.
+        that no layer drowns the others); or any loss, which is minimised, such as
+        ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
     octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
         small sizes lack is kept apart and put back. Octaves too small for the network are left out.
     steps: per octave.
     step_size: the mean change of a pixel value in one step, in 255ths.
     jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
     smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
+    laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that dreams
+        have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
+    decorrelate: steps in decorrelated colours, so that natural colours grow and garish ones do not.
     mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W).
     variations: how many dreams of the photo, as one batch, each with its own jitter.
     shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
@@ -70,7 +76,7 @@ def dreaming(
     Raises ValueError for arguments that make no sense, saying what would.
     """
     check_numbers(1, Integral, octaves=octaves, steps=steps, variations=variations)
-    check_numbers(0, Integral, jitter=jitter)
+    check_numbers(0, Integral, jitter=jitter, laplacian=laplacian)
     check_numbers(0, step_size=step_size, smoothing=smoothing)
     check_numbers(1.01, octave_scale=octave_scale)
     resume = restored(resume)
@@ -99,6 +105,8 @@ def dreaming(
             evaluator,
             jitter=jitter,
             smoothing=smoothing,
+            laplacian=laplacian,
+            decorrelate=decorrelate,
             mask=octave_mask,
             generator=generator,
         )
@@ -155,18 +163,22 @@ def dream_gradient(
     *,
     jitter: int = 0,
     smoothing: float = 0.0,
+    laplacian: int = 0,
+    decorrelate: bool = False,
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Callable[[Tensor], Evaluation]:
     """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalised and masked.
 
+    Between these it is balanced (before smoothing, which would be undone) and turned to natural colours, if wanted.
     Every picture of a batch is rolled by a shift of its own.
     """
 
     def evaluate(picture: Tensor) -> Evaluation:
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
         evaluation = evaluator(rolled(picture, shifts))
-        gradient = normalised(smoothed(rolled(evaluation.gradient, -shifts), smoothing))
+        gradient = smoothed(balanced(rolled(evaluation.gradient, -shifts), laplacian), smoothing)
+        gradient = normalised(natural(gradient) if decorrelate else gradient)
         return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
 
     return evaluate
@@ -180,6 +192,44 @@ def rolled(pictures: Tensor, shifts: Tensor) -> Tensor:
 def normalised(gradient: Tensor) -> Tensor:
     """Each picture's gradient divided by its mean absolute value, so that a step changes pixels by a known mean."""
     return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
+
+
+def balanced(gradient: Tensor, splits: int) -> Tensor:
+    """The gradient as a Laplacian pyramid of ``splits`` + 1 levels, each divided by its root mean square, and put
+    together again (Mordvintsev 2016): all sizes of detail become equally strong.
+
+    A level is what the next one, blurred by [1, 4, 6, 4, 1] / 16 each way and half as large, lacks.
+    """
+    if splits == 0:
+        return gradient
+    taps = gradient.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    kernel, colours = torch.outer(taps, taps).expand(gradient.shape[1], 1, 5, 5), gradient.shape[1]
+
+    def enlarged(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+        odd = [(side + 1) % 2 for side in size]
+        return F.conv_transpose2d(coarse, 4 * kernel, stride=2, padding=2, output_padding=odd, groups=colours)
+
+    levels = []
+    for _ in range(splits):
+        coarse = F.conv2d(gradient, kernel, stride=2, padding=2, groups=colours)
+        levels.append(gradient - enlarged(coarse, gradient.shape[-2:]))
+        gradient = coarse
+    found = _evened(gradient)
+    for level in reversed(levels):
+        found = enlarged(found, level.shape[-2:]) + _evened(level)
+    return found
+
+
+def _evened(level: Tensor) -> Tensor:
+    """Divided by its root mean square, in two steps, because squares of small gradients underflow."""
+    level = normalised(level)
+    return level / level.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
+
+
+def natural(gradient: Tensor) -> Tensor:
+    """The step in RGB that a gradient step in decorrelated colours is: the gradient times the colours' covariance."""
+    root = colour_correlation(gradient.device)
+    return torch.einsum("rc,nchw->nrhw", root @ root.T, gradient)
 
 
 def smoothed(gradient: Tensor, sigma: float) -> Tensor:
