@@ -125,6 +125,39 @@ def dream(photo: Any, *args: Any, progress: bool = True, **options: Any) -> Tens
     return resize(finish(dreaming(photo, *args, **options), progress), photo.shape[-2:])  # if stopped at an octave
 
 
+CHANNEL_ORDERS = ("strongest", "weakest", "random")
+
+
+def ranked_channels(
+    photo: Any,
+    layer: str,
+    backbone: str | Backbone = "pocket",
+    count: int = 8,
+    *,
+    order: str = "strongest",
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> list[int]:
+    """The numbers of ``count`` channels of a layer, to dream of one by one: ``-lk.activation(layer, channel=number)``.
+
+    order: by the mean square of their features on the photo, "strongest" first or "weakest" first (silent channels
+    among them), or "random", drawn with ``seed``. Raises ValueError when the layer has fewer channels.
+    """
+    check_numbers(1, Integral, count=count)
+    if order not in CHANNEL_ORDERS:
+        raise ValueError(f"channels are ordered {', '.join(CHANNEL_ORDERS)}, not {order!r}")
+    backbone, photo = load_backbone(backbone, device), as_picture(photo)
+    backbone.check_layers([layer])
+    if count > (there := backbone.channels(layer)):
+        raise ValueError(f"{layer} of {backbone.name} has {there} channels, not {count}")
+    if order == "random":
+        return torch.randperm(there, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    with torch.no_grad():
+        features = Evaluator(backbone, activation(layer), photo.shape[-2:], "float32").features(photo, [layer])[layer]
+    strength = features.square().transpose(0, 1).flatten(1).mean(1)
+    return strength.sort(descending=order == "strongest", stable=True).indices[:count].tolist()
+
+
 # --- the parts, as the notebook "DeepDream" builds them up --------------------------------------------------------
 
 

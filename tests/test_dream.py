@@ -416,6 +416,52 @@ def test_shuffling_favours_no_layer(pocket: lk.Backbone) -> None:
     torch.testing.assert_close(weights.var(1), torch.full((3,), 0.5), rtol=0.05, atol=0)
 
 
+# --- channels -----------------------------------------------------------------------------------------------------
+
+
+def test_channels_are_ranked_by_their_mean_square(pocket: lk.Backbone) -> None:
+    photos = torch.cat([PHOTO, PHOTO.flip(3)])
+    squares = pocket.features(photos, ["relu4_3"])["relu4_3"].square().mean((0, 2, 3))
+    strong = lk.ranked_channels(photos, "relu4_3", pocket, 256)
+    assert sorted(strong) == list(range(256))
+    assert squares[strong].diff().max() < 1e-3 * squares.max()
+    assert lk.ranked_channels(photos, "relu4_3", pocket, 5) == strong[:5]
+    weak = lk.ranked_channels(photos, "relu4_3", pocket, 5, order="weakest")
+    assert squares[weak].max() <= squares.sort().values[4] * 1.001
+
+
+def test_random_channels_differ_and_are_the_seeds(pocket: lk.Backbone) -> None:
+    first, again, other = (lk.ranked_channels(PHOTO, "logits", pocket, 20, order="random", seed=s) for s in (1, 1, 2))
+    assert first == again != other
+    assert len(set(first)) == 20 and max(first) < 1000
+
+
+def test_a_dream_of_the_strongest_channel_raises_it(pocket: lk.Backbone) -> None:
+    (channel,) = lk.ranked_channels(PHOTO, "relu3_3", pocket, 1)
+    picture = dream(PHOTO, pocket, -lk.activation("relu3_3", channel=channel))
+    before, after = (pocket.features(p, ["relu3_3"])["relu3_3"][:, channel].square().mean() for p in (PHOTO, picture))
+    assert after > 1.5 * before
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"layer": "relu1_1", "count": 33}, "relu1_1 of pocket has 32 channels, not 33"),
+        ({"count": 0}, "count must be a whole number of at least 1, not 0"),
+        ({"order": "best"}, "channels are ordered strongest, weakest, random, not 'best'"),
+        ({"layer": "relu9_1"}, "pocket has no layer 'relu9_1'"),
+    ],
+)
+def test_channels_that_are_not_there_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        lk.ranked_channels(PHOTO, **{"layer": "relu2_2", "backbone": pocket} | options)
+
+
+def test_a_channel_out_of_range_says_how_many_there_are(pocket: lk.Backbone) -> None:
+    with pytest.raises(ValueError, match="relu1_1 of pocket has 32 channels, numbered from 0 to 31"):
+        dream(PHOTO, pocket, -lk.activation("relu1_1", channel=32))
+
+
 # --- the original -------------------------------------------------------------------------------------------------
 
 
