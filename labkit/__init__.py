@@ -4,7 +4,7 @@ from . import attack, blackbox, colour, explain, federated, perturb, presets, pr
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .create import between, channels, create, creating, each
-from .dream import dream, dreaming
+from .dream import dream, dreaming, ranked_channels
 from .gradients import Evaluation, Evaluator, pick_precision
 from .images import (
     PHOTOS,
@@ -83,6 +83,7 @@ __all__ = [
     "presets",
     "privacy",
     "quantize",
+    "ranked_channels",
     "resize",
     "rounding",
     "save",

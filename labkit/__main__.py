@@ -99,8 +99,8 @@ def _add_options(parser: argparse.ArgumentParser, recipe: Callable[..., Any]) ->
         elif name == "tile":
             kind = _tile
         flag = f"--{name.replace('_', '-')}"
-        if name == "shuffle":
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_of.get(name))
+        if name == "shuffle" or isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=help_of.get(name))
         else:
             parser.add_argument(flag, type=kind, default=default, help=help_of.get(name, name))
 

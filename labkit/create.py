@@ -18,7 +18,7 @@ from torch import Tensor
 from .algebra import Loss, Sum
 from .backbones import load_backbone
 from .gradients import Evaluation, Evaluator
-from .images import as_picture, resize
+from .images import as_picture, colour_correlation, resize
 from .losses import activation
 from .network import Backbone
 from .optimize import Pixels, Progress, Stage, State, check_numbers, descend, finish, make_optimizer, restored
@@ -178,12 +178,6 @@ class Rendered:
 
     def project(self) -> None:
         """Nothing: every value of the parameters makes a picture in [0, 1]."""
-
-
-def colour_correlation(device: torch.device | None = None) -> Tensor:
-    """The matrix (3, 3) from decorrelated colours to RGB, from ImageNet's colour covariance (Lucid, 2018)."""
-    root = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], device=device)
-    return root / root.norm(dim=0).max()
 
 
 def to_rgb(decorrelated: Tensor) -> Tensor:

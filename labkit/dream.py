@@ -17,7 +17,7 @@ from torch import Tensor
 from .algebra import PIXELS, Loss, Sum, layer_names
 from .backbones import load_backbone
 from .gradients import Evaluation, Evaluator
-from .images import as_picture, resize
+from .images import as_picture, colour_correlation, resize
 from .losses import activation
 from .masks import Mask, as_mask
 from .network import Backbone
@@ -35,6 +35,8 @@ def dreaming(
     step_size: float = 2.0,
     jitter: int = 32,
     smoothing: float = 0.5,
+    laplacian: int = 0,
+    decorrelate: bool = False,
     mask: Mask = None,
     variations: int = 1,
     shuffle: bool | None = None,
@@ -47,30 +49,38 @@ def dreaming(
 ) -> Iterator[Progress]:
     """Dream, yielding `Progress` after every step (Mordvintsev, Olah and Tyka 2015).
 
-    photo: anything `as_picture` takes.
-    backbone: a name or a loaded network.
-    layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts, so
-        that no layer drowns the others); or any loss, which is minimised. None: the recommended layers.
-    octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
-        small sizes lack is kept apart and put back. Octaves too small for the network are left out.
-    steps: per octave.
-    step_size: the mean change of a pixel value in one step, in 255ths.
-    jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
-    smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
-    mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W). Resized,
-        with a warning, if only its size is not the photo's.
-    variations: how many dreams of the photo, as one batch, each with its own jitter.
-    shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
-        several variations.
-    seed: of jitter and layer weights.
-    device, precision: see `load_backbone` and `pick_precision`.
-    tile, spread: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
-    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+        photo: anything `as_picture` takes.
+        backbone: a name or a loaded network.
+        layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts, so
+            that no layer drowns the others); or any loss, which is minimised, such as
+            ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
+        octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
+            small sizes lack is kept apart and put back. Octaves too small for the network are left out.
+        steps: per octave.
+        step_size: the mean change of a pixel value in one step, in 255ths.
+        jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
+        smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
+    <<<<<<< HEAD
+        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W). Resized,
+            with a warning, if only its size is not the photo's.
+    =======
+        laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that dreams
+            have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
+        decorrelate: steps in decorrelated colours, so that natural colours grow and garish ones do not.
+        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W).
+    >>>>>>> dreams
+        variations: how many dreams of the photo, as one batch, each with its own jitter.
+        shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
+            several variations.
+        seed: of jitter and layer weights.
+        device, precision: see `load_backbone` and `pick_precision`.
+        tile, spread: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
+        resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
 
-    Raises ValueError for arguments that make no sense, saying what would.
+        Raises ValueError for arguments that make no sense, saying what would.
     """
     check_numbers(1, Integral, octaves=octaves, steps=steps, variations=variations)
-    check_numbers(0, Integral, jitter=jitter)
+    check_numbers(0, Integral, jitter=jitter, laplacian=laplacian)
     check_numbers(0, step_size=step_size, smoothing=smoothing)
     check_numbers(1.01, octave_scale=octave_scale)
     resume = restored(resume)
@@ -99,6 +109,8 @@ def dreaming(
             evaluator,
             jitter=jitter,
             smoothing=smoothing,
+            laplacian=laplacian,
+            decorrelate=decorrelate,
             mask=octave_mask,
             generator=generator,
         )
@@ -115,6 +127,39 @@ def dream(photo: Any, *args: Any, progress: bool = True, **options: Any) -> Tens
     """Dream to the end, with a progress bar, and return the picture (N, 3, H, W). For the arguments see `dreaming`."""
     photo = as_picture(photo)
     return resize(finish(dreaming(photo, *args, **options), progress), photo.shape[-2:])  # if stopped at an octave
+
+
+CHANNEL_ORDERS = ("strongest", "weakest", "random")
+
+
+def ranked_channels(
+    photo: Any,
+    layer: str,
+    backbone: str | Backbone = "pocket",
+    count: int = 8,
+    *,
+    order: str = "strongest",
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> list[int]:
+    """The numbers of ``count`` channels of a layer, to dream of one by one: ``-lk.activation(layer, channel=number)``.
+
+    order: by the mean square of their features on the photo, "strongest" first or "weakest" first (silent channels
+    among them), or "random", drawn with ``seed``. Raises ValueError when the layer has fewer channels.
+    """
+    check_numbers(1, Integral, count=count)
+    if order not in CHANNEL_ORDERS:
+        raise ValueError(f"channels are ordered {', '.join(CHANNEL_ORDERS)}, not {order!r}")
+    backbone, photo = load_backbone(backbone, device), as_picture(photo)
+    backbone.check_layers([layer])
+    if count > (there := backbone.channels(layer)):
+        raise ValueError(f"{layer} of {backbone.name} has {there} channels, not {count}")
+    if order == "random":
+        return torch.randperm(there, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    with torch.no_grad():
+        features = Evaluator(backbone, activation(layer), photo.shape[-2:], "float32").features(photo, [layer])[layer]
+    strength = features.square().transpose(0, 1).flatten(1).mean(1)
+    return strength.sort(descending=order == "strongest", stable=True).indices[:count].tolist()
 
 
 # --- the parts, as the notebook "DeepDream" builds them up --------------------------------------------------------
@@ -155,18 +200,22 @@ def dream_gradient(
     *,
     jitter: int = 0,
     smoothing: float = 0.0,
+    laplacian: int = 0,
+    decorrelate: bool = False,
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Callable[[Tensor], Evaluation]:
     """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalised and masked.
 
+    Between these it is balanced (before smoothing, which would be undone) and turned to natural colours, if wanted.
     Every picture of a batch is rolled by a shift of its own.
     """
 
     def evaluate(picture: Tensor) -> Evaluation:
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
         evaluation = evaluator(rolled(picture, shifts))
-        gradient = normalised(smoothed(rolled(evaluation.gradient, -shifts), smoothing))
+        gradient = smoothed(balanced(rolled(evaluation.gradient, -shifts), laplacian), smoothing)
+        gradient = normalised(natural(gradient) if decorrelate else gradient)
         return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
 
     return evaluate
@@ -180,6 +229,44 @@ def rolled(pictures: Tensor, shifts: Tensor) -> Tensor:
 def normalised(gradient: Tensor) -> Tensor:
     """Each picture's gradient divided by its mean absolute value, so that a step changes pixels by a known mean."""
     return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
+
+
+def balanced(gradient: Tensor, splits: int) -> Tensor:
+    """The gradient as a Laplacian pyramid of ``splits`` + 1 levels, each divided by its root mean square, and put
+    together again (Mordvintsev 2016): all sizes of detail become equally strong.
+
+    A level is what the next one, blurred by [1, 4, 6, 4, 1] / 16 each way and half as large, lacks.
+    """
+    if splits == 0:
+        return gradient
+    taps = gradient.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    kernel, colours = torch.outer(taps, taps).expand(gradient.shape[1], 1, 5, 5), gradient.shape[1]
+
+    def enlarged(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+        odd = [(side + 1) % 2 for side in size]
+        return F.conv_transpose2d(coarse, 4 * kernel, stride=2, padding=2, output_padding=odd, groups=colours)
+
+    levels = []
+    for _ in range(splits):
+        coarse = F.conv2d(gradient, kernel, stride=2, padding=2, groups=colours)
+        levels.append(gradient - enlarged(coarse, gradient.shape[-2:]))
+        gradient = coarse
+    found = _evened(gradient)
+    for level in reversed(levels):
+        found = enlarged(found, level.shape[-2:]) + _evened(level)
+    return found
+
+
+def _evened(level: Tensor) -> Tensor:
+    """Divided by its root mean square, in two steps, because squares of small gradients underflow."""
+    level = normalised(level)
+    return level / level.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
+
+
+def natural(gradient: Tensor) -> Tensor:
+    """The step in RGB that a gradient step in decorrelated colours is: the gradient times the colours' covariance."""
+    root = colour_correlation(gradient.device)
+    return torch.einsum("rc,nchw->nrhw", root @ root.T, gradient)
 
 
 def smoothed(gradient: Tensor, sigma: float) -> Tensor:

@@ -172,6 +172,12 @@ def luma(picture: Tensor) -> Tensor:
     return (picture * weights).sum(1, keepdim=True)
 
 
+def colour_correlation(device: torch.device | str | None = None) -> Tensor:
+    """The matrix (3, 3) from decorrelated colours to RGB, from ImageNet's colour covariance (Lucid, 2018)."""
+    root = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], device=device)
+    return root / root.norm(dim=0).max()
+
+
 def difference(a: Tensor, b: Tensor, gain: float = 1.0) -> Tensor:
     """Where two pictures differ: |a - b| averaged over the colours times ``gain``, as a grey picture (N, 3, H, W)."""
     if a.shape[-2:] != b.shape[-2:]:

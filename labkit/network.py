@@ -7,13 +7,16 @@ import copy
 import difflib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -70,6 +73,7 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         self.name, self.grid, self.head, self.recommended = name, grid, head, recommended
+        self.redirects = False
         self.names = list(stages)  # kept apart: nn.ModuleDict forbids dots in its keys
         self.stages = nn.ModuleList(stages.values())
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, 3, 1, 1))
@@ -118,10 +122,11 @@ class Backbone(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         found = {}
         try:
-            for name, stage in zip(self.names[: last + 1], self.stages, strict=False):
-                x = stage(x)
-                if name in layers:
-                    found[name] = x
+            with RedirectedReLU() if self.redirects else nullcontext():
+                for name, stage in zip(self.names[: last + 1], self.stages, strict=False):
+                    x = stage(x)
+                    if name in layers:
+                        found[name] = x
         except RuntimeError as error:
             self._explain_small(picture, layers, error)
             raise
@@ -194,6 +199,16 @@ class Backbone(nn.Module):
             return self.to(memory_format=torch.channels_last)
         return copy.deepcopy(self).to(dtype=dtype, memory_format=torch.channels_last)
 
+    def redirected(self) -> Backbone:
+        """A copy whose ReLUs let the gradient pass where all of it would be blocked (see `RedirectedReLU`).
+
+        With it a channel that is silent on noise can be started: ``-lk.activation(layer, channel=7, power=1)``; the
+        square of power 2 has no slope at 0. Of a picture in tiles, each tile decides for itself.
+        """
+        other = copy.deepcopy(self)
+        other.redirects = True
+        return other
+
     def on_meta(self, size: tuple[int, int], layer: str, differentiable: bool = False) -> Tensor:
         """The features of a picture of ``size`` (height, width) as a tensor that has a shape and no data."""
         x = torch.empty(1, 3, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
@@ -215,6 +230,36 @@ class Backbone(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.name}: {', '.join(self.layers)}"
+
+
+class RedirectedReLU(TorchFunctionMode):
+    """While it is on, every ReLU is differentiated as in Lucid (Olah, Mordvintsev and Schubert 2017).
+
+    Where x <= 0 a ReLU blocks the gradient. When that leaves nothing of a picture's gradient, what would raise x in a
+    descent (the negative part of the gradient) passes even there; otherwise the gradient is the usual one. A mode, and
+    not modules in place of nn.ReLU, because some networks call the function.
+    """
+
+    names = frozenset({"relu", "relu_"})  # F.relu, torch.relu, Tensor.relu and their in-place forms
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(function, "__name__", "") in self.names:
+            return _Redirected.apply(*args[:1])
+        return function(*args, **(kwargs or {}))
+
+
+class _Redirected(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        passes = x > 0
+        alive = (passes & (gradient != 0)).flatten(1).any(1).view(-1, *[1] * (x.ndim - 1))
+        return gradient * (passes | (~alive & (gradient < 0)))
 
 
 def _without_data(module: nn.Module, x: Tensor) -> Tensor:

@@ -9,14 +9,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import correlate1d, gaussian_filter
 from torch import Tensor
 
 import labkit as lk
 from labkit.dream import (
+<<<<<<< HEAD
+=======
+    as_mask,
+    balanced,
+>>>>>>> dreams
     blurred,
     dream_gradient,
     dream_loss,
+    natural,
     normalised,
     octave_sizes,
     rolled,
@@ -165,6 +171,74 @@ def test_smoothing_is_the_mean_of_three_blurs() -> None:
     assert smoothed(noise, 0) is noise
 
 
+def half(picture: np.ndarray) -> np.ndarray:
+    """Blurred by [1, 4, 6, 4, 1] / 16 each way with black around it, and every other pixel of that."""
+    for axis in (1, 2):
+        picture = correlate1d(picture, np.array([1, 4, 6, 4, 1]) / 16, axis, mode="constant")
+    return picture[:, ::2, ::2]
+
+
+def double(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Every other pixel of a larger picture, the others 0, blurred, four times as bright."""
+    wide = np.zeros(shape)
+    wide[:, ::2, ::2] = picture
+    for axis in (1, 2):
+        wide = correlate1d(wide, np.array([1, 4, 6, 4, 1]) / 8, axis, mode="constant")
+    return wide
+
+
+@pytest.mark.parametrize("size", [(32, 48), (31, 50), (5, 3)])
+def test_a_balanced_gradient_is_that_of_the_tutorial(size: tuple[int, int]) -> None:
+    """The tutorial's lap_normalize, restated with SciPy."""
+    noise = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for one, found in zip(noise.numpy(), balanced(noise, 3).numpy(), strict=True):
+        levels = []
+        for _ in range(3):
+            coarse = half(one)
+            levels.append(one - double(coarse, one.shape))
+            one = coarse
+        expected = one / np.sqrt((one**2).mean())
+        for level in levels[::-1]:
+            expected = double(expected, level.shape) + level / np.sqrt((level**2).mean())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_balancing_forgets_the_size_of_a_gradient_and_may_be_left_out() -> None:
+    gradient = torch.randn(1, 3, 24, 25, generator=torch.Generator().manual_seed(0))
+    assert balanced(gradient, 0) is gradient
+    assert not balanced(torch.zeros(1, 3, 9, 9), 4).any()
+    for scale in (1e-25, 1e-12, 1e12):
+        torch.testing.assert_close(balanced(scale * gradient, 4), balanced(gradient, 4), rtol=1e-4, atol=1e-4)
+
+
+def test_balancing_brings_out_the_coarse_detail_of_a_dream(pocket: lk.Backbone) -> None:
+    def coarse(picture: Tensor) -> float:
+        change = picture - PHOTO
+        return (blurred(change, 4).square().mean() / change.square().mean()).item()
+
+    plain, even = (dream(PHOTO, pocket, "relu2_2", octaves=1, smoothing=0, laplacian=n) for n in (0, 4))
+    assert coarse(even) > 2 * coarse(plain)
+
+
+def test_a_natural_step_is_the_gradient_step_in_decorrelated_colours() -> None:
+    root = lk.images.colour_correlation().double()
+    decorrelated = torch.randn(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    picture = torch.einsum("rc,nchw->nrhw", root, decorrelated)
+    gradient = torch.randn(1, 3, 4, 5, dtype=torch.float64)
+    (step,) = torch.autograd.grad(picture, decorrelated, gradient)
+    moved = torch.einsum("rc,nchw->nrhw", root, decorrelated + step) - picture
+    torch.testing.assert_close(natural(gradient.float()).double(), moved.detach(), rtol=0, atol=1e-5)
+
+
+def test_decorrelated_dreams_are_less_garish(pocket: lk.Backbone) -> None:
+    def colourfulness(picture: Tensor) -> float:
+        change = picture - PHOTO
+        return ((change - change.mean(1, keepdim=True)).square().sum() / change.square().sum()).item()
+
+    plain, decorrelated = (dream(PHOTO, pocket, "relu2_2", decorrelate=d) for d in (False, True))
+    assert colourfulness(decorrelated) < 0.5 * colourfulness(plain)
+
+
 # --- masks --------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +320,15 @@ def test_a_dream_follows_any_loss(pocket: lk.Backbone) -> None:
     assert all(name == {"class_logit", "total_variation"} for name in names)
 
 
+def test_a_dream_can_have_a_style(pocket: lk.Backbone) -> None:
+    """The sum of a style and a dream lowers the one and raises the other."""
+    look = lk.Evaluator(pocket, lk.style(lk.painting("koi_mosaic", 64)), PHOTO.shape[-2:], "float32")
+    loss = lk.style(lk.painting("koi_mosaic", 64)) - 0.5 * lk.activation("relu4_3", relative=True)
+    picture = dream(PHOTO, pocket, loss, steps=20)
+    assert look(picture).loss < 0.3 * look(PHOTO).loss
+    assert mean_square(pocket, picture, "relu4_3") > 1.4 * mean_square(pocket, PHOTO, "relu4_3")
+
+
 def test_photos_dream_as_a_batch(pocket: lk.Backbone) -> None:
     photos = torch.cat([PHOTO, PHOTO.flip(3)])
     together = dream(photos, pocket, "relu2_2", jitter=0)
@@ -307,6 +390,52 @@ def test_shuffling_favours_no_layer(pocket: lk.Backbone) -> None:
     torch.testing.assert_close(weights.var(1), torch.full((3,), 0.5), rtol=0.05, atol=0)
 
 
+# --- channels -----------------------------------------------------------------------------------------------------
+
+
+def test_channels_are_ranked_by_their_mean_square(pocket: lk.Backbone) -> None:
+    photos = torch.cat([PHOTO, PHOTO.flip(3)])
+    squares = pocket.features(photos, ["relu4_3"])["relu4_3"].square().mean((0, 2, 3))
+    strong = lk.ranked_channels(photos, "relu4_3", pocket, 256)
+    assert sorted(strong) == list(range(256))
+    assert squares[strong].diff().max() < 1e-3 * squares.max()
+    assert lk.ranked_channels(photos, "relu4_3", pocket, 5) == strong[:5]
+    weak = lk.ranked_channels(photos, "relu4_3", pocket, 5, order="weakest")
+    assert squares[weak].max() <= squares.sort().values[4] * 1.001
+
+
+def test_random_channels_differ_and_are_the_seeds(pocket: lk.Backbone) -> None:
+    first, again, other = (lk.ranked_channels(PHOTO, "logits", pocket, 20, order="random", seed=s) for s in (1, 1, 2))
+    assert first == again != other
+    assert len(set(first)) == 20 and max(first) < 1000
+
+
+def test_a_dream_of_the_strongest_channel_raises_it(pocket: lk.Backbone) -> None:
+    (channel,) = lk.ranked_channels(PHOTO, "relu3_3", pocket, 1)
+    picture = dream(PHOTO, pocket, -lk.activation("relu3_3", channel=channel))
+    before, after = (pocket.features(p, ["relu3_3"])["relu3_3"][:, channel].square().mean() for p in (PHOTO, picture))
+    assert after > 1.5 * before
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"layer": "relu1_1", "count": 33}, "relu1_1 of pocket has 32 channels, not 33"),
+        ({"count": 0}, "count must be a whole number of at least 1, not 0"),
+        ({"order": "best"}, "channels are ordered strongest, weakest, random, not 'best'"),
+        ({"layer": "relu9_1"}, "pocket has no layer 'relu9_1'"),
+    ],
+)
+def test_channels_that_are_not_there_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        lk.ranked_channels(PHOTO, **{"layer": "relu2_2", "backbone": pocket} | options)
+
+
+def test_a_channel_out_of_range_says_how_many_there_are(pocket: lk.Backbone) -> None:
+    with pytest.raises(ValueError, match="relu1_1 of pocket has 32 channels, numbered from 0 to 31"):
+        dream(PHOTO, pocket, -lk.activation("relu1_1", channel=32))
+
+
 # --- the original -------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +487,7 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
         ({"variations": 0}, "variations must be a whole number of at least 1, not 0"),
         ({"step_size": -1}, "step_size must be a number of at least 0, not -1"),
         ({"step_size": float("nan")}, "step_size must be a number of at least 0, not nan"),
+        ({"laplacian": -1}, "laplacian must be a whole number of at least 0, not -1"),
         ({"jitter": -1}, "jitter must be a whole number of at least 0, not -1"),
         ({"smoothing": -0.5}, "smoothing must be a number of at least 0, not -0.5"),
         ({"layers": {"relu2_2": -1}}, "the weight of relu2_2 must be a number of at least 0, not -1"),

@@ -1,0 +1,104 @@
+"""Redirected ReLUs: a gradient where all of it would be blocked, and the usual one everywhere else."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import labkit as lk
+from labkit.network import Recommended, RedirectedReLU
+
+
+class Functional(nn.Module):
+    """A ReLU that is a call, as in torchvision's GoogLeNet."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+RELUS = {
+    "module": nn.ReLU(),
+    "in place": Functional(lambda x: F.relu(x, inplace=True)),
+    "functional": Functional(F.relu),
+    "torch": Functional(torch.relu),
+    "method": Functional(lambda x: x.relu()),
+}
+
+
+def silent(relu: nn.Module) -> lk.Backbone:
+    """A network whose one channel is the red of a picture minus 0.9: silent on grey."""
+    convolution = nn.Conv2d(3, 1, 1)
+    convolution.weight.data = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    convolution.bias.data.fill_(-0.9)
+    stages = OrderedDict(conv=convolution, relu=relu)
+    recommended = Recommended({"relu": 1.0}, ("relu",), {"relu": 1.0})
+    return lk.Backbone("silent", stages, nn.Identity(), recommended, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def slope(backbone: lk.Backbone, picture: Tensor, loss: lk.Loss) -> Tensor:
+    return lk.Evaluator(backbone, loss, picture.shape[-2:], "float32")(picture).gradient
+
+
+@pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS)
+def test_a_silent_channel_gets_a_gradient(relu: nn.Module) -> None:
+    backbone, grey, rise = silent(relu), torch.full((1, 3, 4, 5), 0.5), -lk.activation("relu", channel=0, power=1)
+    assert not slope(backbone, grey, rise).any()
+    found = slope(backbone.redirected(), grey, rise)
+    torch.testing.assert_close(found[:, 0], torch.full((1, 4, 5), -1 / 20))
+    assert not found[:, 1:].any()
+
+
+def test_what_would_lower_a_silent_channel_stays_blocked() -> None:
+    backbone, grey = silent(nn.ReLU()).redirected(), torch.full((1, 3, 4, 5), 0.5)
+    assert not slope(backbone, grey, lk.activation("relu", channel=0, power=1)).any()
+
+
+def test_only_a_picture_whose_whole_gradient_is_blocked_is_redirected() -> None:
+    pictures = torch.full((2, 3, 4, 5), 0.5)
+    pictures[1, 0, 2, 2] = 1.0
+    found = slope(silent(nn.ReLU()).redirected(), pictures, -lk.activation("relu", channel=0, power=1))
+    assert (found[0, 0] != 0).all()
+    assert found[1].nonzero().tolist() == [[0, 2, 2]]
+
+
+def test_where_the_gradient_passes_nothing_changes() -> None:
+    backbone, photo = lk.load_backbone("pocket", "cpu"), lk.photo("chelsea", 48)
+    loss = -lk.activation("relu3_3") - lk.activation("relu2_1", power=1)
+    assert torch.equal(slope(backbone.redirected(), photo, loss), slope(backbone, photo, loss))
+    assert not backbone.redirects
+    assert torch.equal(backbone.redirected().logits(photo), backbone.logits(photo))
+
+
+def test_the_setting_survives_a_change_of_precision() -> None:
+    backbone, grey = silent(nn.ReLU()).redirected(), torch.full((1, 3, 4, 5), 0.5)
+    evaluator = lk.Evaluator(backbone, -lk.activation("relu", channel=0, power=1), (4, 5), "bfloat16")
+    assert evaluator(grey).gradient.any()
+
+
+def test_creation_starts_a_silent_channel() -> None:
+    options = {"size": 16, "steps": 30, "parameterisation": "pixels", "jitter": 0, "zoom": 0, "rotate": 0}
+    loss, backbone = -lk.activation("relu", channel=0, power=1), silent(nn.ReLU())
+    still, started = (
+        lk.create(loss, net, **options, device="cpu", precision="float32", progress=False)
+        for net in (backbone, backbone.redirected())
+    )
+    assert not backbone.features(still, ["relu"])["relu"].any()
+    assert backbone.features(started, ["relu"])["relu"].mean() > 0.01
+
+
+def test_outside_the_mode_a_relu_is_a_relu() -> None:
+    x = torch.tensor([[-1.0]], requires_grad=True)
+    with RedirectedReLU():
+        inside = F.relu(x)
+    (redirected,) = torch.autograd.grad(-inside.sum(), x)
+    (usual,) = torch.autograd.grad(-F.relu(x).sum(), x)
+    assert redirected.item() == -1 and usual.item() == 0
