@@ -49,35 +49,31 @@ def dreaming(
 ) -> Iterator[Progress]:
     """Dream, yielding `Progress` after every step (Mordvintsev, Olah and Tyka 2015).
 
-        photo: anything `as_picture` takes.
-        backbone: a name or a loaded network.
-        layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts, so
-            that no layer drowns the others); or any loss, which is minimised, such as
-            ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
-        octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
-            small sizes lack is kept apart and put back. Octaves too small for the network are left out.
-        steps: per octave.
-        step_size: the mean change of a pixel value in one step, in 255ths.
-        jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
-        smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
-    <<<<<<< HEAD
-        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W). Resized,
-            with a warning, if only its size is not the photo's.
-    =======
-        laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that dreams
-            have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
-        decorrelate: steps in decorrelated colours, so that natural colours grow and garish ones do not.
-        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W).
-    >>>>>>> dreams
-        variations: how many dreams of the photo, as one batch, each with its own jitter.
-        shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
-            several variations.
-        seed: of jitter and layer weights.
-        device, precision: see `load_backbone` and `pick_precision`.
-        tile, spread: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
-        resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+    photo: anything `as_picture` takes.
+    backbone: a name or a loaded network.
+    layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts, so
+        that no layer drowns the others); or any loss, which is minimised, such as
+        ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
+    octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
+        small sizes lack is kept apart and put back. Octaves too small for the network are left out.
+    steps: per octave.
+    step_size: the mean change of a pixel value in one step, in 255ths.
+    jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
+    smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
+    laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that dreams
+        have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
+    decorrelate: steps in decorrelated colours, so that natural colours grow and garish ones do not.
+    mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W). Resized,
+        with a warning, if only its size is not the photo's.
+    variations: how many dreams of the photo, as one batch, each with its own jitter.
+    shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
+        several variations.
+    seed: of jitter and layer weights.
+    device, precision: see `load_backbone` and `pick_precision`.
+    tile, spread: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
+    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
 
-        Raises ValueError for arguments that make no sense, saying what would.
+    Raises ValueError for arguments that make no sense, saying what would.
     """
     check_numbers(1, Integral, octaves=octaves, steps=steps, variations=variations)
     check_numbers(0, Integral, jitter=jitter, laplacian=laplacian)

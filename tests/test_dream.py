@@ -14,11 +14,7 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.dream import (
-<<<<<<< HEAD
-=======
-    as_mask,
     balanced,
->>>>>>> dreams
     blurred,
     dream_gradient,
     dream_loss,
