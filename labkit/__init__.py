@@ -6,6 +6,7 @@ from .backbones import BACKBONES, load_backbone, pick_device
 from .create import between, channels, create, creating, each
 from .dream import dream, dreaming, ranked_channels
 from .gradients import Evaluation, Evaluator, pick_precision
+from .histograms import histogram
 from .images import (
     PHOTOS,
     as_picture,
@@ -71,6 +72,7 @@ __all__ = [
     "grid",
     "guide",
     "heat",
+    "histogram",
     "load",
     "load_backbone",
     "luma",

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 from .network import Backbone
@@ -166,6 +167,11 @@ def mean_of(statistics: Statistics) -> Tensor:
     """The mean (N,) from a sum over positions and their count."""
     total, count = statistics
     return total / count
+
+
+def float64(values: Tensor) -> Tensor:
+    """In float64, on the CPU if the device (Apple's MPS) has none."""
+    return values.to("cpu" if values.device.type == "mps" else values.device, torch.float64)
 
 
 def as_list(given: Any) -> list[Any]:

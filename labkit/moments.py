@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .algebra import Features, Loss, Reader, Statistics, Window, as_list, layer_weights, positions, shares
-from .images import as_picture, resize
-from .masks import Mask, as_mask, guide_map
-from .network import Backbone
+from .algebra import Features, Loss, Statistics, Window, float64
+from .painted import Painted
 
 
 def gram(features: Tensor) -> Tensor:
@@ -40,22 +37,13 @@ class SecondMoment(torch.autograd.Function):
         return (f.mT @ (gradient + gradient.mT)).mT
 
 
-class style(Loss):
-    """How far the statistics of features are from a painting's, layer by layer.
+class style(Painted):
+    """How far the statistics of features are from a painting's, layer by layer. For the arguments see `Painted`.
 
-    ``painting``: anything `as_picture` takes, or a list of such. Several are mixed: what is sought is the weighted mean
-    of their statistics, so that two weights draw a line between two paintings, and three a triangle. ``weights``: one
-    for each painting (divided by their sum); None: equal ones.
-    ``mask``: where in the picture the style is asked for; ``painting_masks``: what of each painting is looked at; see
-    `as_mask` for what a mask may be. In each layer, only units that see nothing of what is outside count, if there are
-    such (see `guide_map`). A sum of styles with masks paints each region in its own.
     ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
     arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
     covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), whose gradient `eigvalsh` gives in closed form.
-    ``layers``: names, or name -> weight (weights are divided by their sum); None: the backbone's recommended ones.
-    ``relative`` (the default) divides each layer's distance by its value against nothing (||A||^2 or |m'|^2 + tr S'):
-    layers and networks become comparable, and a blank picture starts near 1. False: Gatys' 1/4 ||G - A||^2 / C^2.
-    ``scale``: the painting's longer side relative to the picture's; it is never enlarged.
+    ``relative`` divides by ||A||^2 or |m'|^2 + tr S'. False: Gatys' 1/4 ||G - A||^2 / C^2.
     """
 
     name = "style"
@@ -65,71 +53,30 @@ class style(Loss):
         painting: Any,
         layers: Iterable[str] | Mapping[str, float] | None = None,
         *,
-        weights: Iterable[float] | None = None,
-        mask: Mask = None,
-        painting_masks: Any = None,
         statistic: str = "gram",
-        relative: bool = True,
-        scale: float = 1.0,
+        **options: Any,
     ):
         if statistic not in ("gram", "wasserstein"):
             raise ValueError(f'statistic is "gram" or "wasserstein", not {statistic!r}')
-        if not scale > 0:
-            raise ValueError(f"the style's scale must be positive, not {scale}")
-        self.paintings = [as_picture(one) for one in as_list(painting)]
-        weights = [1.0] * len(self.paintings) if weights is None else list(weights)
-        if not len(weights) == len(self.paintings) > 0:
-            raise ValueError(f"there are {len(self.paintings)} paintings and {len(weights)} weights: give each one")
-        self.shares = shares(weights, "style")
-        self.mask = mask
-        sources = [None] * len(self.paintings) if painting_masks is None else as_list(painting_masks)
-        if len(sources) != len(self.paintings):
-            raise ValueError(f"there are {len(self.paintings)} paintings and {len(sources)} masks of paintings")
-        self.painting_masks = [
-            mask if mask is None else as_mask(mask, painting.shape[-2:])
-            for mask, painting in zip(sources, self.paintings, strict=True)
-        ]
-        self.statistic, self.relative, self.scale = statistic, relative, scale
-        self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
+        super().__init__(painting, layers, **options)
+        self.statistic = statistic
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        bound = copy(self)
-        if self.layers is None:
-            bound.layers, bound.weights = layer_weights(reader.backbone.recommended.style)
-        Loss.bound(bound, reader, size)
-        found = []
-        for painting, mask in zip(self.paintings, self.painting_masks, strict=True):
-            shrunk = resize(painting, max(1, round(self.scale * max(size)))).to(reader.backbone.device)
-            bound.guides = _guides(mask, reader.backbone, bound.layers, shrunk.shape[-2:])
-            found.append([_moments(s) for s in reader.statistics(bound, shrunk)])
-        bound.guides = _guides(self.mask, reader.backbone, bound.layers, size)
-        bound.targets = [_mixed(moments, self.shares) for moments in zip(*found, strict=True)]
-        bound.roots = [_root(_covariance(*t)) for t in bound.targets] if self.statistic == "wasserstein" else []
-        return bound
+    def aim(self, targets: list[list[Tensor]]) -> None:
+        self.targets = targets
+        self.roots = [_root(_covariance(*t)) for t in targets] if self.statistic == "wasserstein" else []
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         found: Statistics = []
         for layer in self.layers:
-            f = window.owned(layer, features[layer])
-            if layer in self.guides:  # positions count by their guide g: sqrt(g) f has the second moment g f f^T
-                guide = window.part(layer, self.guides[layer]).to(f)
-                count, root = guide.sum(), guide.sqrt()
-                found.append([SecondMoment.apply((root * f).flatten(2)), (guide * f).sum((2, 3)), count])
-            else:
-                count, f = positions(f), f.flatten(2)
+            f, guide, count = self.weighted(layer, features, window)
+            if guide is None:
                 found.append([SecondMoment.apply(f), f.sum(2), count])
+            else:  # sqrt(g) f has the second moment g f f^T
+                found.append([SecondMoment.apply(guide.sqrt() * f), (guide * f).sum(2), count])
         return found
 
-    def readout(self, statistics: Statistics) -> Tensor:
-        return sum(self.per_layer(statistics).values())
-
-    def per_layer(self, statistics: Statistics) -> dict[str, Tensor]:
-        """The weighted distance (N,) of each layer."""
-        distance = self._gram_distance if self.statistic == "gram" else self._wasserstein
-        return {
-            layer: weight * distance(index, *_moments(statistics[index]))
-            for index, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True))
-        }
+    def distance(self, index: int, means: list[Tensor]) -> Tensor:
+        return (self._gram_distance if self.statistic == "gram" else self._wasserstein)(index, *means)
 
     def _gram_distance(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
         target, _ = self.targets[index]
@@ -141,7 +88,7 @@ class style(Loss):
         # tr(M^1/2) through eigenvalues: eigvalsh's derivative needs no iteration. In float64, because M has the squares
         # of eigenvalues, whose small ones are lost in float32's noise: the gradient would be off by some per cent.
         covariance = _covariance(second, mean)
-        middle = root @ _float64(covariance) @ root
+        middle = root @ float64(covariance) @ root
         cross = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(1e-10).sqrt().sum(1).to(mean)
         trace = _trace(covariance) + _trace(_covariance(target_second, target_mean))
         distance = (mean - target_mean).square().sum(1) + trace - 2 * cross
@@ -172,29 +119,6 @@ class diversity(Loss):
         return ((unit @ unit.T).sum(1) - 1) / (len(unit) - 1)
 
 
-def _moments(statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """Second moment (N, C, C), which is the Gram matrix, and mean (N, C) from their sums and the count."""
-    second, first, count = statistics
-    return second / count, first / count
-
-
-def _guides(mask: Mask, backbone: Backbone, layers: Iterable[str], size: tuple[int, int]) -> dict[str, Tensor]:
-    """The guide (h, w) of each layer for pictures of ``size``; none without a mask."""
-    if mask is None:
-        return {}
-    whole = as_mask(mask, size, warn=False)
-    if len(whole) != 1 or not whole.any():
-        raise ValueError("a style's mask is one for all pictures, and not empty")
-    whole = whole[0, 0].to(backbone.device)
-    return {name: guide_map(whole, backbone.receptive_field(name), backbone.map_size(name, size)) for name in layers}
-
-
-def _mixed(moments: Iterable[tuple[Tensor, Tensor]], shares: list[float]) -> tuple[Tensor, Tensor]:
-    """The weighted mean of second moments and of means."""
-    second, mean = (sum(w * x for w, x in zip(shares, kind, strict=True)) for kind in zip(*moments, strict=True))
-    return second, mean
-
-
 def _covariance(second: Tensor, mean: Tensor) -> Tensor:
     return second - mean[:, :, None] * mean[:, None, :]
 
@@ -203,12 +127,7 @@ def _trace(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=1, dim2=2).sum(1)
 
 
-def _float64(matrices: Tensor) -> Tensor:
-    """In float64, on the CPU if the device (Apple's MPS) has none."""
-    return matrices.to("cpu" if matrices.device.type == "mps" else matrices.device, torch.float64)
-
-
 def _root(matrices: Tensor) -> Tensor:
     """The symmetric square root of symmetric positive semidefinite matrices (N, C, C)."""
-    values, vectors = torch.linalg.eigh(_float64(matrices))
+    values, vectors = torch.linalg.eigh(float64(matrices))
     return vectors * values.clamp_min(0).sqrt()[:, None, :] @ vectors.mT

@@ -97,6 +97,8 @@ LOSSES: dict[str, lk.Loss] = {
     "wasserstein, absolute": lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=False),
     "three styles": lk.style([PAINTING, GUIDE, PHOTO], weights=[1, 2, 3]),
     "style in a mask": lk.style(PAINTING, mask="centre", painting_masks=PAINTING[0, 0]),
+    "histogram": lk.histogram(PAINTING, bins=16),
+    "histogram, absolute, in a mask": lk.histogram([PAINTING, GUIDE], relative=False, mask="centre"),
     "total variation 0.5": lk.total_variation(0.5),
     "total variation 1": lk.total_variation(),
     "total variation 1.25": lk.total_variation(1.25),
@@ -293,7 +295,9 @@ def test_style_is_zero_at_the_painting(backbone: lk.Backbone, statistic: str, re
     assert value(loss, backbone, GUIDE.double()).item() > 1e-6
 
 
-@pytest.mark.parametrize("loss", [lk.content(PHOTO), lk.style(PHOTO), lk.style(PHOTO, statistic="wasserstein")])
+@pytest.mark.parametrize(
+    "loss", [lk.content(PHOTO), lk.style(PHOTO), lk.style(PHOTO, statistic="wasserstein"), lk.histogram(PHOTO)]
+)
 def test_relative_losses_are_one_against_nothing(backbone: lk.Backbone, loss: lk.Loss) -> None:
     nothing = {layer: torch.zeros_like(f) for layer, f in features_of(backbone, PHOTO.double()).items()}
     loss = bound(loss, backbone)
@@ -548,6 +552,7 @@ def test_weights_must_be_finite(weight: float) -> None:
         (lambda: lk.activation("soft1", neuron=(1.0, 0.5)), "fractions from 0 to 1, not (1.0, 0.5)"),
         (lambda: lk.activation("soft1", neuron=(0.5, -0.1)), "fractions from 0 to 1, not (0.5, -0.1)"),
         (lambda: lk.style(PAINTING, statistic="mean"), '"gram" or "wasserstein", not \'mean\''),
+        (lambda: lk.histogram(PAINTING, bins=1), "at least 2 bins, not 1"),
         (lambda: lk.style(PAINTING, scale=0), "scale must be positive, not 0"),
         (lambda: lk.style(PAINTING, scale=float("nan")), "scale must be positive, not nan"),
         (lambda: lk.style(PAINTING, {"soft1": 2, "soft2": -1}), "positive numbers, not [2.0, -1.0]"),

@@ -1,0 +1,125 @@
+"""Floor 2: what losses against paintings share: mixtures, masks, scale, layers and their weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from copy import copy
+from typing import Any
+
+from torch import Tensor
+
+from .algebra import Features, Loss, Reader, Statistics, Window, as_list, layer_weights, positions, shares
+from .images import as_picture, resize
+from .masks import Mask, as_mask, guide_map
+from .network import Backbone
+
+
+class Painted(Loss):
+    """Base of losses that compare statistics of features with those of paintings, layer by layer.
+
+    ``painting``: anything `as_picture` takes, or a list of such. Several are mixed: what is sought is the weighted mean
+    of their statistics, so that two weights draw a line between two paintings, and three a triangle. ``weights``: one
+    for each painting (divided by their sum); None: equal ones.
+    ``layers``: names, or name -> weight (weights are divided by their sum); None: the backbone's recommended ones.
+    ``mask``: where in the picture the style is asked for; ``painting_masks``: what of each painting is looked at; see
+    `as_mask` for what a mask may be. In each layer, only units that see nothing of what is outside count, if there are
+    such (see `guide_map`). A sum of styles with masks paints each region in its own.
+    ``relative`` (the default) divides each layer's distance by its value against nothing: layers and networks become
+    comparable, and a blank picture starts near 1.
+    ``scale``: the painting's longer side relative to the picture's; it is never enlarged.
+    """
+
+    def __init__(
+        self,
+        painting: Any,
+        layers: Iterable[str] | Mapping[str, float] | None = None,
+        *,
+        weights: Iterable[float] | None = None,
+        mask: Mask = None,
+        painting_masks: Any = None,
+        relative: bool = True,
+        scale: float = 1.0,
+    ):
+        if not scale > 0:
+            raise ValueError(f"the style's scale must be positive, not {scale}")
+        self.paintings = [as_picture(one) for one in as_list(painting)]
+        weights = [1.0] * len(self.paintings) if weights is None else list(weights)
+        if not len(weights) == len(self.paintings) > 0:
+            raise ValueError(f"there are {len(self.paintings)} paintings and {len(weights)} weights: give each one")
+        sources = [None] * len(self.paintings) if painting_masks is None else as_list(painting_masks)
+        if len(sources) != len(self.paintings):
+            raise ValueError(f"there are {len(self.paintings)} paintings and {len(sources)} masks of paintings")
+        self.painting_masks = [
+            mask if mask is None else as_mask(mask, painting.shape[-2:])
+            for mask, painting in zip(sources, self.paintings, strict=True)
+        ]
+        self.mask, self.relative, self.scale, self.shares = mask, relative, scale, shares(weights, "style")
+        self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
+
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
+        bound = copy(self)
+        if self.layers is None:
+            bound.layers, bound.weights = layer_weights(reader.backbone.recommended.style)
+        Loss.bound(bound, reader, size)
+        side = max(1, round(self.scale * max(size)))
+        paintings = [resize(painting, side).to(reader.backbone.device) for painting in self.paintings]
+        bound.prepare(reader, paintings)
+        found = []
+        for painting, mask in zip(paintings, self.painting_masks, strict=True):
+            bound.guides = _guides(mask, reader.backbone, bound.layers, painting.shape[-2:])
+            found.append([self.normalised(s) for s in reader.statistics(bound, painting)])
+        bound.guides = _guides(self.mask, reader.backbone, bound.layers, size)
+        bound.aim([_mixed(layer, self.shares) for layer in zip(*found, strict=True)])
+        return bound
+
+    def prepare(self, reader: Reader, paintings: list[Tensor]) -> None:
+        """Anything that must be known before statistics can be taken."""
+
+    def aim(self, targets: list[list[Tensor]]) -> None:
+        """Keep what is sought in each layer: the mixed statistics of the paintings, as `normalised` gives them."""
+        self.targets = targets
+
+    @staticmethod
+    def normalised(statistics: Statistics) -> list[Tensor]:
+        """Means over positions from one layer's sums, the last of which is the count."""
+        *sums, count = statistics
+        return [part / count for part in sums]
+
+    def weighted(self, layer: str, features: Features, window: Window) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The owned features (N, C, M) of a layer, their guide (M,), None if all count alike, and the count."""
+        f = window.owned(layer, features[layer])
+        if layer not in self.guides:
+            return f.flatten(2), None, positions(f)
+        guide = window.part(layer, self.guides[layer]).flatten().to(f)
+        return f.flatten(2), guide, guide.sum()
+
+    @abstractmethod
+    def distance(self, index: int, means: list[Tensor]) -> Tensor:
+        """How far (N,) normalised statistics of the layer with this index are from the target."""
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        return sum(self.per_layer(statistics).values())
+
+    def per_layer(self, statistics: Statistics) -> dict[str, Tensor]:
+        """The weighted distance (N,) of each layer."""
+        return {
+            layer: weight * self.distance(index, self.normalised(statistics[index]))
+            for index, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True))
+        }
+
+
+def _mixed(statistics: Iterable[list[Tensor]], shares: list[float]) -> list[Tensor]:
+    """The weighted mean of what paintings have, for each kind of statistic."""
+    return [sum(w * x for w, x in zip(shares, kind, strict=True)) for kind in zip(*statistics, strict=True)]
+
+
+def _guides(mask: Mask, backbone: Backbone, layers: Iterable[str], size: tuple[int, int]) -> dict[str, Tensor]:
+    """The guide (h, w) of each layer for pictures of ``size``; none without a mask."""
+    if mask is None:
+        return {}
+    whole = as_mask(mask, size, warn=False)
+    if len(whole) != 1 or not whole.any():
+        raise ValueError("a style's mask is one for all pictures, and not empty")
+    whole = whole[0, 0].to(backbone.device)
+    return {name: guide_map(whole, backbone.receptive_field(name), backbone.map_size(name, size)) for name in layers}
