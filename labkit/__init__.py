@@ -5,6 +5,7 @@ from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .create import between, channels, create, creating, each
 from .dream import dream, dreaming, ranked_channels
+from .films import frames_of, save_frames
 from .gradients import Evaluation, Evaluator, pick_precision
 from .histograms import histogram
 from .images import (
@@ -29,6 +30,7 @@ from .network import Backbone, ReceptiveField
 from .notebook import CheckError, check, compare, curves, show, tidy
 from .optimize import Progress
 from .style import stylize, stylizing
+from .video import dream_frames, journey
 
 from .moments import style  # isort: skip  # last, because importing the module .style took its name
 
@@ -64,15 +66,18 @@ __all__ = [
     "difference",
     "diversity",
     "dream",
+    "dream_frames",
     "dreaming",
     "each",
     "explain",
     "federated",
+    "frames_of",
     "gram",
     "grid",
     "guide",
     "heat",
     "histogram",
+    "journey",
     "load",
     "load_backbone",
     "luma",
@@ -89,6 +94,7 @@ __all__ = [
     "resize",
     "rounding",
     "save",
+    "save_frames",
     "settings_of",
     "shapes",
     "show",

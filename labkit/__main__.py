@@ -15,7 +15,7 @@ from .algebra import as_list
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dreaming
 from .files import check_writable
-from .images import check_place, load, luma, painting, paintings, resize, save
+from .images import PICTURE_SUFFIXES, check_place, load, luma, painting, paintings, resize, save
 from .optimize import Progress, finish
 from .processes import joined, own_device, rank_and_count
 from .style import stylizing
@@ -25,7 +25,6 @@ RECIPES: dict[str, tuple[Callable[..., Any], tuple[str, ...], str]] = {
     "stylize": (stylizing, ("photo", "painting"), "repaint a photo in the style of a painting"),
 }
 NOT_OPTIONS = ("resume", "spread")  # --checkpoint does the one, torchrun the other
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 CHECKPOINT_EVERY = 10.0  # seconds
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from .files import bundled, check_writable, written_whole
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 # --- reading -----------------------------------------------------------------------------------------------------

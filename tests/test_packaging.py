@@ -38,7 +38,7 @@ def test_environment_file_agrees_with_pyproject() -> None:
 
 def test_the_lab_is_part_of_the_test_environment() -> None:
     """And so are the libraries that the outlook chapters are checked against."""
-    assert "labkit[lab,crosscheck,flower]" in PROJECT["optional-dependencies"]["test"]
+    assert "labkit[lab,crosscheck,flower,video]" in PROJECT["optional-dependencies"]["test"]
 
 
 def test_constraints_pin_every_dependency_and_name_no_host() -> None:

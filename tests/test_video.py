@@ -1,0 +1,225 @@
+"""Journeys and dreamt films: their movement at any rate, their flow against synthetic motion, and their stop."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import labkit as lk
+from labkit.dream import blurred
+from labkit.video import RAFT, moved, raft, visible, warped
+
+PHOTO = lk.photo("chelsea", (36, 48))
+QUICK = {"layers": "relu1_2", "octaves": 1, "steps": 1, "jitter": 2, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def pocket() -> lk.Backbone:
+    return lk.load_backbone("pocket", "cpu")
+
+
+def smooth(height: int = 48, width: int = 64) -> Tensor:
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    waves = blurred(noise, 6.0) - 0.5
+    return 0.5 + 0.3 * waves / waves.abs().max()
+
+
+def centre(picture: Tensor, margin: int = 12) -> Tensor:
+    return picture[..., margin:-margin, margin:-margin]
+
+
+# --- movement -----------------------------------------------------------------------------------------------------
+
+
+def test_a_quarter_turn_is_anticlockwise() -> None:
+    square = smooth(32, 32)
+    torch.testing.assert_close(moved(square, 1, 90), torch.rot90(square, 1, (2, 3)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(moved(square, 1, 0), square, rtol=0, atol=1e-5)
+
+
+def test_a_turn_and_a_zoom_keep_the_shape_of_things() -> None:
+    """In a picture that is not square: a disc stays a disc, with the zoomed area."""
+    rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(90.0), indexing="ij")
+    disc = (torch.hypot(rows - 29.5, columns - 44.5) < 12).float().expand(1, 3, -1, -1)
+    larger = moved(disc, 1.5, 37) > 0.5
+    assert larger.sum() / disc.sum() == pytest.approx(1.5**2, rel=0.02)
+    assert larger[0, 0].any(0).sum() == pytest.approx(36, abs=1) == pytest.approx(larger[0, 0].any(1).sum(), abs=1)
+
+
+@pytest.mark.parametrize("fps", [2, 5, 10])
+def test_after_a_second_a_journey_is_in_the_same_place_at_any_rate(pocket: lk.Backbone, fps: int) -> None:
+    options = {"zoom": 1.4, "rotate": 30.0, "seconds": 1 + 1 / fps, "fps": fps, "step_size": 0}
+    *_, last = lk.journey(smooth(), pocket, **QUICK | options)
+    torch.testing.assert_close(centre(last), centre(moved(smooth(), 1.4, 30)), rtol=0, atol=0.01)
+
+
+def test_each_frame_is_the_last_one_moved_and_dreamt(pocket: lk.Backbone) -> None:
+    first, second = lk.journey(PHOTO, pocket, seconds=1, fps=2, zoom=1.2, rotate=10, seed=7, **QUICK)
+    dream = {**QUICK, "progress": False}
+    assert torch.equal(first, lk.dream(PHOTO, pocket, seed=7, **dream))
+    assert torch.equal(second, lk.dream(moved(first, 1.2**0.5, 5), pocket, seed=8, **dream))
+
+
+def test_a_journey_goes_on_until_it_is_stopped(pocket: lk.Backbone) -> None:
+    frames = list(itertools.islice(lk.journey(PHOTO, pocket, seconds=None, fps=1, **QUICK), 4))
+    assert [frame.shape for frame in frames] == [PHOTO.shape] * 4
+    assert all((a != b).any() for a, b in itertools.pairwise(frames))
+
+
+def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
+    pocket: lk.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, calls = -lk.activation("relu1_2"), itertools.count(1)
+    statistics = lk.activation.statistics
+
+    def interrupted(*args: object) -> object:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return statistics(*args)
+
+    monkeypatch.setattr(lk.activation, "statistics", interrupted)
+    run = lk.journey(PHOTO, pocket, fps=4, **QUICK | {"layers": loss})
+    assert len(list(lk.frames_of(lk.save_frames(run, tmp_path / "x.webp", progress=False)))) == 2
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"fps": 0}, "fps must be a number of at least 0.01, not 0"),
+        ({"zoom": 0}, "zoom must be a number of at least 0.01, not 0"),
+        ({"seconds": -1}, "seconds must be a number of at least 0.01, not -1"),
+        ({"rotate": float("nan")}, "rotate must be a number of at least -3600, not nan"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+    ],
+)
+def test_journeys_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        next(lk.journey(PHOTO, pocket, **QUICK | options))
+
+
+# --- flow ---------------------------------------------------------------------------------------------------------
+
+
+def constant_flow(right: float, down: float, height: int = 48, width: int = 64) -> Tensor:
+    return torch.tensor([float(right), float(down)]).view(1, 2, 1, 1).expand(1, 2, height, width)
+
+
+@pytest.mark.parametrize("right, down", [(3, 0), (0, -2), (5, 4)])
+def test_warping_reads_where_the_flow_points(right: int, down: int) -> None:
+    picture = smooth()
+    expected = centre(picture.roll((-down, -right), (2, 3)))
+    torch.testing.assert_close(centre(warped(picture, constant_flow(right, down))), expected, rtol=0, atol=1e-5)
+
+
+def test_warping_by_half_a_pixel_is_the_mean_of_two() -> None:
+    picture = smooth()
+    found = warped(picture, constant_flow(0.5, 0))
+    expected = (picture[..., :-1] + picture[..., 1:]) / 2
+    torch.testing.assert_close(found[..., :-1], expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[..., -1], picture[..., -1])
+
+
+def test_what_comes_in_at_the_border_was_not_visible() -> None:
+    mask = visible(constant_flow(-5, 2), constant_flow(5, -2))
+    expected = torch.ones_like(mask)
+    expected[..., :5], expected[..., -2:, :] = 0, 0
+    assert torch.equal(mask, expected)
+
+
+def test_what_a_moving_square_uncovers_was_not_visible() -> None:
+    """A square moves 8 pixels to the right over a still background, which it uncovers on its left."""
+    there, back = torch.zeros(1, 2, 48, 64), torch.zeros(1, 2, 48, 64)
+    back[:, 0, 16:32, 20:36] = 8.0  # from the earlier frame, where the square is at 20, to the later one
+    there[:, 0, 16:32, 28:44] = -8.0
+    mask = visible(there, back)
+    hidden = torch.zeros_like(mask)
+    hidden[..., 16:32, 20:28] = 1
+    assert torch.equal(mask, 1 - hidden)
+
+
+# --- films --------------------------------------------------------------------------------------------------------
+
+
+def dreamt(frames: object, backbone: lk.Backbone, **options: object) -> list[Tensor]:
+    return list(lk.dream_frames(frames, backbone, **QUICK | options))
+
+
+def test_a_still_film_keeps_its_dream(pocket: lk.Backbone) -> None:
+    """Without steps of size, what is kept can be read off; with them, more keeping is a stronger dream."""
+    weak, strong = (dreamt([PHOTO] * 4, pocket, keep=k, flow=None)[-1] for k in (0.0, 0.9))
+    assert lk.difference(strong, PHOTO).mean() > 1.5 * lk.difference(weak, PHOTO).mean()
+
+
+def test_a_frame_starts_as_a_blend(pocket: lk.Backbone) -> None:
+    film = [PHOTO, PHOTO.flip(3), PHOTO.flip(2)]
+    first, second, third = dreamt(film, pocket, keep=0.25, flow=None, step_size=0)
+    assert torch.equal(first, film[0])
+    torch.testing.assert_close(second, film[1] + 0.25 * (film[0] - film[1]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(third, film[2] + 0.25 * (second - film[2]), rtol=0, atol=1e-6)
+
+
+def test_the_dream_is_carried_along_and_new_places_start_afresh(pocket: lk.Backbone) -> None:
+    """A camera that moves 6 pixels to the left: what was seen holds the old dream, 6 columns hold none."""
+    picture, drawn = smooth(48, 70), torch.zeros(1, 3, 48, 64)
+    drawn[..., 10:20, 10:20] = 0.1  # the dream, put in by hand
+    film = [picture[..., 6:] + drawn, picture[..., :64]]
+
+    def flow(frame: Tensor, other: Tensor) -> Tensor:
+        return constant_flow(-6 if torch.equal(frame, film[1]) else 6, 0)
+
+    _, second = dreamt(film, pocket, keep=1.0, flow=flow, step_size=0)
+    carried = film[1] + drawn.roll(6, 3)
+    torch.testing.assert_close(second, carried, rtol=0, atol=1e-5)
+
+
+def test_without_weights_of_raft_a_plain_blend_is_announced(
+    pocket: lk.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABKIT_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.warns(UserWarning, match="no weights of RAFT .* blended without optical flow"):
+        blended = dreamt([PHOTO, PHOTO.flip(3)], pocket)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(blended[1], dreamt([PHOTO, PHOTO.flip(3)], pocket, flow=None)[1])
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_raft_is_taken_from_either_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
+    """With weights drawn at random: its shape and size only."""
+    from torchvision.models.optical_flow import raft_small
+
+    folder = tmp_path / "checkpoints" if cached else tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setenv("LABKIT_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert raft() is None
+    torch.save(raft_small().state_dict(), folder / RAFT["raft_small"])
+    flow = raft()
+    if not cached:  # the network itself is slow
+        field = flow(PHOTO, PHOTO.flip(3))
+        assert field.shape == (1, 2, *PHOTO.shape[-2:]) and field.isfinite().all()
+    (folder / RAFT["raft_small"]).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="does not hold the weights of raft_small: get the file again"):
+        raft()
+
+
+@pytest.mark.parametrize(
+    "frames, options, message",
+    [
+        ([], {}, "a film without frames"),
+        ([PHOTO, PHOTO[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
+        ([PHOTO], {"keep": 1.5}, "keep is a share from 0 to 1, not 1.5"),
+        ([PHOTO], {"keep": -0.5}, "keep must be a number of at least 0, not -0.5"),
+        ([PHOTO], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),
+    ],
+)
+def test_films_that_make_no_sense_are_refused(pocket: lk.Backbone, frames: list, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dreamt(frames, pocket, **{"flow": None} | options)
