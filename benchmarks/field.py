@@ -120,18 +120,19 @@ def stand_in_for_opencv() -> None:
 # --- the peers: each is started with its own defaults, and says how its pixels become a picture -----------------------
 
 
-def crowsonkb(folder: Path, pictures: Path, size: int) -> Callable[[Tensor], Tensor]:
+def crowsonkb(folder: Path, pictures: Path, size: int, whole: bool) -> Callable[[Tensor], Tensor]:
     stand_in("aiohttp", web=types.SimpleNamespace())
     stand_in("style_transfer.web_interface", WebInterface=None)
     with as_program(folder):
         from style_transfer.style_transfer import StyleTransfer
 
         content, painting = (Image.open(pictures / name).convert("RGB") for name in ("content.png", "style.png"))
-        StyleTransfer(["cpu"]).stylize(content, [painting], end_scale=size)
+        smallest = {} if whole else {"min_scale": size}  # it starts small: its first evaluations are not at this size
+        StyleTransfer(["cpu"]).stylize(content, [painting], end_scale=size, **smallest)
     return lambda pixels: pixels
 
 
-def neural_style_pt(folder: Path, pictures: Path, size: int) -> Callable[[Tensor], Tensor]:
+def neural_style_pt(folder: Path, pictures: Path, size: int, whole: bool) -> Callable[[Tensor], Tensor]:
     from torchvision import models as zoo
 
     weights = pictures / "vgg19.pth"
@@ -144,7 +145,7 @@ def neural_style_pt(folder: Path, pictures: Path, size: int) -> Callable[[Tensor
     return lambda pixels: (pixels + CAFFE_MEAN).flip(1) / 255
 
 
-def gordicaleksa(folder: Path, pictures: Path, size: int) -> Callable[[Tensor], Tensor]:
+def gordicaleksa(folder: Path, pictures: Path, size: int, whole: bool) -> Callable[[Tensor], Tensor]:
     stand_in_for_opencv()
     with as_program(folder):
         from neural_style_transfer import neural_style_transfer
@@ -157,7 +158,7 @@ def gordicaleksa(folder: Path, pictures: Path, size: int) -> Callable[[Tensor], 
     return lambda pixels: (pixels + MEAN) / 255
 
 
-def pytorch_tutorial(folder: Path, pictures: Path, size: int) -> Callable[[Tensor], Tensor]:
+def pytorch_tutorial(folder: Path, pictures: Path, size: int, whole: bool) -> Callable[[Tensor], Tensor]:
     """The script, in a folder that has the pictures where it looks for them, both of one size as it wants them."""
     place = pictures / "data" / "images" / "neural-style"
     place.mkdir(parents=True, exist_ok=True)
@@ -198,7 +199,7 @@ def peer_style(peers: str, name: str, size: int, evaluations: int | None) -> dic
         lk.save(painting, Path(place, "style.png"))
         started = time.perf_counter()
         with watch.watching():
-            decode = adapter(Path(peers, folder), Path(place), size)
+            decode = adapter(Path(peers, folder), Path(place), size, evaluations is None)
         elapsed = time.perf_counter() - started
         found = {"seconds": median(watch.seconds[2:]), "evaluations": len(watch.seconds), "elapsed": elapsed}
         if evaluations is None:

@@ -4,6 +4,7 @@ from . import attack, blackbox, colour, explain, federated, perturb, presets, pr
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .create import between, channels, create, creating, each
+from .diagnosis import explain_losses
 from .dream import dream, dreaming, ranked_channels
 from .films import frames_of, save_frames
 from .gradients import Evaluation, Evaluator, pick_precision
@@ -24,17 +25,28 @@ from .images import (
     settings_of,
     to_pil,
 )
-from .losses import activation, caricature, class_logit, content, guide, total_variation
+from .losses import activation, anchor, caricature, class_logit, content, guide, total_variation
 from .moments import diversity, gram
 from .network import Backbone, ReceptiveField
 from .notebook import CheckError, check, compare, curves, show, tidy
 from .optimize import Progress
 from .style import stylize, stylizing
-from .video import dream_frames, journey
+from .variants import variant
+from .video import dream_frames, journey, stylize_frames
 
 from .moments import style  # isort: skip  # last, because importing the module .style took its name
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`lab` is imported when it is first asked for: scripts need no widgets."""
+    if name == "lab":
+        from .widgets import lab
+
+        return lab
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "BACKBONES",
@@ -49,6 +61,7 @@ __all__ = [
     "Sum",
     "Window",
     "activation",
+    "anchor",
     "as_picture",
     "attack",
     "between",
@@ -70,6 +83,7 @@ __all__ = [
     "dreaming",
     "each",
     "explain",
+    "explain_losses",
     "federated",
     "frames_of",
     "gram",
@@ -78,6 +92,7 @@ __all__ = [
     "heat",
     "histogram",
     "journey",
+    "lab",
     "load",
     "load_backbone",
     "luma",
@@ -100,8 +115,10 @@ __all__ = [
     "show",
     "style",
     "stylize",
+    "stylize_frames",
     "stylizing",
     "tidy",
     "to_pil",
     "total_variation",
+    "variant",
 ]

@@ -24,7 +24,7 @@ RECIPES: dict[str, tuple[Callable[..., Any], tuple[str, ...], str]] = {
     "dream": (dreaming, ("photo",), "let a network dream a photo"),
     "stylize": (stylizing, ("photo", "painting"), "repaint a photo in the style of a painting"),
 }
-NOT_OPTIONS = ("resume", "spread")  # --checkpoint does the one, torchrun the other
+NOT_OPTIONS = ("resume", "spread", "also")  # --checkpoint does the first, torchrun the second
 CHECKPOINT_EVERY = 10.0  # seconds
 
 
@@ -64,6 +64,7 @@ def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParse
         )
         sub.add_argument("--preset", help=f"settings with a name: {', '.join(_presets(command))}")
         sub.add_argument("--quality", type=int, default=90, help="of JPEG and WebP")
+        sub.add_argument("--bits", type=int, default=8, help="a colour: 8, or 16 for PNG and TIFF")
         sub.add_argument(
             "--checkpoint", metavar="RUN.pt", help="keep the run's state here, and go on from it if it exists"
         )
@@ -173,7 +174,7 @@ def _run_recipe(options: argparse.Namespace) -> None:
     if Path(options.photo).is_dir():
         _run_folder(options, chosen, settings)
         return
-    check_place(options.output, options.quality)  # now, not after a long run
+    check_place(options.output, options.quality, options.bits)  # now, not after a long run
     if options.checkpoint:
         check_writable(options.checkpoint)
     with joined(pick_device(chosen["device"])) as several:
@@ -198,7 +199,7 @@ def _run_one(
     picture = finish(_kept(run, checkpoint) if checkpoint and first else run, progress=first and not options.quiet)
     if first:
         for one, path in zip(picture, _outputs(out, len(picture)), strict=True):
-            print(save(one, path, settings, options.quality), flush=True)
+            print(save(one, path, settings, options.quality, options.bits), flush=True)
 
 
 def _run_folder(options: argparse.Namespace, chosen: dict[str, Any], settings: dict[str, Any]) -> None:

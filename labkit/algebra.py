@@ -21,6 +21,7 @@ from .network import Backbone
 PIXELS = "pixels"  # the name under which losses find the picture itself among the features
 Features: TypeAlias = Mapping[str, Tensor]
 Statistics: TypeAlias = "list[Tensor | Statistics]"
+Parts: TypeAlias = dict[tuple[str, str], Tensor]
 Slices: TypeAlias = tuple[slice, slice]
 
 
@@ -48,14 +49,33 @@ class Window:
     outer: Mapping[str, Slices] = field(default_factory=dict)
 
     def owned(self, layer: str, features: Tensor) -> Tensor:
-        """The owned part (..., h, w) of what the tile computed."""
-        rows, columns = self.inner.get(layer, (slice(None), slice(None)))
-        return features[..., rows, columns]
+        """The owned part (N, C, h, w) of what the tile computed."""
+        return Crop.apply(features, self.inner[layer]) if layer in self.inner else features
 
     def part(self, layer: str, whole: Tensor) -> Tensor:
         """The owned part of something known for the whole picture, such as a target."""
         rows, columns = self.outer.get(layer, (slice(None), slice(None)))
         return whole[..., rows, columns]
+
+
+class Crop(torch.autograd.Function):
+    """Some rows and columns of a map (N, C, h, w), and its gradient, in the layout that networks compute in.
+
+    Plain slicing would be copied to another layout by the first product, and once more for each axis on the way back:
+    that was half of the time of a tile.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, spans: Slices) -> Tensor:
+        ctx.shape, ctx.spans = features.shape, spans
+        return features[..., *spans].contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        like = {"dtype": gradient.dtype, "device": gradient.device, "memory_format": torch.channels_last}
+        whole = torch.empty(ctx.shape, **like).zero_()
+        whole[..., *ctx.spans] = gradient
+        return whole, None
 
 
 class Loss(ABC):
@@ -81,9 +101,10 @@ class Loss(ABC):
     def readout(self, statistics: Statistics) -> Tensor:
         """The loss (N,), one value a picture, from statistics summed over the whole picture."""
 
-    def terms(self, statistics: Statistics) -> dict[str, Tensor]:
-        """The summands of the loss by name, as they enter it (weighted)."""
-        return {self.name: self.readout(statistics)}
+    def parts(self, statistics: Statistics) -> Parts:
+        """The summands of the loss, as they enter it (weighted), by (name, layer); "" where there is no one layer."""
+        layer = self.layers[0] if len(self.layers) == 1 and self.layers != (PIXELS,) else ""
+        return {(self.name, layer): self.readout(statistics)}
 
     def __add__(self, other: Loss) -> Loss:
         return Sum([*_summands(self), *_summands(other)])
@@ -132,13 +153,18 @@ class Sum(Loss):
         return [loss.statistics(features, window) for _, loss in self.summands]
 
     def readout(self, statistics: Statistics) -> Tensor:
-        return sum(self.terms(statistics).values())
+        return sum(self.parts(statistics).values())
 
-    def terms(self, statistics: Statistics) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for (weight, loss), part in zip(self.summands, statistics, strict=True):
-            for name, value in loss.terms(part).items():
-                found[name] = found.get(name, 0) + weight * value
+    def parts(self, statistics: Statistics) -> Parts:
+        found: Parts = {}
+        for (weight, loss), own in zip(self.summands, statistics, strict=True):
+            for key, value in loss.parts(own).items():
+                if isinstance(weight, Tensor) and len(weight) not in (1, len(value)):
+                    raise ValueError(
+                        f"a loss with weights for {len(weight)} pictures needs as many, not {len(value)}: "
+                        f"variations={len(weight)}"
+                    )
+                found[key] = found.get(key, 0) + weight * value
         return found
 
     def __repr__(self) -> str:
@@ -171,7 +197,7 @@ def mean_of(statistics: Statistics) -> Tensor:
 
 def float64(values: Tensor) -> Tensor:
     """In float64, on the CPU if the device (Apple's MPS) has none."""
-    return values.to("cpu" if values.device.type == "mps" else values.device, torch.float64)
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def as_list(given: Any) -> list[Any]:

@@ -112,7 +112,7 @@ def _cross_entropy(model: Model, classes: Tensor, weight: float, pictures: Tenso
     with torch.enable_grad():
         loss = weight * surprise(model(pictures), classes)
         (gradient,) = torch.autograd.grad(loss.sum(), pictures)
-    return Evaluation(loss.detach(), {"cross_entropy": loss.detach()}, gradient)
+    return Evaluation(loss.detach(), {("cross_entropy", ""): loss.detach()}, gradient)
 
 
 def surprise(logits: Tensor, classes: Tensor) -> Tensor:

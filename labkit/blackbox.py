@@ -31,7 +31,7 @@ def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05,
             ahead, behind = (-surprise(model((pictures + s * step).clamp(0, 1)), labels) for s in (sigma, -sigma))
             gradient += each(ahead - behind) * step / (2 * sigma * samples)
             loss += (ahead + behind) / (2 * samples)
-        return Evaluation(loss, {"cross_entropy": loss}, gradient)
+        return Evaluation(loss, {("cross_entropy", ""): loss}, gradient)
 
     return evaluate
 

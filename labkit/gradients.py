@@ -6,14 +6,16 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .algebra import PIXELS, Features, Loss, Statistics, Window
+from .algebra import PIXELS, Features, Loss, Parts, Statistics, Sum, Window
+from .allocator import keep_memory
 from .network import Backbone
 from .tiles import LEAST, Tile, cut, estimate, fitting, free_memory, ran_out
 
@@ -25,11 +27,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The loss (N,) of each picture, its weighted terms by name, and the gradient (N, 3, H, W) of their sum."""
+    """The loss (N,) of each picture, its weighted parts by (name, layer), and the gradient (N, 3, H, W) of their sum.
+
+    ``source``: what computed them, where that is an `Evaluator`.
+    """
 
     loss: Tensor
-    terms: dict[str, Tensor]
+    parts: Parts
     gradient: Tensor
+    source: Evaluator | None = field(default=None, repr=False)
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """The parts by name: those of one term's layers are added."""
+        found: dict[str, Tensor] = {}
+        for (name, _), value in self.parts.items():
+            found[name] = found.get(name, 0) + value
+        return found
 
 
 class Evaluator:
@@ -60,6 +74,8 @@ class Evaluator:
             raise ValueError(f'tile is "auto", None, or at least {LEAST} pixels, not {tile!r}')
         if spread and not dist.is_initialized():
             raise ValueError("there are no processes to share tiles with: start them with torchrun")
+        if backbone.device.type == "cpu":
+            keep_memory()
         self.backbone = backbone.cast(pick_precision(precision, backbone.device))
         self.tile, self.spread = tile, spread
         self.cuts: dict[tuple[tuple[str, ...], tuple[int, int]], list[Tile]] = {}
@@ -71,7 +87,7 @@ class Evaluator:
         home = picture.device
         picture = picture.detach().to(self.backbone.device)
         found = self._with_tiles(self.loss.layers, picture, lambda tiles: self._evaluate(picture, tiles))
-        return Evaluation(found.loss, found.terms, found.gradient.to(home))
+        return replace(found, gradient=found.gradient.to(home))
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""
@@ -81,6 +97,15 @@ class Evaluator:
         """The statistics of ``loss``, which must be bound, summed over the whole picture. Not differentiable."""
         with torch.no_grad():
             return self._with_tiles(loss.layers, picture, lambda tiles: self._summed(loss, picture, tiles))
+
+    def apart(self, picture: Tensor) -> dict[str, Tensor]:
+        """The gradient (N, 3, H, W) of each term of the loss by itself, by name; their sum is the loss's."""
+        found: dict[str, Tensor] = {}
+        for weight, loss in self.loss.summands if isinstance(self.loss, Sum) else [(1.0, self.loss)]:
+            alone = copy(self)
+            alone.loss, alone.slopes = weight * loss, {}
+            found[loss.name] = found.get(loss.name, 0) + alone(picture).gradient
+        return found
 
     def plan(self, size: tuple[int, int]) -> str:
         """In words, how pictures of ``size`` are evaluated; empty when they are not cut."""
@@ -98,17 +123,17 @@ class Evaluator:
             return self._evaluate_tiles(picture, tiles)
         picture = picture.requires_grad_()
         with torch.enable_grad():
-            loss, terms = self._read(self.loss.statistics(self._run(picture, self.loss.layers), Window()))
+            loss, parts = self._read(self.loss.statistics(self._run(picture, self.loss.layers), Window()))
             (gradient,) = torch.autograd.grad(loss.sum(), picture)
-        return Evaluation(loss.detach(), {name: term.detach() for name, term in terms.items()}, gradient)
+        return Evaluation(loss.detach(), {key: part.detach() for key, part in parts.items()}, gradient, self)
 
     def _run(self, picture: Tensor, layers: Sequence[str]) -> Features:
         found = self.backbone.features(picture, [layer for layer in layers if layer != PIXELS])
         return {PIXELS: picture} | {layer: f.float() for layer, f in found.items()}
 
-    def _read(self, statistics: Statistics) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = self.loss.terms(statistics)
-        return sum(terms.values()), terms
+    def _read(self, statistics: Statistics) -> tuple[Tensor, Parts]:
+        parts = self.loss.parts(statistics)
+        return sum(parts.values()), parts
 
     # --- in tiles ---
 
@@ -137,8 +162,7 @@ class Evaluator:
             total = self._gathered(sums)
         if self.loss.linear:
             self.slopes[len(picture)] = slopes
-        loss, terms = self._read(total)
-        return Evaluation(loss, terms, gradient)
+        return Evaluation(*self._read(total), gradient, self)
 
     def _slopes(self, total: Statistics) -> Statistics:
         """The derivative of the loss with respect to each of the statistics."""

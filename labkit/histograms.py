@@ -11,6 +11,7 @@ from torch import Tensor
 from .algebra import Features, Reader, Statistics, Window, float64
 from .painted import Painted
 
+CHUNK = 2**20  # values counted before they are added up
 BEYOND = 3.0  # how far the bins go on, in ranges of the painting and in the logarithm: to e^3, 20 times as far
 
 
@@ -45,12 +46,19 @@ class histogram(Painted):
 
     def prepare(self, reader: Reader, paintings: list[Tensor]) -> None:
         """Each channel's least value and range (C, 1) in the paintings."""
-        maps = [reader.features(painting, self.layers) for painting in paintings]
-        self.ranges = {}
-        for layer in self.layers:
-            values = torch.cat([one[layer].transpose(0, 1).flatten(1) for one in maps], 1)
-            low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-            self.ranges[layer] = low, (high - low).clamp_min(1e-6 * high.abs().max().clamp_min(1e-6))
+        limits: dict[str, tuple[Tensor, Tensor]] = {}
+        for painting in paintings:
+            features = reader.features(painting, self.layers)
+            for layer in self.layers:
+                values = features[layer].transpose(0, 1).flatten(1)
+                low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+                if layer in limits:
+                    low, high = torch.minimum(low, limits[layer][0]), torch.maximum(high, limits[layer][1])
+                limits[layer] = low, high
+        self.ranges = {
+            layer: (low, (high - low).clamp_min(1e-6 * high.abs().max().clamp_min(1e-6)))
+            for layer, (low, high) in limits.items()
+        }
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         found: Statistics = []
@@ -61,7 +69,7 @@ class histogram(Painted):
 
     def counts(self, values: Tensor, layer: str, guide: Tensor | None = None) -> Tensor:
         low, span = self.ranges[layer]
-        return counts(tamed((values - low) / span), -BEYOND, 1 + BEYOND, self.bins, guide)
+        return Counts.apply(tamed((values - low) / span), guide, -BEYOND, 1 + BEYOND, self.bins)
 
     def distance(self, index: int, means: list[Tensor]) -> Tensor:
         (mean,), (target,), layer = means, self.targets[index], self.layers[index]
@@ -70,7 +78,7 @@ class histogram(Painted):
         if self.relative:
             nothing = self.counts(torch.zeros_like(target[..., :1]), layer)
             found = found / (cramer(nothing, target) * span).mean(1)
-        return found.to(mean)
+        return found.to(mean.dtype).to(mean.device)
 
 
 def tamed(values: Tensor) -> Tensor:
@@ -80,21 +88,45 @@ def tamed(values: Tensor) -> Tensor:
     return torch.where(beyond > 0, outside, values)
 
 
-def counts(values: Tensor, low: float, high: float, bins: int, guide: Tensor | None = None) -> Tensor:
+class Counts(torch.autograd.Function):
     """How many of the values (N, C, M) lie near each of the points low, low + 1/bins, ... high: (N, C, K).
 
     Each counts for the nearest point and its neighbours by the quadratic B-spline (those beyond the ends for the end),
-    and by its ``guide`` (M,) if there is one.
+    and by its ``guide`` (M,) if there is one. Autograd would keep a dozen maps for its gradient; the values are enough.
     """
-    size = round((high - low) * bins) + 1
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, guide: Tensor | None, low: float, high: float, bins: int) -> Tensor:
+        ctx.save_for_backward(values, guide)
+        ctx.plan = low, high, bins
+        found = values.new_zeros(*values.shape[:2], round((high - low) * bins) + 1)
+        for first in range(0, values.shape[2], CHUNK):  # a float32 that has counted 16 million stands still
+            span = slice(first, first + CHUNK)
+            nearest, away = _places(values[..., span], *ctx.plan)
+            weight = 1.0 if guide is None else guide[span]
+            part = torch.zeros_like(found)
+            for step, share in ((-1, (0.5 - away) ** 2 / 2), (0, 0.75 - away**2), (1, (0.5 + away) ** 2 / 2)):
+                part.scatter_add_(2, (nearest + step).clamp(0, found.shape[2] - 1), share * weight)
+            found += part
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        values, guide = ctx.saved_tensors
+        low, high, bins = ctx.plan
+        nearest, away = _places(values, *ctx.plan)
+        slope = torch.zeros_like(values)
+        for step, share in ((-1, away - 0.5), (0, -2 * away), (1, away + 0.5)):
+            slope += share * gradient.gather(2, (nearest + step).clamp(0, gradient.shape[2] - 1))
+        slope *= bins * ((values > low) & (values < high))
+        return slope if guide is None else slope * guide, None, None, None, None
+
+
+def _places(values: Tensor, low: float, high: float, bins: int) -> tuple[Tensor, Tensor]:
+    """The number of the point nearest to each value, and how far away it is in bins, from -0.5 to 0.5."""
     places = (values.clamp(low, high) - low) * bins
-    nearest = places.detach().round()
-    away = places - nearest
-    weight = torch.ones_like(away) if guide is None else guide.expand_as(away)
-    found = values.new_zeros(*values.shape[:2], size)
-    for step, share in ((-1, (0.5 - away) ** 2 / 2), (0, 0.75 - away**2), (1, (0.5 + away) ** 2 / 2)):
-        found = found.scatter_add(2, (nearest.long() + step).clamp(0, size - 1), weight * share)
-    return found
+    nearest = places.round()
+    return nearest.long(), places - nearest
 
 
 def cramer(histogram: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .algebra import PIXELS, Features, Loss, Reader, Statistics, Window, layer_names, mean_of, positions
+from .algebra import PIXELS, Features, Loss, Parts, Reader, Statistics, Window, layer_names, mean_of, positions
 from .images import as_picture, resize
 
 # --- pushing activations: DeepDream and feature visualisation -----------------------------------------------------
@@ -232,10 +232,45 @@ class content(Loss):
         return found
 
     def readout(self, statistics: Statistics) -> Tensor:
-        errors = [
-            total / count / self.scales[layer] for layer, (total, count) in zip(self.layers, statistics, strict=True)
-        ]
-        return torch.stack(errors).mean(0)
+        return sum(self.parts(statistics).values())
+
+    def parts(self, statistics: Statistics) -> Parts:
+        return {
+            (self.name, layer): total / count / self.scales[layer] / len(self.layers)
+            for layer, (total, count) in zip(self.layers, statistics, strict=True)
+        }
+
+
+class anchor(Loss):
+    """How far the pixels themselves are from a picture's: the mean of mask (x - p)^2 over pixels and colours.
+
+    ``mask``: (1, 1, H, W) in [0, 1], where it counts; None: everywhere. In films it holds a frame to the last one's
+    result (the temporal loss of Ruder, Dosovitskiy and Brox 2016, arXiv:1604.08610).
+    """
+
+    name = "anchor"
+    layers = (PIXELS,)
+    linear = True
+
+    def __init__(self, picture: Any, mask: Tensor | None = None):
+        self.picture = as_picture(picture)
+        self.mask = torch.ones_like(self.picture[:, :1]) if mask is None else mask
+
+    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
+        bound, device = copy(self), reader.backbone.device
+        bound.picture, bound.mask = (resize(one, size).to(device) for one in (self.picture, self.mask.float()))
+        return bound
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        picture = window.owned(PIXELS, features[PIXELS])
+        target, mask = (window.part(PIXELS, one).to(picture) for one in (self.picture, self.mask))
+        return [(mask * (picture - target).square()).mean(1).sum((1, 2)), positions(picture)]
+
+    def readout(self, statistics: Statistics) -> Tensor:
+        return mean_of(statistics)
+
+    def _arguments(self) -> str:
+        return ""
 
 
 class total_variation(Loss):

@@ -88,8 +88,9 @@ class style(Painted):
         # tr(M^1/2) through eigenvalues: eigvalsh's derivative needs no iteration. In float64, because M has the squares
         # of eigenvalues, whose small ones are lost in float32's noise: the gradient would be off by some per cent.
         covariance = _covariance(second, mean)
-        middle = root @ float64(covariance) @ root
-        cross = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(1e-10).sqrt().sum(1).to(mean)
+        middle = root @ float64(covariance.nan_to_num()) @ root  # what is not finite shows in the trace
+        roots = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(1e-10).sqrt()
+        cross = roots.sum(1).to(mean.dtype).to(mean.device)
         trace = _trace(covariance) + _trace(_covariance(target_second, target_mean))
         distance = (mean - target_mean).square().sum(1) + trace - 2 * cross
         return distance / (_trace(target_second) if self.relative else second.shape[1])

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .allocator import release_memory
 from .files import written_whole
 from .gradients import Evaluation
 
@@ -194,6 +195,8 @@ def descend(
             if parameter.shape != saved.shape:
                 raise ValueError("the saved run was of another picture, size or setting: go on with the same, or anew")
             parameter.data.copy_(saved)
+        if resume["optimizer"]["param_groups"][0].keys() != optimizer.state_dict()["param_groups"][0].keys():
+            raise ValueError("the saved run had another optimiser: go on with the same, or anew")
         optimizer.load_state_dict(deepcopy(resume["optimizer"]))  # which it would go on to change
         average.load_state_dict(resume["average"], parameterisation.picture().device)
         if generator is not None:
@@ -314,4 +317,6 @@ def finish(run: Iterable[Progress], progress: bool = True) -> Tensor:
                 raise
     if latest is None:
         raise ValueError("the run has no steps left to take")
-    return latest.picture
+    picture = latest.picture
+    release_memory()
+    return picture

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .algebra import Features, Loss, Reader, Statistics, Window, as_list, layer_weights, positions, shares
+from .algebra import Features, Loss, Parts, Reader, Statistics, Window, as_list, layer_weights, positions, shares
 from .images import as_picture, resize
 from .masks import Mask, as_mask, guide_map
 from .network import Backbone
@@ -99,12 +99,11 @@ class Painted(Loss):
         """How far (N,) normalised statistics of the layer with this index are from the target."""
 
     def readout(self, statistics: Statistics) -> Tensor:
-        return sum(self.per_layer(statistics).values())
+        return sum(self.parts(statistics).values())
 
-    def per_layer(self, statistics: Statistics) -> dict[str, Tensor]:
-        """The weighted distance (N,) of each layer."""
+    def parts(self, statistics: Statistics) -> Parts:
         return {
-            layer: weight * self.distance(index, self.normalised(statistics[index]))
+            (self.name, layer): weight * self.distance(index, self.normalised(statistics[index]))
             for index, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True))
         }
 

@@ -42,7 +42,7 @@ def reconstruct(
         mismatch = (grad(loss)(weights, model, picture, targets) - observed).square().sum()
         (slope,) = torch.autograd.grad(mismatch, picture)
         mismatch = mismatch.detach()[None]
-        return Evaluation(mismatch, {"mismatch": mismatch}, slope)
+        return Evaluation(mismatch, {("mismatch", ""): mismatch}, slope)
 
     check_whole(steps=steps)
     pixels = Pixels(torch.rand(shape, generator=torch.Generator().manual_seed(seed)), clamp=False)

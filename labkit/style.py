@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import Loss, as_list
+from .algebra import PIXELS, Loss, as_list
 from .backbones import load_backbone
 from .colour import matched
 from .gradients import Evaluator
@@ -35,6 +35,7 @@ from .optimize import (
     resized_moments,
     restored,
 )
+from .variants import variant
 
 INITS = ("content", "style", "noise")
 BEFORE = {"linear": "linear", "histogram": "histogram"}  # colours of the painting
@@ -58,6 +59,9 @@ def stylizing(
     painting_masks: Any = None,
     style_scale: float = 1.0,
     colour: str | None = None,
+    pooling: str = "max",
+    border: str = "zeros",
+    also: Loss | None = None,
     init: str | Tensor = "content",
     optimizer: str = "adam",
     learning_rate: float | None = None,
@@ -88,6 +92,9 @@ def stylizing(
     style_scale: the painting's longer side relative to the picture's.
     colour: keep the photo's colours: "linear" or "histogram" gives them to the painting before, "luma", "linear-after"
         or "histogram-after" to the result after (see `colour.matched`); None: take the painting's.
+    pooling: "max", "average" or "l2" (see `variant`).
+    border: "zeros", "replicate" or "reflect", around the picture (see `variant`).
+    also: a further loss, added to the three terms.
     init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
     optimizer: "adam", "lbfgs" or "ascent".
     learning_rate: None for 0.03 with Adam, 1 with L-BFGS.
@@ -107,7 +114,7 @@ def stylizing(
     if colour is not None and colour not in BEFORE | AFTER:
         raise ValueError(f"colour is one of {', '.join(BEFORE | AFTER)} or None, not {colour!r}")
     resume = restored(resume)
-    backbone = load_backbone(backbone, device)
+    backbone = variant(load_backbone(backbone, device), pooling, border)
     photo, paintings = as_picture(photo).to(backbone.device), [as_picture(one) for one in as_list(painting)]
     if colour in BEFORE:
         paintings = [matched(one.to(photo), photo, BEFORE[colour]) for one in paintings]
@@ -119,11 +126,13 @@ def stylizing(
         fitted = [mask if mask is None else as_mask(mask, photo.shape[-2:]) for mask in as_list(masks)]
         sought = masked_styles(paintings, fitted, painting_masks, style_weights, **options)
     loss = content_weight * kept + style_weight * sought + tv_weight * total_variation(tv_exponent)
+    loss = loss if also is None else loss + also
     if learning_rate is None:
         learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
     check_numbers(0, learning_rate=learning_rate)
 
     layers = [*(kept.layers or backbone.recommended.content), *(sought.layers or backbone.recommended.style)]
+    layers += [layer for layer in (also.layers or () if also else ()) if layer != PIXELS]
     sizes = scale_sizes(photo.shape[-2:], smallest, steps, max(map(backbone.minimum_size, layers)))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
     started = time.perf_counter()
@@ -199,11 +208,11 @@ def scale_sizes(size: tuple[int, int], smallest: int, steps: int, least: int = 1
 def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
     """The picture (1, 3, H, W) that style transfer starts from (see `stylizing`)."""
     if not isinstance(init, str):
-        return resize(as_picture(init), photo.shape[-2:]).to(photo)
+        return resize(as_picture(init), photo.shape[-2:]).to(photo).expand_as(photo)
     if init == "content":
         return photo
     if init == "style":
-        return resize(painting, photo.shape[-2:]).to(photo)
+        return resize(painting, photo.shape[-2:]).to(photo).expand_as(photo)
     if init == "noise":
         noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))
         return (0.5 + 0.2 * noise).clamp(0, 1).to(photo)

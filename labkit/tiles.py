@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from .algebra import PIXELS, Slices, Window
+from .allocator import release_memory
 from .network import Backbone, ReceptiveField
 
 # A loss on pixels may look at the neighbours to the right and below.
@@ -132,6 +133,7 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    release_memory()  # what is kept for the next evaluation is free
     try:
         with open("/proc/meminfo") as lines:
             found = {key: int(value.split()[0]) * 1024 for key, value in (line.split(":") for line in lines)}

@@ -1,4 +1,4 @@
-"""Floor 5: dreams that move: journeys into a dream, and films dreamt frame by frame with optical flow.
+"""Floor 5: pictures that move: journeys into a dream, and films dreamt or repainted along their optical flow.
 
 >>> lk.save_frames(lk.journey("cat.jpg", zoom=1.5, rotate=20, fps=12), "journey.webp", fps=12)
 """
@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from .backbones import load_backbone
 from .dream import dreaming
 from .films import frames_of
 from .images import as_picture
+from .losses import anchor
 from .network import Backbone
-from .optimize import check_numbers
+from .optimize import Progress, check_numbers
+from .style import stylizing
 
 Flow = Callable[[Tensor, Tensor], Tensor]
 FRAME = {"octaves": 2, "steps": 4, "jitter": 16}  # each frame only goes on with the last one's dream
@@ -61,7 +64,7 @@ def journey(
     for number in count() if seconds is None else range(max(1, round(seconds * fps))):
         if number:
             picture = moved(picture, zoom ** (1 / fps), rotate / fps)
-        picture = _dreamt(picture, backbone, layers, seed + number, options)
+        picture = _dreamt(picture, backbone, layers, seed + number, options).picture
         yield picture
 
 
@@ -90,39 +93,109 @@ def dream_frames(
 
     Raises ValueError for a film without frames and for frames of several sizes.
     """
+    backbone = load_backbone(backbone, device)
+
+    def make(number: int, frame: Tensor, past: Past) -> Progress:
+        return _dreamt(past.start, backbone, layers, seed + number, options)
+
+    yield from _film(frames, make, keep, flow, backbone.device)
+
+
+def stylize_frames(
+    frames: Any,
+    painting: Any,
+    backbone: str | Backbone = "pocket",
+    *,
+    keep: float = 1.0,
+    temporal_weight: float = 10.0,
+    flow: str | Flow | None = "auto",
+    steps: int = 100,
+    steps_after: int = 40,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> Iterator[Tensor]:
+    """Repaint a film frame by frame, yielding the frames (1, 3, H, W), without flicker.
+
+    The first frame is `stylizing`'s. Each further one starts from the result of the frame before, carried along by the
+    optical flow, and is held to it by a temporal loss, except where something was hidden before (Ruder, Dosovitskiy
+    and Brox 2016, arXiv:1604.08610).
+
+    frames, keep, flow: as in `dream_frames`.
+    temporal_weight: of the temporal loss (see `anchor`); 0 for none.
+    steps: of the first frame, coarse to fine; steps_after: of the others, at full size.
+    painting, backbone, device, options: of `stylizing`.
+    """
+    check_numbers(0, temporal_weight=temporal_weight)
+    backbone = load_backbone(backbone, device)
+
+    def make(number: int, frame: Tensor, past: Past) -> Progress:
+        further: dict[str, Any] = {"steps": steps}
+        if past.result is not None:
+            further = {"steps": steps_after, "init": past.start, "smallest": max(frame.shape[-2:])}
+            if temporal_weight:
+                held = temporal_weight * anchor(past.result, past.seen)
+                further["also"] = options["also"] + held if options.get("also") else held
+        for step in stylizing(frame, painting, backbone, **options | further):
+            latest = step
+        return latest
+
+    yield from _film(frames, make, keep, flow, backbone.device)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a frame can begin with: a mix ``start`` of itself with the last ``result``, carried to where things now are
+    (None before there is one), and where that is ``seen``, (1, 1, H, W), not hidden before."""
+
+    start: Tensor
+    result: Tensor | None = None
+    seen: Tensor | None = None
+
+
+def _film(
+    frames: Any,
+    make: Callable[[int, Tensor, Past], Progress],
+    keep: float,
+    flow: str | Flow | None,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """What ``make`` makes of each frame by its number and its past. See `dream_frames`."""
     check_numbers(0, keep=keep)
     if keep > 1:
         raise ValueError(f"keep is a share from 0 to 1, not {keep}")
-    backbone = load_backbone(backbone, device)
     if flow == "auto":
-        flow = raft(backbone.device)
+        flow = raft(device)
         if flow is None:
             warnings.warn(
                 f"no weights of RAFT ({' or '.join(RAFT.values())}) are in LABKIT_WEIGHTS or torch's cache: "
                 "frames are blended without optical flow",
-                stacklevel=2,
+                stacklevel=3,
             )
     elif isinstance(flow, str):
         raise ValueError(f'flow is "auto", a function or None, not {flow!r}')
-    last = dreamt = None
+    last = result = None
     for number, frame in enumerate(frames_of(frames)):
-        start = frame
+        frame = frame.cpu()
+        past = Past(frame)
         if last is not None:
             if frame.shape != last.shape:
                 raise ValueError(f"a film's frames have one size, not {tuple(last.shape)} and {tuple(frame.shape)}")
-            carried, seen = dreamt, 1.0
+            seen = torch.ones_like(frame[:, :1])
             if flow is not None:
                 there, back = flow(frame, last).to(frame), flow(last, frame).to(frame)
-                carried, seen = warped(dreamt, there), visible(there, back)
-            start = frame + keep * seen * (carried - frame)
-        dreamt, last = _dreamt(start.clamp(0, 1), backbone, layers, seed + number, options), frame
-        yield dreamt
+                result, seen = warped(result, there), visible(there, back)
+            past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
+        made, last = make(number, frame, past), frame
+        result = made.pixels.detach().clamp(0, 1).cpu()  # not the picture, whose colours may have been changed since
+        yield made.picture
 
 
-def _dreamt(picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]) -> Tensor:
+def _dreamt(picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]) -> Progress:
+    if options.get("variations", 1) != 1:
+        raise ValueError(f"a film has one dream a frame, not variations={options['variations']}")
     for step in dreaming(picture, backbone, layers, seed=seed, **FRAME | options):
         latest = step
-    return latest.picture
+    return latest
 
 
 def moved(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:

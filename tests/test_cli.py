@@ -194,7 +194,7 @@ def test_help_shows_every_option_with_its_default(
     assert caught.value.code == 0
     text = re.sub(r"\n {4,}", " ", capsys.readouterr().out)  # a long option's help begins on the next line
     shown = dict(re.findall(r"^  --([a-z-]+)(?:, --no-[a-z-]+)? .*\(default: (.*)\)$", text, re.MULTILINE))
-    options = set(inspect.signature(recipe).parameters) - {"photo", "painting", "shuffle", "resume", "spread"}
+    options = set(inspect.signature(recipe).parameters) - {"photo", "painting", "shuffle", "resume", "spread", "also"}
     for name in options:
         assert shown[name.replace("_", "-")] == str(default(recipe, name))
     assert "--shuffle, --no-shuffle" in text or command == "stylize"

@@ -78,7 +78,7 @@ def test_without_a_step_the_photo_comes_back(pocket: lk.Backbone, octaves: int) 
 def pointwise(picture: Tensor) -> lk.Evaluation:
     """The loss sum(x^3) / 3: its gradient moves with the picture."""
     loss = (picture**3).sum((1, 2, 3)) / 3
-    return lk.Evaluation(loss, {"cubes": loss}, picture**2)
+    return lk.Evaluation(loss, {("cubes", ""): loss}, picture**2)
 
 
 def test_jitter_rolls_the_picture_and_the_gradient_back() -> None:

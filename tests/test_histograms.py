@@ -10,7 +10,7 @@ from scipy.stats import energy_distance
 from torch import Tensor
 
 import labkit as lk
-from labkit.histograms import counts, cramer, tamed
+from labkit.histograms import Counts, cramer, tamed
 
 BINS = 200
 
@@ -20,7 +20,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 
 
 def counted(values: Tensor, guide: Tensor | None = None) -> Tensor:
-    return counts(values, -1, 2, BINS, guide)
+    return Counts.apply(values, guide, -1, 2, BINS)
 
 
 def histogram_of(values: Tensor) -> Tensor:
@@ -39,8 +39,19 @@ def test_counts_keep_number_and_mean() -> None:
 
 
 def test_values_beyond_the_ends_count_for_them() -> None:
-    found = counts(torch.tensor([[[-5.0, 0.5, 9.0]]]), 0, 1, 2)
+    found = Counts.apply(torch.tensor([[[-5.0, 0.5, 9.0]]]), None, 0, 1, 2)
     torch.testing.assert_close(found, torch.tensor([[[1.0, 1.0, 1.0]]]))
+
+
+def test_millions_are_counted_to_the_last_one() -> None:
+    found = Counts.apply(torch.zeros(1, 1, 9_000_000), None, 0, 1, 2)
+    assert found[0, 0].tolist() == [0.875 * 9e6, 0.125 * 9e6, 0]
+
+
+def test_the_gradient_of_counts_is_that_of_finite_differences() -> None:
+    values = (3.4 * drawn(7, 2, 2, 30) - 1.2).requires_grad_()
+    guide = drawn(8, 30)
+    assert torch.autograd.gradcheck(lambda x: Counts.apply(x, guide, -1, 2, 7), values, eps=1e-6)
 
 
 def test_beyond_the_range_values_are_tamed_without_a_kink() -> None:

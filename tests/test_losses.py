@@ -99,6 +99,7 @@ LOSSES: dict[str, lk.Loss] = {
     "style in a mask": lk.style(PAINTING, mask="centre", painting_masks=PAINTING[0, 0]),
     "histogram": lk.histogram(PAINTING, bins=16),
     "histogram, absolute, in a mask": lk.histogram([PAINTING, GUIDE], relative=False, mask="centre"),
+    "anchor": lk.anchor(PHOTO, torch.linspace(0, 1, PHOTO.shape[-1]).expand_as(PHOTO[:, :1])),
     "total variation 0.5": lk.total_variation(0.5),
     "total variation 1": lk.total_variation(),
     "total variation 1.25": lk.total_variation(1.25),
@@ -311,8 +312,8 @@ def test_style_weights_are_shares_of_their_sum(backbone: lk.Backbone) -> None:
     }
     mixed = bound(lk.style(PAINTING, {"soft1": 1, "soft2": 3}), backbone)
     torch.testing.assert_close(value(mixed, backbone, picture), 0.25 * alone["soft1"] + 0.75 * alone["soft2"])
-    per_layer = mixed.per_layer(mixed.statistics(features_of(backbone, picture), lk.Window()))
-    torch.testing.assert_close(per_layer["soft2"], 0.75 * alone["soft2"])
+    parts = mixed.parts(mixed.statistics(features_of(backbone, picture), lk.Window()))
+    torch.testing.assert_close(parts["style", "soft2"], 0.75 * alone["soft2"])
 
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
@@ -491,17 +492,25 @@ def test_operators_are_linear_in_value_and_gradient(backbone: lk.Backbone) -> No
         torch.testing.assert_close(mixed[index], -0.5 * (a[index] + 2 * b[index] - 4 * c[index]))
 
 
-def test_terms_are_weighted_and_those_of_one_name_are_added(backbone: lk.Backbone) -> None:
+def test_parts_are_weighted_and_those_of_one_name_and_layer_are_added(backbone: lk.Backbone) -> None:
     picture = random_picture(16).double()
-    loss = bound(2 * lk.activation("soft1") - 3 * lk.activation("soft2") + 5 * lk.total_variation(), backbone)
-    terms = loss.terms(loss.statistics(features_of(backbone, picture), lk.Window()))
+    first = lk.activation("soft1")
+    loss = bound(2 * first - 3 * lk.activation("soft2") + 5 * lk.total_variation() + 4 * first, backbone)
+    parts = loss.parts(loss.statistics(features_of(backbone, picture), lk.Window()))
     one, two, three = (
         value(bound(part, backbone), backbone, picture)
         for part in (lk.activation("soft1"), lk.activation("soft2"), lk.total_variation())
     )
-    assert list(terms) == ["activation", "total_variation"]
-    torch.testing.assert_close(terms["activation"], 2 * one - 3 * two)
-    torch.testing.assert_close(terms["total_variation"], 5 * three)
+    assert list(parts) == [("activation", "soft1"), ("activation", "soft2"), ("total_variation", "")]
+    torch.testing.assert_close(parts["activation", "soft1"], 6 * one)
+    torch.testing.assert_close(parts["activation", "soft2"], -3 * two)
+    torch.testing.assert_close(parts["total_variation", ""], 5 * three)
+
+
+def test_weights_for_other_pictures_than_there_are_are_refused(backbone: lk.Backbone) -> None:
+    loss = bound(torch.tensor([1.0, 2.0, 3.0]) * lk.activation("soft2"), backbone)
+    with pytest.raises(ValueError, match="weights for 3 pictures needs as many, not 2: variations=3"):
+        value(loss, backbone, random_picture(17, batch=2).double())
 
 
 def test_a_tensor_weighs_each_picture_of_the_batch(backbone: lk.Backbone) -> None:

@@ -38,7 +38,7 @@ def quadratic(picture: Tensor) -> lk.Evaluation:
     """A bowl with its bottom, 0, at TARGET, thirty times as steep in some directions as in others."""
     gap = picture - TARGET
     loss = (CURVATURE * gap.square()).sum((1, 2, 3)) / 2
-    return lk.Evaluation(loss, {"bowl": loss}, CURVATURE * gap)
+    return lk.Evaluation(loss, {("bowl", ""): loss}, CURVATURE * gap)
 
 
 def descending(
@@ -301,7 +301,7 @@ def test_a_step_that_leaves_no_picture_is_taken_back() -> None:
 
     def cliff(picture: Tensor) -> lk.Evaluation:
         evaluation = quadratic(picture)
-        return lk.Evaluation(evaluation.loss, evaluation.terms, evaluation.gradient / 0)
+        return lk.Evaluation(evaluation.loss, evaluation.parts, evaluation.gradient / 0)
 
     with pytest.warns(UserWarning, match="diverged at step 1 "):
         progress = last(descending(cliff, "ascent", steps=1, clamp=False))

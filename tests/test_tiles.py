@@ -100,6 +100,7 @@ LOSSES: dict[str, lk.Loss] = {
     "histogram": lk.histogram(PAINTING, ["relu2_2", "relu3_1"]),
     "caricature": -lk.caricature(PHOTO, "relu3_3"),
     "diversity": lk.diversity("relu3_1"),
+    "anchor": lk.anchor(PHOTO),
     "roughness": lk.total_variation(),
     "rough power": lk.total_variation(1.25),
     "sum": lk.content(PHOTO) + 30 * lk.style(PAINTING) + lk.total_variation() - 0.1 * lk.activation("relu5_1"),

@@ -223,3 +223,68 @@ def test_raft_is_taken_from_either_folder(tmp_path: Path, monkeypatch: pytest.Mo
 def test_films_that_make_no_sense_are_refused(pocket: lk.Backbone, frames: list, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         dreamt(frames, pocket, **{"flow": None} | options)
+
+
+# --- repainted films ----------------------------------------------------------------------------------------------
+
+PAINTING = lk.painting("koi_mosaic", 64)
+
+
+def painted(frames: object, backbone: lk.Backbone, **options: object) -> list[Tensor]:
+    settings = {"steps": 12, "steps_after": 6, "flow": None, "precision": "float32"} | options
+    return list(lk.stylize_frames(frames, PAINTING, backbone, **settings))
+
+
+def test_the_first_frame_is_a_picture_stylised(pocket: lk.Backbone) -> None:
+    (found,) = painted([PHOTO], pocket, style_weight=50.0)
+    options = {"steps": 12, "style_weight": 50.0, "precision": "float32", "progress": False}
+    assert torch.equal(found, lk.stylize(PHOTO, PAINTING, pocket, **options))
+
+
+def test_a_still_film_does_not_flicker_when_it_is_held(pocket: lk.Backbone) -> None:
+    loose, held = (painted([PHOTO, PHOTO], pocket, temporal_weight=weight) for weight in (0.0, 1e4))
+    flicker = [lk.difference(*pair).mean().item() for pair in (loose, held)]
+    assert flicker[1] < 0.3 * flicker[0]
+
+
+def test_a_moving_film_is_held_to_what_the_flow_carries(pocket: lk.Backbone) -> None:
+    """The camera pans by 6 pixels: with the true flow the second frame is the first one's paint, moved."""
+    picture = smooth(48, 70)
+    film = [picture[..., 6:], picture[..., :64]]
+
+    def flow(frame: Tensor, other: Tensor) -> Tensor:
+        return constant_flow(-6 if torch.equal(frame, film[1]) else 6, 0)
+
+    def gap(**options: object) -> float:
+        first, second = painted(film, pocket, **options)
+        return (second[..., 6:] - first[..., :-6]).abs().mean().item()
+
+    assert gap(flow=flow, temporal_weight=1e4) < 0.6 * gap(keep=0.0, temporal_weight=0.0)
+
+
+def test_colours_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
+    """What is carried to the next frame is the paint before its colours are changed: held to it, it stays."""
+    options = {"colour": "luma", "temporal_weight": 1e4, "steps_after": 3}
+    first, second = painted([PHOTO, PHOTO], pocket, **options)
+    loose = painted([PHOTO, PHOTO], pocket, **options | {"temporal_weight": 0.0, "keep": 0.0})
+    assert lk.difference(first, second).mean() < 0.5 * lk.difference(*loose).mean()
+
+
+@pytest.mark.parametrize("options", [{"init": "noise"}, {"smallest": 16}, {"also": lk.total_variation()}])
+def test_later_frames_start_from_the_past_whatever_is_asked_of_the_first(pocket: lk.Backbone, options: dict) -> None:
+    first, second = painted([PHOTO, PHOTO], pocket, temporal_weight=1e4, **options)
+    assert lk.difference(first, second).mean() < 0.03
+
+
+@pytest.mark.parametrize("run", [lk.journey, lk.dream_frames])
+def test_a_film_has_one_dream_a_frame(pocket: lk.Backbone, run: object) -> None:
+    with pytest.raises(ValueError, match="one dream a frame, not variations=2"):
+        next(run(PHOTO, pocket, variations=2))
+
+
+def test_hidden_places_are_not_held() -> None:
+    seen = torch.ones(1, 1, 8, 8)
+    seen[..., :4] = 0
+    loss = lk.anchor(torch.zeros(1, 3, 8, 8), seen)
+    gradient = lk.Evaluator(lk.load_backbone("pocket"), loss, (8, 8), "float32")(torch.ones(1, 3, 8, 8)).gradient
+    assert (gradient[..., :4] == 0).all() and (gradient[..., 4:] > 0).all()

@@ -1,0 +1,110 @@
+"""The lab in a real JupyterLab, in a real browser: run the cell, move a slider, start, watch it grow, stop.
+
+Skipped where there is no Chromium. `LABKIT_SCREENSHOT=docs/pictures/lab.png` keeps the picture that the docs show.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: install the package chromium")
+PATIENCE = 90_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A JupyterLab that serves one notebook with one cell."""
+    folder = tmp_path_factory.mktemp("lab")
+    cell = nbformat.v4.new_code_cell("import labkit as lk\n\nlab = lk.lab('chelsea', 'koi_mosaic', size=384)\nlab")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "lab.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = folder / "settings"
+    environment = os.environ | {
+        "JUPYTERLAB_SETTINGS_DIR": str(settings),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+    news = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
+    command += [f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=", "--ServerApp.port_retries=0"]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/api", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, "JupyterLab did not start"
+                assert time.monotonic() < deadline, "JupyterLab took longer than a minute to start"
+                time.sleep(0.5)
+        yield f"{url}/lab/tree/lab.ipynb"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_the_lab_in_the_browser(address: str) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1100})
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+
+        start, stop = (page.get_by_role("button", name=name, exact=True).first for name in ("Start", "Stop"))
+        start.wait_for()
+        picture, status = (
+            page.locator(".widget-image img, img.widget-image").first,
+            page.locator(".widget-html-content"),
+        )
+        photo = picture.get_attribute("src")
+
+        steps = page.locator(".widget-slider", has_text="steps").first
+        handle = steps.locator(".noUi-handle")
+        handle.focus()
+        for _ in range(30):
+            page.keyboard.press("ArrowRight")
+        expect(steps.locator(".widget-readout")).to_have_text("40")
+
+        start.click()
+        expect(status.filter(has_text="of 160").first).to_be_visible()  # four octaves of the forty steps just asked for
+        page.wait_for_function("([img, old]) => img.src !== old", arg=[picture.element_handle(), photo])
+        early = picture.evaluate("img => img.naturalWidth")
+        page.wait_for_function("([img, old]) => img.naturalWidth > old", arg=[picture.element_handle(), early])
+        stop.click()
+        expect(stop).to_be_disabled()
+        stopped = picture.get_attribute("src")
+        page.wait_for_timeout(1000)
+        assert picture.get_attribute("src") == stopped, "the picture still changes after stop"
+
+        page.get_by_role("button", name="Go on", exact=True).first.click()
+        expect(status.filter(has_text="step 160 of 160").first).to_be_visible()
+        if place := os.environ.get("LABKIT_SCREENSHOT"):
+            page.locator(".jp-OutputArea-output").first.screenshot(path=place)
+        browser.close()
