@@ -91,7 +91,7 @@ def test_the_page_shows_every_section() -> None:
         "| style | 1000 x 750 | 2.667 | 50 | 4.000 | 50 | 1.50 | 70 |",
         "| dream, pocket | 64 | float32 | 2.0 | 1.000 | 4.000 | 25 % |",
         "| theirs | 4.000 | 2.000 | 0.500 | 0.50 | 0.12 |",
-        "| a | 90.0 | 300 | 0.25 | 9.0 (100 steps) | 0.10 |",
+        "| a | 90.0 | 300 | 0.25 | 9.0 (100 steps) | 0.100 |",
         "*2026-01-02; abacus, 2 cores, 2 threads; labkit 1*",
     ):
         assert line in page
