@@ -16,6 +16,7 @@ from .algebra import PIXELS, Loss, as_list
 from .backbones import load_backbone
 from .colour import matched
 from .gradients import Evaluator
+from .histograms import histogram
 from .images import as_picture, resize
 from .losses import content, total_variation
 from .masks import as_mask
@@ -35,6 +36,7 @@ from .optimize import (
     resized_moments,
     restored,
 )
+from .painted import Painted
 from .variants import variant
 
 INITS = ("content", "style", "noise")
@@ -49,6 +51,7 @@ def stylizing(
     *,
     content_weight: float = 1.0,
     style_weight: float = 30.0,
+    histogram_weight: float = 0.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
     content_layers: Iterable[str] | None = None,
@@ -81,6 +84,7 @@ def stylizing(
     painting: the same, or a list of paintings, whose styles are mixed (see `style`).
     backbone: a name or a loaded network.
     content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
+    histogram_weight: of a fourth term, 0 for none: `histogram` of the same paintings, layers and masks.
     tv_exponent: see `total_variation`.
     content_layers, style_layers: names, for style also name -> weight; None: the backbone's recommended layers.
     statistic: "gram" or "wasserstein".
@@ -105,12 +109,14 @@ def stylizing(
     seed: of the noise.
     device, precision: see `load_backbone` and `pick_precision`.
     tile, spread: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
-    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments; weights,
+        layers and paintings may be others, and the run goes on towards those.
 
     Raises ValueError for arguments that make no sense, saying what would.
     """
     check_numbers(1, Integral, steps=steps, smallest=smallest)
     check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
+    check_numbers(0, histogram_weight=histogram_weight)
     if colour is not None and colour not in BEFORE | AFTER:
         raise ValueError(f"colour is one of {', '.join(BEFORE | AFTER)} or None, not {colour!r}")
     resume = restored(resume)
@@ -119,13 +125,13 @@ def stylizing(
     if colour in BEFORE:
         paintings = [matched(one.to(photo), photo, BEFORE[colour]) for one in paintings]
     kept = content(photo, content_layers)
-    options = {"layers": style_layers, "statistic": statistic, "scale": style_scale}
-    if masks is None:
-        sought = style(paintings, weights=style_weights, painting_masks=painting_masks, **options)
-    else:
-        fitted = [mask if mask is None else as_mask(mask, photo.shape[-2:]) for mask in as_list(masks)]
-        sought = masked_styles(paintings, fitted, painting_masks, style_weights, **options)
-    loss = content_weight * kept + style_weight * sought + tv_weight * total_variation(tv_exponent)
+    if masks is not None:
+        masks = [mask if mask is None else as_mask(mask, photo.shape[-2:]) for mask in as_list(masks)]
+    given, options = (paintings, masks, painting_masks, style_weights), {"layers": style_layers, "scale": style_scale}
+    sought = style_weight * against(style, *given, statistic=statistic, **options)
+    if histogram_weight:
+        sought += histogram_weight * against(histogram, *given, **options)
+    loss = content_weight * kept + sought + tv_weight * total_variation(tv_exponent)
     loss = loss if also is None else loss + also
     if learning_rate is None:
         learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
@@ -170,18 +176,22 @@ def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **opti
     return resize(picture, photo.shape[-2:])  # if stopped at a smaller scale
 
 
-def masked_styles(
+def against(
+    kind: type[Painted],
     paintings: Sequence[Any],
-    masks: Sequence[Tensor | None],
+    masks: Sequence[Tensor | None] | None = None,
     painting_masks: Any = None,
     weights: Iterable[float] | None = None,
     **options: Any,
 ) -> Loss:
-    """The sum of the paintings' styles, each in its mask (1, 1, H, W), or everywhere if that is None.
+    """A loss of this kind against the paintings' mixture, or, with masks, the sum of one for each painting.
 
-    A mean over a region pulls at each of its pixels the harder the smaller the region is. Each style is weighed by its
-    mask's area, therefore: a pixel feels the style of a small region no more than that of a large one.
+    masks: where each painting's style goes, (1, 1, H, W), or None for everywhere. A mean over a region pulls at each of
+    its pixels the harder the smaller the region is. Each painting is weighed by its mask's area, therefore: a pixel
+    feels the style of a small region no more than that of a large one.
     """
+    if masks is None:
+        return kind(paintings, weights=weights, painting_masks=painting_masks, **options)
     sources = [None] * len(paintings) if painting_masks is None else as_list(painting_masks)
     weights = [1.0] * len(paintings) if weights is None else list(weights)
     if not len(paintings) == len(masks) == len(sources) == len(weights):
@@ -189,7 +199,7 @@ def masked_styles(
     check_numbers(0, **{f"style weight {number}": weight for number, weight in enumerate(weights, 1)})
     areas = [1.0 if mask is None else mask.mean().item() for mask in masks]
     return sum(
-        weight * area * style(painting, mask=mask, painting_masks=source, **options)
+        weight * area * kind(painting, mask=mask, painting_masks=source, **options)
         for painting, mask, source, weight, area in zip(paintings, masks, sources, weights, areas, strict=True)
     )
 

@@ -214,6 +214,14 @@ def test_a_pixel_feels_a_small_region_as_strongly_as_a_large_one(pocket: lk.Back
     assert (in_half - in_all).norm() < 0.2 * in_all.norm()
 
 
+def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
+    options = {"masks": LEFT, "histogram_weight": 4, "content_weight": 0, "smallest": 128, "steps": 1}
+    (only,) = lk.stylizing(PHOTO, PAINTING, pocket, **OPTIONS | options)
+    evaluator = lk.Evaluator(pocket, lk.histogram(PAINTING, LAYERS, mask=LEFT), PHOTO.shape[-2:], "float32")
+    assert only.terms["histogram"] == pytest.approx(4 * LEFT.mean().item() * evaluator(PHOTO).loss.item(), rel=1e-5)
+    assert not only.evaluation.gradient[..., 64:].any()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -128,6 +128,22 @@ def test_terms_are_weighted_and_sum_to_the_loss(pocket: lk.Backbone) -> None:
     assert doubled == pytest.approx({name: factors[name] * value for name, value in found[0].terms.items()}, rel=1e-6)
 
 
+def test_the_histogram_is_a_fourth_term_against_the_same_paintings_and_layers(pocket: lk.Backbone) -> None:
+    options = {"painting": [PAINTING, OTHER], "style_weights": [1, 3], "style_scale": 0.7, "steps": 1}
+    terms = stylizing(pocket, histogram_weight=5, **options)[0].terms
+    layers = OPTIONS["style_layers"]
+    expected = 5 * loss_at(pocket, lk.histogram([PAINTING, OTHER], layers, weights=[1, 3], scale=0.7), PHOTO)
+    assert list(terms) == ["content", "style", "histogram", "total_variation"]
+    assert terms["histogram"] == pytest.approx(expected, rel=1e-5)
+    assert terms["style"] == pytest.approx(stylizing(pocket, **options)[0].terms["style"], rel=1e-6)
+
+
+def test_the_histogram_comes_nearer_to_the_paintings(pocket: lk.Backbone) -> None:
+    without, with_it = (stylize(pocket, histogram_weight=weight, smallest=64) for weight in (0, 10))
+    distance = lk.histogram(PAINTING, OPTIONS["style_layers"])
+    assert loss_at(pocket, distance, with_it) < 0.8 * loss_at(pocket, distance, without)
+
+
 def test_the_gram_loss_is_gatys(pocket: lk.Backbone) -> None:
     """Five layers of equal weight, each with 1/4 ||G - A||^2 / C^2, in float64."""
     layers = lk.presets.GATYS["style_layers"]
@@ -225,6 +241,18 @@ def test_a_run_that_diverges_does_not_go_on_to_the_next_scale(pocket: lk.Backbon
     assert found[-1].picture.isfinite().all()
 
 
+def test_a_run_can_go_on_with_other_weights_and_paintings(pocket: lk.Backbone) -> None:
+    """From the same pixels, step and moments, towards another loss."""
+    half = next(p for p in lk.stylizing(PHOTO, PAINTING, pocket, **OPTIONS) if p.step == 15)
+    state = half.state_dict()
+    turned = stylizing(pocket, painting=OTHER, style_weight=70, resume=state)
+    loss = lk.content(PHOTO, OPTIONS["content_layers"]) + 70 * lk.style(OTHER, OPTIONS["style_layers"])
+    expected = loss_at(pocket, loss + lk.total_variation(), state["parameters"][0])
+    assert [p.step for p in turned] == list(range(16, 25))
+    assert turned[0].loss == pytest.approx(expected, rel=1e-5)
+    assert turned[-1].terms["style"] < 0.7 * turned[0].terms["style"]
+
+
 # --- where it starts ----------------------------------------------------------------------------------------------
 
 
@@ -257,6 +285,7 @@ def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tenso
         ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
         ({"smallest": 0}, "smallest must be a whole number of at least 1, not 0"),
         ({"content_weight": -1}, "content_weight must be a number of at least 0, not -1"),
+        ({"histogram_weight": -1}, "histogram_weight must be a number of at least 0, not -1"),
         ({"style_weight": float("nan")}, "style_weight must be a number of at least 0, not nan"),
         ({"tv_weight": float("inf")}, "tv_weight must be a number of at least 0, not inf"),
         ({"tv_exponent": 0}, "the exponent must be positive, not 0"),
