@@ -107,7 +107,7 @@ class Loss(ABC):
         return {(self.name, layer): self.readout(statistics)}
 
     def __add__(self, other: Loss) -> Loss:
-        return Sum([*_summands(self), *_summands(other)])
+        return Sum([*summands(self), *summands(other)])
 
     def __radd__(self, other: object) -> Loss:
         return self if other == 0 else NotImplemented  # so that sum() of losses works
@@ -118,7 +118,7 @@ class Loss(ABC):
     def __mul__(self, weight: float | Tensor) -> Loss:
         if isinstance(weight, (int, float)) and not math.isfinite(weight):
             raise ValueError(f"a weight must be a finite number, not {weight}")
-        return Sum([(w * weight, loss) for w, loss in _summands(self)])
+        return Sum([(w * weight, loss) for w, loss in summands(self)])
 
     __rmul__ = __mul__
 
@@ -177,7 +177,8 @@ class Sum(Loss):
         return text
 
 
-def _summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]:
+def summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]:
+    """The losses that a loss is the sum of, each with its weight; of any but a `Sum` itself, with weight 1."""
     return loss.summands if isinstance(loss, Sum) else [(1.0, loss)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -156,15 +157,15 @@ def movements(pictures: Tensor, jitter: float, zoom: float, rotate: float, gener
 # --- parameterisations ----------------------------------------------------------------------------------------------
 
 
-class Rendered:
+class Rendered(ABC):
     """Base of the parameterisations that compute their picture, differentiably, from parameters of another kind."""
 
     parameters: list[Tensor]
     latest: Tensor
 
+    @abstractmethod
     def render(self) -> Tensor:
         """The picture (N, 3, H, W) in [0, 1]."""
-        raise NotImplementedError
 
     def picture(self) -> Tensor:
         with torch.enable_grad():
@@ -176,7 +177,7 @@ class Rendered:
         for parameter, slope in zip(self.parameters, found, strict=True):
             parameter.grad = slope
 
-    def project(self) -> None:
+    def project(self) -> None:  # noqa: B027, it is not left out
         """Nothing: every value of the parameters makes a picture in [0, 1]."""
 
 

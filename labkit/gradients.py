@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .algebra import PIXELS, Features, Loss, Parts, Statistics, Sum, Window
+from .algebra import PIXELS, Features, Loss, Parts, Statistics, Window, summands
 from .allocator import keep_memory
 from .network import Backbone
 from .tiles import LEAST, Tile, cut, estimate, fitting, free_memory, ran_out
@@ -101,7 +101,7 @@ class Evaluator:
     def apart(self, picture: Tensor) -> dict[str, Tensor]:
         """The gradient (N, 3, H, W) of each term of the loss by itself, by name; their sum is the loss's."""
         found: dict[str, Tensor] = {}
-        for weight, loss in self.loss.summands if isinstance(self.loss, Sum) else [(1.0, self.loss)]:
+        for weight, loss in summands(self.loss):
             alone = copy(self)
             alone.loss, alone.slopes = weight * loss, {}
             found[loss.name] = found.get(loss.name, 0) + alone(picture).gradient

@@ -185,10 +185,15 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _jpeg(image: Image.Image) -> str:
+def jpeg(image: Image.Image, quality: int = 80) -> bytes:
+    """The content of a JPEG file."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80, optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
+def _jpeg(image: Image.Image) -> str:
+    return base64.b64encode(jpeg(image)).decode()
 
 
 def _figure_png(figure: Any) -> str:

@@ -135,9 +135,7 @@ def stylize_frames(
             if temporal_weight:
                 held = temporal_weight * anchor(past.result, past.seen)
                 further["also"] = options["also"] + held if options.get("also") else held
-        for step in stylizing(frame, painting, backbone, **options | further):
-            latest = step
-        return latest
+        return _last(stylizing(frame, painting, backbone, **options | further))
 
     yield from _film(frames, make, keep, flow, backbone.device)
 
@@ -193,8 +191,13 @@ def _film(
 def _dreamt(picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]) -> Progress:
     if options.get("variations", 1) != 1:
         raise ValueError(f"a film has one dream a frame, not variations={options['variations']}")
-    for step in dreaming(picture, backbone, layers, seed=seed, **FRAME | options):
-        latest = step
+    return _last(dreaming(picture, backbone, layers, seed=seed, **FRAME | options))
+
+
+def _last(run: Iterator[Progress]) -> Progress:
+    """Where a run has come to at its end. An interrupt is not caught: it ends the film, not only this frame."""
+    for latest in run:  # noqa: B007, one at a time: each holds a gradient
+        pass
     return latest
 
 

@@ -7,7 +7,6 @@ its own stop button, other cells and these controls go on working. All of it exi
 from __future__ import annotations
 
 import html
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from .backbones import BACKBONES, load_backbone
 from .controls import Chooser, Layers, LayerWeights
 from .dream import dreaming
 from .images import PHOTOS, paintings, resize, save, to_pil
+from .notebook import jpeg
 from .optimize import OPTIMIZERS, Progress
 from .style import AFTER, BEFORE, INITS, stylizing
 
@@ -106,7 +106,6 @@ class View(w.HBox):
         self.latest: Progress | None = None
         self.settings: dict[str, Any] = {}
         self.drawing = threading.Lock()
-        self.before: Tensor | None = None
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
 
@@ -142,9 +141,8 @@ class View(w.HBox):
         super().__init__([left, right])
         self._offer_layers()
         self._show_photo()
-        for chooser in choosers[:1]:
-            for source in (chooser.choice, chooser.upload):
-                source.observe(lambda change: self._show_photo(), "value")
+        for source in (choosers[0].choice, choosers[0].upload):
+            source.observe(lambda change: self._show_photo(), "value")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -226,11 +224,9 @@ class View(w.HBox):
 
     def _show(self) -> None:
         """The latest picture, and of it so much from the left as it was before as the slider says."""
-        if self.before is None:
-            return
         with self.drawing:  # the slider asks from the kernel's thread
             after = self.before if self.latest is None else self.latest.picture
-            self.preview.value = jpeg(wiped(self.before, after, self.wipe.value))
+            self.preview.value = jpeg(to_pil(wiped(self.before, after, self.wipe.value)), quality=85)
 
     def _show_photo(self) -> None:
         if not self.running:
@@ -264,9 +260,3 @@ def wiped(before: Tensor, after: Tensor, share: float) -> Tensor:
     found = after.clone()
     found[..., :edge] = resize(before, after.shape[-2:]).to(after)[..., :edge]
     return found
-
-
-def jpeg(picture: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    to_pil(picture).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
