@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
 from .algebra import Features, Loss, Statistics, Window, float64
@@ -37,12 +38,37 @@ class SecondMoment(torch.autograd.Function):
         return (f.mT @ (gradient + gradient.mT)).mT
 
 
+class RootTrace(torch.autograd.Function):
+    """tr (F^T S F)^1/2 (N,) for covariances S (N, C, C) and a factor F (1, C, r), in float64, of another, F F^T.
+
+    Its gradient is 1/2 F (F^T S F)^-1/2 F^T: one eigendecomposition gives both. That is computed in float64, because
+    F^T S F has the squares of eigenvalues, whose small ones are lost in float32's noise: the gradient would be off by
+    some per mille. What follows from eigenvectors loses nothing in the precision of S.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, covariance: Tensor, factor: Tensor) -> Tensor:
+        middle = factor.mT @ float64(covariance.nan_to_num(0, 0, 0)) @ factor  # LAPACK refuses what is not finite
+        squares, vectors = torch.linalg.eigh(middle)
+        roots = squares.where(squares > 1e-14 * squares[:, -1:], 0).sqrt()  # what is smaller is rounding
+        ctx.save_for_backward(*(x.to(covariance) for x in (factor, vectors, roots)))
+        return roots.sum(1).to(covariance)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        factor, vectors, roots = ctx.saved_tensors
+        basis = factor @ vectors
+        scale = torch.where(roots > 0, gradient[:, None] / (2 * roots), 0)
+        return (basis * scale[:, None, :]) @ basis.mT, None
+
+
 class style(Painted):
     """How far the statistics of features are from a painting's, layer by layer. For the arguments see `Painted`.
 
     ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
     arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
-    covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), whose gradient `eigvalsh` gives in closed form.
+    covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), with its gradient in closed form (`RootTrace`).
     ``relative`` divides by ||A||^2 or |m'|^2 + tr S'. False: Gatys' 1/4 ||G - A||^2 / C^2.
     """
 
@@ -63,7 +89,7 @@ class style(Painted):
 
     def aim(self, targets: list[list[Tensor]]) -> None:
         self.targets = targets
-        self.roots = [_root(_covariance(*t)) for t in targets] if self.statistic == "wasserstein" else []
+        self.factors = [_factor(_covariance(*t)) for t in targets] if self.statistic == "wasserstein" else []
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         found: Statistics = []
@@ -84,13 +110,9 @@ class style(Painted):
         return gap / (target.square().sum((1, 2)) if self.relative else 4 * second.shape[1] ** 2)
 
     def _wasserstein(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
-        (target_second, target_mean), root = self.targets[index], self.roots[index]
-        # tr(M^1/2) through eigenvalues: eigvalsh's derivative needs no iteration. In float64, because M has the squares
-        # of eigenvalues, whose small ones are lost in float32's noise: the gradient would be off by some per cent.
+        target_second, target_mean = self.targets[index]
         covariance = _covariance(second, mean)
-        middle = root @ float64(covariance.nan_to_num()) @ root  # what is not finite shows in the trace
-        roots = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(1e-10).sqrt()
-        cross = roots.sum(1).to(mean.dtype).to(mean.device)
+        cross = RootTrace.apply(covariance, self.factors[index])
         trace = _trace(covariance) + _trace(_covariance(target_second, target_mean))
         distance = (mean - target_mean).square().sum(1) + trace - 2 * cross
         return distance / (_trace(target_second) if self.relative else second.shape[1])
@@ -128,7 +150,13 @@ def _trace(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=1, dim2=2).sum(1)
 
 
-def _root(matrices: Tensor) -> Tensor:
-    """The symmetric square root of symmetric positive semidefinite matrices (N, C, C)."""
+def _factor(matrices: Tensor) -> Tensor:
+    """F (N, C, r) in float64 with F F^T = S, for positive semidefinite S (N, C, C) of a rank r in their precision.
+
+    The rank is seldom full: channels that never fire, and maps with fewer positions than channels. Without the rest,
+    which is rounding, the products with F are smaller, and nearer to what exact statistics would give.
+    """
     values, vectors = torch.linalg.eigh(float64(matrices))
-    return vectors * values.clamp_min(0).sqrt()[:, None, :] @ vectors.mT
+    least = torch.finfo(matrices.dtype).eps * values[:, -1:]
+    kept = (values > least).any(0)
+    return vectors[:, :, kept] * values[:, None, kept].clamp_min(0).sqrt()
