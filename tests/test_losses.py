@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import labkit as lk
 from labkit.algebra import PIXELS, Features, Statistics
+from labkit.moments import RootTrace
 from labkit.network import Recommended
 
 SIZE = (16, 20)
@@ -379,6 +380,7 @@ def random_covariance(seed: int) -> np.ndarray:
 
 
 A, B = np.array([1.0, 2.0, 0.5, 4.0, 0.1, 3.0]), np.array([2.0, 1.0, 0.7, 0.2, 5.0, 3.0])
+WIDE = np.logspace(0, -5, 6)
 M, N = np.linspace(-1, 1, 6), np.array([0.3, -0.2, 0.9, 0.0, 1.5, -2.0])
 S, T = random_covariance(0), random_covariance(1)
 
@@ -388,9 +390,10 @@ S, T = random_covariance(0), random_covariance(1)
     [
         (S, S, 0.0),
         (np.diag(A), np.diag(B), ((np.sqrt(A) - np.sqrt(B)) ** 2).sum()),
+        (np.diag(WIDE), np.diag(2 * WIDE), ((np.sqrt(WIDE) - np.sqrt(2 * WIDE)) ** 2).sum()),
         (S, T, np.trace(S + T - 2 * np.real(sqrtm(sqrtm(T) @ S @ sqrtm(T))))),
     ],
-    ids=["equal covariances", "commuting covariances", "any covariances"],
+    ids=["equal covariances", "commuting covariances", "a wide spectrum", "any covariances"],
 )
 @pytest.mark.parametrize("relative", [True, False])
 def test_wasserstein_distance_of_gaussians(
@@ -403,22 +406,70 @@ def test_wasserstein_distance_of_gaussians(
     assert found == pytest.approx((((M - N) ** 2).sum() + bures) / scale, rel=1e-9)
 
 
+def wasserstein(target: Tensor, start: Tensor, backbone: lk.Backbone, **options: object) -> tuple[Tensor, Tensor]:
+    """The distance of the map ``start`` from the map ``target``, and its gradient."""
+    loss = lk.style(PAINTING, ["soft2"], statistic="wasserstein", **options)
+    loss = loss.bound(Reader(backbone, {"soft2": target}), SIZE)
+    f = start.clone().requires_grad_()
+    found = loss.readout(loss.statistics({"soft2": f}, lk.Window()))
+    return found.detach(), torch.autograd.grad(found.sum(), f)[0]
+
+
 @pytest.mark.parametrize("positions", [2, 5, 400])
 def test_wasserstein_gradient_survives_float32(backbone: lk.Backbone, positions: int) -> None:
     """Fewer positions than channels make the covariances singular; sizes differ by 10^4 between channels."""
     generator = torch.Generator().manual_seed(0)
     size = torch.logspace(-2, 2, 48)[:, None, None]
     target, start = (size * torch.randn(1, 48, positions, 4, generator=generator).relu() for _ in range(2))
-
-    def gradient(dtype: torch.dtype) -> Tensor:
-        loss = lk.style(PAINTING, ["soft2"], statistic="wasserstein")
-        loss = loss.bound(Reader(backbone, {"soft2": target.to(dtype)}), SIZE)
-        f = start.to(dtype).requires_grad_()
-        return torch.autograd.grad(loss.readout(loss.statistics({"soft2": f}, lk.Window())).sum(), f)[0].double()
-
     torch.set_default_dtype(torch.float32)
-    truth = gradient(torch.float64)
-    assert (gradient(torch.float32) - truth).norm() < 0.02 * truth.norm()
+    _, truth = wasserstein(target, start, backbone)
+    _, found = wasserstein(target.float(), start.float(), backbone)
+    assert (found - truth).norm() < 0.02 * truth.norm()
+
+
+@pytest.mark.parametrize("positions", [3, 8, 100])
+def test_wasserstein_in_float32_is_that_of_float64(backbone: lk.Backbone, positions: int) -> None:
+    """Also where channels never fire, and where a map has fewer positions than channels."""
+    generator = torch.Generator().manual_seed(1)
+    mixing = torch.randn(64, 64, generator=generator) / 8
+    mixing[::5] = 0
+    maps = torch.randn(2, 64, positions * 4, generator=generator)
+    target, start = (mixing @ maps).relu().view(2, 1, 64, positions, 4)
+    torch.set_default_dtype(torch.float32)
+    truth, slope = wasserstein(target, start, backbone)
+    found, gradient = wasserstein(target.float(), start.float(), backbone)
+    assert found.dtype == gradient.dtype == torch.float32
+    assert found.item() == pytest.approx(truth.item(), rel=1e-5)
+    assert (gradient - slope).norm() < 1e-3 * slope.norm()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3])
+def test_wasserstein_does_not_depend_on_the_unit_of_features(backbone: lk.Backbone, scale: float) -> None:
+    target, start = map_with(N, T, 4), map_with(M, S, 5)
+    truth, slope = wasserstein(target, start, backbone)
+    found, gradient = wasserstein(scale * target, scale * start, backbone)
+    torch.testing.assert_close(found, truth, rtol=1e-9, atol=0)
+    torch.testing.assert_close(gradient * scale, slope, rtol=1e-6, atol=1e-9)
+
+
+def test_wasserstein_of_what_is_not_finite_is_not_finite(backbone: lk.Backbone) -> None:
+    start = map_with(M, S, 5)
+    start[0, 0, 0, 0] = float("inf")
+    found, _ = wasserstein(map_with(N, T, 4), start, backbone)
+    assert not found.isfinite().any()
+
+
+@pytest.mark.parametrize("rank", [0, 2, 6])
+def test_root_trace_is_a_sum_of_roots(rank: int) -> None:
+    """Of the eigenvalues of S S', each picture of the batch on its own; and its gradient that of differences."""
+    generator = torch.Generator().manual_seed(2)
+    factor, roots = torch.randn(1, 6, rank, generator=generator), torch.randn(3, 6, 6, generator=generator)
+    covariance = (roots @ roots.mT).requires_grad_()
+    found = RootTrace.apply(covariance, factor)
+    for value, own in zip(found.tolist(), covariance.detach().numpy(), strict=True):
+        eigenvalues = np.linalg.eigvals(own @ (factor[0] @ factor[0].T).numpy()).real
+        assert value == pytest.approx(np.sqrt(np.sort(eigenvalues)[6 - rank :]).sum(), rel=1e-8)
+    assert torch.autograd.gradcheck(lambda x: RootTrace.apply((x + x.mT) / 2, factor), covariance, rtol=1e-5)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.25])
