@@ -17,6 +17,7 @@ import io
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,9 +53,11 @@ def measured(module: str, name: str, *arguments: Any) -> Case:
 
 
 def run_case(call: str) -> None:
+    """Print what a case found, and the peak resident memory of this process: interpreter, libraries and network too."""
     module, name, *arguments = json.loads(call)
     with contextlib.redirect_stdout(io.StringIO()):  # programs talk
         found = getattr(__import__(module), name)(*arguments)
+    found["process_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
     print(json.dumps(found))
 
 

@@ -89,15 +89,22 @@ def limit(rows: list[Case]) -> list[str]:
     return ["### How near to the machine's limit", "", *table(heads, cells)]
 
 
+def gigabytes(case: Case) -> str:
+    """The peak of a case's process; "-" in results of before it was measured."""
+    return f"{case['process_mb'] / 1024:.2f}" if "process_mb" in case else "-"
+
+
 def field(found: Case) -> list[str]:
-    def ratios(row: Case) -> list[str]:
-        theirs = row["theirs"]["seconds"]
-        mine = [row[precision]["seconds"] for precision in ("float32", "bfloat16")]
-        return [f"{theirs:.3f}", *(f"{s:.3f}" for s in mine), *(f"{s / theirs:.2f}" for s in mine)]
+    def beside(row: Case) -> list[str]:
+        programs = [row[program] for program in ("theirs", "float32", "bfloat16")]
+        theirs, *mine = (program["seconds"] for program in programs)
+        ratios = [f"{s / theirs:.2f}" for s in mine]
+        return [*(f"{s:.3f}" for s in (theirs, *mine)), *ratios, *map(gigabytes, programs)]
 
     heads = ["", "theirs, s", "float32, s", "bfloat16, s", "float32 ratio", "bfloat16 ratio"]
-    cells = [[row["peer"], *ratios(row)] for row in found["style"]]
-    cells.append([f"{found['dream']['peer']}, one step", *ratios(found["dream"])])
+    heads += ["theirs, GB", "float32, GB", "bfloat16, GB"]
+    cells = [[row["peer"], *beside(row)] for row in found["style"]]
+    cells.append([f"{found['dream']['peer']}, one step", *beside(found["dream"])])
     w = found["wasserstein"]
     quality = []
     for row in found["quality"]:
@@ -112,14 +119,15 @@ def field(found: Case) -> list[str]:
         "### Beside the field",
         "",
         f"One evaluation at {found['size']} px on VGG19 (the dream: VGG16) with random weights, the same layers and "
-        "statistic. The targets: at most 0.90 of a peer in float32 and 0.55 in bfloat16, for the dream 0.45.",
+        "statistic. The targets: at most 0.90 of a peer in float32 and 0.55 in bfloat16, for the dream 0.45. "
+        "Memory is the peak of the whole process, with Python, its libraries and the network.",
         "",
         *table(heads, cells),
         "",
         f"crowsonkb's Wasserstein-2 term alone, value and gradient at relu5_1: {w['peer']:.3f} s, ours "
         f"{w['seconds']:.3f} s ({share:.2f} of it); the values are {w['peer value']:.4f}, with 1e-4 added to the "
-        f"covariances, and {w['value']:.4f}. The target is 0.20 of it: what "
-        "is left is one eigendecomposition in float64, which is exact where their iteration in float32 stops early.",
+        f"covariances, and {w['value']:.4f}. The target is 0.20 of it. Ours is "
+        "one eigendecomposition in float64, which is exact where their iteration in float32 stops early.",
         "",
         f"To the same quality at {found['quality size']} px: a peer runs its whole default schedule, and a referee, "
         "Gatys' loss with the weights of jcjohnson's program, judges its picture; ours runs with the lab's defaults "

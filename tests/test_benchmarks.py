@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 import labkit as lk
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import bench
 import cases
 import field
 import networks
@@ -59,11 +62,18 @@ def test_operations_are_counted() -> None:
     assert counter.get_total_flops() == 2 * (2 * 32 * 3 * 9) * 32 * 48
 
 
+def test_a_case_tells_the_peak_of_its_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(cases, "counted", lambda *given: {"count": len(given)}, raising=False)
+    monkeypatch.setattr(bench.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 << 20))  # 3 GB in KB
+    bench.run_case('["cases", "counted", "a", "b"]')
+    assert json.loads(capsys.readouterr().out) == {"count": 2, "process_mb": 3072}
+
+
 def test_the_page_shows_every_section() -> None:
     machine = {"date": "2026-01-02", "device": "abacus, 2 cores", "threads": 2, "versions": {"labkit": "1"}}
     one = {"seconds": 2.0, "peak_mb": 100.0, "own_mb": 50.0}
     pair = {"float32": one, "bfloat16": {**one, "seconds": 0.5}}
-    theirs = {"seconds": 4.0, "elapsed": 90.0, "evaluations": 300, "referee": 0.25}
+    theirs = {"seconds": 4.0, "elapsed": 90.0, "evaluations": 300, "referee": 0.25, "process_mb": 3072.0}
     rows = {
         "start": [{"what": "a dream", "target": 3.0, **one}],
         "evaluations": [{"recipe": "dream", "backbone": "pocket", "width": 64, **pair}],
@@ -76,7 +86,7 @@ def test_the_page_shows_every_section() -> None:
             "size": 512,
             "quality size": 128,
             "style": [{"peer": "theirs", "theirs": theirs, **pair}],
-            "dream": {"peer": "theirs", "theirs": theirs, **pair},
+            "dream": {"peer": "its dream", "theirs": theirs, **{p: {**c, "process_mb": 512} for p, c in pair.items()}},
             "wasserstein": {"peer": 1.0, "seconds": 0.1, "peer value": 0.5, "value": 0.4},
             "quality": [
                 {"peer": "a", "theirs": theirs, "ours": {"seconds": 9.0, "steps": 100, "referee": 0.2}},
@@ -90,7 +100,8 @@ def test_the_page_shows_every_section() -> None:
         "| dream, pocket | 64 | 2.000 | 0.500 | 0.25 | 100 |",
         "| style | 1000 x 750 | 2.667 | 50 | 4.000 | 50 | 1.50 | 70 |",
         "| dream, pocket | 64 | float32 | 2.0 | 1.000 | 4.000 | 25 % |",
-        "| theirs | 4.000 | 2.000 | 0.500 | 0.50 | 0.12 |",
+        "| theirs | 4.000 | 2.000 | 0.500 | 0.50 | 0.12 | 3.00 | - | - |",
+        "| its dream, one step | 4.000 | 2.000 | 0.500 | 0.50 | 0.12 | 3.00 | 0.50 | 0.50 |",
         "| a | 90.0 | 300 | 0.25 | 9.0 (100 steps) | 0.100 |",
         "*2026-01-02; abacus, 2 cores, 2 threads; labkit 1*",
     ):
