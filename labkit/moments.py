@@ -156,7 +156,9 @@ def _factor(matrices: Tensor) -> Tensor:
     The rank is seldom full: channels that never fire, and maps with fewer positions than channels. Without the rest,
     which is rounding, the products with F are smaller, and nearer to what exact statistics would give.
     """
-    values, vectors = torch.linalg.eigh(float64(matrices))
-    least = torch.finfo(matrices.dtype).eps * values[:, -1:]
-    kept = (values > least).any(0)
-    return vectors[:, :, kept] * values[:, None, kept].clamp_min(0).sqrt()
+    exact = float64(matrices)
+    values, vectors = torch.linalg.eigh(exact)
+    kept = (values > torch.finfo(matrices.dtype).eps * values[:, -1:]).any(0)
+    factor = vectors[:, :, kept] * values[:, None, kept].clamp_min(0).sqrt()
+    factor[exact.diagonal(dim1=1, dim2=2) == 0] = 0  # not 1e-17, whose products are denormal, which is slow
+    return factor
