@@ -7,7 +7,7 @@ place. Averaging, gossip, masking and the attack on a client's privacy are then 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -158,6 +158,14 @@ def average(answers: Tensor, sizes: Tensor) -> Tensor:
     return (sizes / sizes.sum()).to(answers) @ answers
 
 
+def median(answers: Tensor, sizes: Tensor) -> Tensor:
+    """The median (P,) of the clients' weights (K, P), one by one: a minority that lies cannot move it out of the rest.
+
+    Yin et al. 2018 (arXiv:1803.01498). All count alike: whoever could claim a size could claim a majority.
+    """
+    return answers.quantile(0.5, dim=0)
+
+
 def fedavg(
     clients: Sequence[Client],
     weights: Tensor,
@@ -165,13 +173,15 @@ def fedavg(
     *,
     rounds: int,
     share: float = 1.0,
+    combine: Callable[[Tensor, Tensor], Tensor] = average,
     seed: int = 0,
     **training: Any,
 ) -> Iterator[Round]:
     """Federated averaging (McMahan et al. 2017, arXiv:1602.05629): a server averages what the clients train.
 
     In each round a random ``share`` of the clients starts from the server's ``weights``; ``training`` goes to
-    `Client.train`. One epoch with ``batch_size=None`` is FedSGD, which equals gradient descent on the pooled data.
+    `Client.train`, and ``combine``, `average` or `median`, makes new weights of the answers. One epoch with
+    ``batch_size=None`` is FedSGD, which equals gradient descent on the pooled data.
     """
     check_whole(clients=len(clients), rounds=rounds)
     if not 0 < share <= 1:
@@ -181,7 +191,7 @@ def fedavg(
     for number in range(1, rounds + 1):
         chosen = [clients[k] for k in torch.randperm(len(clients), generator=draw)[:taking_part].tolist()]
         answers = torch.stack([c.train(weights, model, seed=seed + number, **training) for c in chosen])
-        weights = average(answers, torch.tensor([len(client) for client in chosen]))
+        weights = combine(answers, torch.tensor([len(client) for client in chosen]))
         sent = 2 * number * taking_part * message_bytes(weights)  # down to each client and up again
         yield Round(number, weights, sent, busiest=sent)  # all of it through the server
 

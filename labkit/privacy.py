@@ -1,7 +1,8 @@
 """Floor 4: what an update of federated learning gives away, and two ways to keep it: noise, and masks that cancel.
 
-`reconstruct` turns a client's gradient back into its pictures. `private_fedsgd` bounds what any gradient can say about
-one example; `mask` and `unmask` let a server learn the sum of all updates and nothing else.
+`reconstruct` turns a client's gradient back into its pictures, and `membership_advantage` says how well one can tell
+who was there. `private_fedsgd` bounds what any gradient can say about one example; `mask` and `unmask` let a server
+learn the sum of all updates and nothing else.
 """
 
 from __future__ import annotations
@@ -47,6 +48,19 @@ def reconstruct(
     check_whole(steps=steps)
     pixels = Pixels(torch.rand(shape, generator=torch.Generator().manual_seed(seed)), clamp=False)
     return descend(Stage(0, 1, steps, 0, steps), pixels, evaluate, make_optimizer("lbfgs", pixels.parameters, 1.0))
+
+
+def membership_advantage(members: Tensor, others: Tensor) -> float:
+    """How well losses tell training examples from others: 0 not at all, 1 without fail (Yeom et al. 2018).
+
+    An example counts as a member when its loss is at most a threshold. Of all thresholds the best: the largest
+    difference between the shares of ``members`` (n,) and of ``others`` (m,) that are called so (arXiv:1709.01604).
+    """
+    if not (len(members) and len(others)):
+        raise ValueError(f"losses of both kinds are needed, not of {len(members)} members and {len(others)} others")
+    thresholds = torch.cat([members, others])
+    called = [torch.searchsorted(x.sort().values, thresholds, right=True) / len(x) for x in (members, others)]
+    return (called[0] - called[1]).max().item()
 
 
 # --- differential privacy -----------------------------------------------------------------------------------------

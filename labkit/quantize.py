@@ -220,6 +220,22 @@ def allocate(costs: Mapping[str, Mapping[int, float]], sizes: Mapping[str, int],
     return front[-1][2]
 
 
+@torch.no_grad()
+def macs(network: nn.Module, pictures: Tensor) -> dict[str, int]:
+    """How many products a layer adds up for one of ``pictures`` (multiply-accumulates), counted as they flow through.
+
+    Times the bits of a weight and those of an input, it is the number of one-bit products behind them.
+    """
+    counts = dict.fromkeys(layers_of(network), 0)
+
+    def count(name: str, layer: Layer, x: Tensor, y: Tensor) -> None:
+        counts[name] += y[0].numel() * layer.weight[0].numel()
+
+    with _watched(network, count):
+        _outputs(network, _not_empty(pictures))
+    return counts
+
+
 # --- XNOR-Net ------------------------------------------------------------------------------------------------------
 
 

@@ -187,6 +187,22 @@ def test_average_counts_each_client_by_its_data() -> None:
     assert federated.average(answers, torch.tensor([3, 1])).tolist() == [2, 2]
 
 
+def test_a_minority_cannot_move_the_median_out_of_the_rest() -> None:
+    random = torch.Generator().manual_seed(0)
+    honest, lies = torch.randn(3, 50, generator=random), 1e6 * torch.randn(2, 50, generator=random)
+    found = federated.median(torch.cat([lies, honest]), torch.tensor([1000, 1000, 1, 1, 1]))
+    assert ((found >= honest.amin(0)) & (found <= honest.amax(0))).all()
+    pair = torch.tensor([[1.0], [4.0], [2.0], [100.0]])
+    assert federated.median(pair, torch.ones(4)).item() == 3  # halfway between the two in the middle
+
+
+def test_the_server_combines_as_it_is_told(model: nn.Module, clients: list[Client], start: Tensor) -> None:
+    trained = torch.stack([client.train(start, model, learning_rate=0.5, seed=1) for client in clients])
+    found = last(federated.fedavg(clients, start, model, rounds=1, learning_rate=0.5, combine=federated.median))
+    torch.testing.assert_close(found.weights, trained.quantile(0.5, dim=0))
+    assert (found.weights - federated.average(trained, torch.tensor(SIZES))).abs().max() > 1e-3
+
+
 def test_a_share_of_the_clients_takes_part(model: nn.Module, clients: list[Client], start: Tensor) -> None:
     """One of four: the round's weights are then those of one client, and others in other rounds."""
     alone = [c.train(start, model, seed=1) for c in clients]

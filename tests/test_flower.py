@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -27,7 +27,7 @@ RAY_GAVE_UP = "The current node timed out during startup"  # it cannot be told t
 PATIENCE = 240  # seconds; a busy machine takes a minute
 
 
-def ours(clients: int, rounds: int) -> torch.Tensor:
+def learnt(clients: int, rounds: int) -> torch.Tensor:
     """What the app should learn, computed in this process."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -77,6 +77,22 @@ def wait_for(port: int) -> None:
     raise TimeoutError(f"nothing listens on port {port}")
 
 
+@pytest.mark.parametrize("theirs, ours", [("FedAvg", federated.average), ("FedMedian", federated.median)])
+def test_flower_combines_answers_as_we_do(theirs: str, ours: Callable[..., torch.Tensor]) -> None:
+    from flwr import common
+    from flwr.server import strategy
+
+    random, sizes = torch.Generator().manual_seed(0), torch.tensor([5, 40, 12, 23])
+    answers = torch.randn(4, 300, generator=random)
+    results = [
+        (None, common.FitRes(common.Status(common.Code.OK, ""), common.ndarrays_to_parameters([one]), size, {}))
+        for one, size in zip(answers.numpy(), sizes.tolist(), strict=True)
+    ]
+    found, _ = getattr(strategy, theirs)().aggregate_fit(1, results, [])
+    (found,) = map(torch.tensor, common.parameters_to_ndarrays(found))
+    torch.testing.assert_close(found, ours(answers, sizes), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("simulated, rounds", [(True, 2), (False, 1)], ids=["simulation", "server and two clients"])
 def test_flower_learns_the_same_weights(tmp_path: Path, simulated: bool, rounds: int) -> None:
     port, *others = free_ports(3)
@@ -121,4 +137,4 @@ def test_flower_learns_the_same_weights(tmp_path: Path, simulated: bool, rounds:
         pytest.skip("this machine is too busy: Ray gives up when it has not started after 30 s")
     logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in tmp_path.glob("*.log"))
     assert found.exists(), done.stdout[-4000:] + done.stderr[-2000:] + logs
-    torch.testing.assert_close(torch.tensor(np.load(found)), ours(2, rounds), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(np.load(found)), learnt(2, rounds), rtol=0, atol=1e-5)

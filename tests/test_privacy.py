@@ -86,6 +86,25 @@ def test_noise_on_the_gradient_hides_the_picture(model: nn.Module, start: Tensor
 # --- differential privacy -----------------------------------------------------------------------------------------
 
 
+def test_advantage_is_the_largest_gap_between_the_shares() -> None:
+    low, high = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5])
+    assert privacy.membership_advantage(low, high) == 1
+    assert privacy.membership_advantage(high, low) == 0  # members that lose more are never called members
+    assert privacy.membership_advantage(low, low) == 0
+    # At the threshold 0.3, two of three members and one of four others: 2/3 - 1/4.
+    mixed = privacy.membership_advantage(torch.tensor([0.1, 0.3, 0.9]), torch.tensor([0.2, 0.5, 0.6, 0.7]))
+    assert mixed == pytest.approx(2 / 3 - 1 / 4)
+
+
+def test_advantage_is_the_statistic_of_kolmogorov_and_smirnov() -> None:
+    from scipy.stats import ks_2samp
+
+    random = torch.Generator().manual_seed(0)
+    members, others = torch.randn(80, generator=random), 0.5 + torch.randn(130, generator=random)
+    oracle = ks_2samp(members.numpy(), others.numpy(), alternative="greater").statistic
+    assert privacy.membership_advantage(members, others) == pytest.approx(oracle)
+
+
 def test_each_example_is_clipped_by_itself(model: nn.Module, start: Tensor) -> None:
     inputs, targets = some_data(6)
     each = [federated.gradient(start, model, x[None], y[None]) for x, y in zip(inputs, targets, strict=True)]
@@ -221,6 +240,7 @@ def test_without_one_client_the_sum_is_noise() -> None:
 ONE = some_data(1)
 BAD = {
     "no steps": (lambda: next(attack(steps=0)), r"steps.*not 0"),
+    "nobody to tell members from": (lambda: privacy.membership_advantage(torch.ones(3), torch.ones(0)), r"3.*and 0"),
     "no rounds": (lambda: next(private(rounds=0)), r"rounds.*not 0"),
     "rate of zero": (lambda: next(private(rate=0)), r"rate.*not 0"),
     "rate above one": (lambda: next(private(rate=1.5)), r"rate.*not 1\.5"),

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import labkit as lk
 from labkit.network import Recommended
@@ -28,6 +29,7 @@ from labkit.quantize import (
     calibrate,
     divergence,
     layers_of,
+    macs,
     quantized,
     sensitivity,
 )
@@ -493,6 +495,23 @@ def test_bias_correction_restores_the_mean_of_every_channel(bias: bool) -> None:
     assert torch.equal(corrected[2].weight, rounded[2].weight)
 
 
+def test_products_are_counted_as_pytorch_counts_them() -> None:
+    layers = nn.Conv2d(4, 6, (3, 5), stride=2, padding=1, groups=2), nn.Flatten(), nn.Linear(6 * 5 * 4, 3)
+    net, pictures = nn.Sequential(*layers), normal(2, 4, 10, 10)
+    with FlopCounterMode(display=False) as oracle:
+        net(pictures)
+    found = macs(net, pictures)
+    assert found == {"0": 6 * 5 * 4 * 2 * 3 * 5, "2": 120 * 3}
+    assert 2 * len(pictures) * sum(found.values()) == oracle.get_total_flops()
+
+
+def test_with_powers_of_two_whole_numbers_give_the_floats_to_the_last_bit() -> None:
+    x, weight = normal(20, 300).relu(), normal(7, 300, seed=1)
+    xs, ws = uniform(x, power_of_two=True), uniform(weight, 4, axis=0, power_of_two=True)
+    whole = xs.quantize(x).int() @ ws.quantize(weight).int().T
+    assert torch.equal(whole * (xs.scale * ws.scale).T, xs(x) @ ws(weight).T)
+
+
 def test_divergence_is_kullbacks() -> None:
     first, second = network(0), network(1)
     p, q = (one(PICTURES).softmax(1).detach().double().numpy() for one in (first, second))
@@ -577,6 +596,8 @@ NET = network()
         (lambda: calibrate(NET, PICTURES[:0]), "at least one picture"),
         (lambda: bias_corrected(NET, NET, PICTURES[:0]), "at least one picture"),
         (lambda: divergence(NET, NET, PICTURES[:0]), "at least one picture"),
+        (lambda: macs(NET, PICTURES[:0]), "at least one picture"),
+        (lambda: macs(nn.ReLU(), PICTURES), "ReLU has no convolution"),
         (
             lambda: allocate({"a": {2: 1.0, 4: 0.0}}, {"a": 10}, 19),
             "19 bits is too small: the least that will do is 20",
