@@ -101,6 +101,26 @@ def whole_style(device: str | None) -> Case:
     return {"seconds": min(repeat(lambda: lk.stylize(photo, painting, network, progress=False), 2, 0, warm_up=0))}
 
 
+def learnt_pass(device: str | None) -> Case:
+    """A 512x384 photo repainted by the network that knows its painting."""
+    photo, network = lk.resize(lk.photo("coffee"), (384, 512)), lk.faststyle.load_network(device=lk.pick_device(device))
+    return {"seconds": min(repeat(lambda: lk.faststyle.repaint(photo, "lantern_bay", network).sum().item(), 5, 2))}
+
+
+def any_pass(device: str | None) -> Case:
+    """A 512x384 photo in the style of any painting."""
+    photo, painting = lk.resize(lk.photo("coffee"), (384, 512)), lk.painting("lantern_bay")
+    network, decoder = lk.load_backbone("pocket", device), lk.faststyle.load_decoder(device=lk.pick_device(device))
+    work = lk.faststyle.transfer
+    return {"seconds": min(repeat(lambda: work(photo, painting, decoder, network).sum().item(), 5, 2))}
+
+
+def upscaled(device: str | None) -> Case:
+    """A 512x384 photo made twice as large."""
+    photo, model = lk.resize(lk.photo("coffee"), (384, 512)), lk.superres.load_upscaler(device=lk.pick_device(device))
+    return {"seconds": min(repeat(lambda: lk.superres.upscale(photo, model).sum().item(), 5, 2))}
+
+
 def cold_start(device: str | None) -> Case:
     """A new process from its start to the first dreamt picture in a file, interpreter and imports included."""
     script = (

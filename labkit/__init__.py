@@ -1,6 +1,21 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import attack, blackbox, colour, explain, federated, perturb, presets, privacy, quantize, rounding, shapes
+from . import (
+    attack,
+    blackbox,
+    colour,
+    explain,
+    faststyle,
+    federated,
+    perturb,
+    presets,
+    prior,
+    privacy,
+    quantize,
+    rounding,
+    shapes,
+    superres,
+)
 from .algebra import Loss, Sum, Window
 from .backbones import BACKBONES, load_backbone, pick_device
 from .create import between, channels, create, creating, each
@@ -84,6 +99,7 @@ __all__ = [
     "each",
     "explain",
     "explain_losses",
+    "faststyle",
     "federated",
     "frames_of",
     "gram",
@@ -103,6 +119,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "presets",
+    "prior",
     "privacy",
     "quantize",
     "ranked_channels",
@@ -117,6 +134,7 @@ __all__ = [
     "stylize",
     "stylize_frames",
     "stylizing",
+    "superres",
     "tidy",
     "to_pil",
     "total_variation",

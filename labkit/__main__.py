@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, presets
+from . import __version__, faststyle, presets, superres
 from .algebra import as_list
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dreaming
@@ -71,6 +71,17 @@ def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParse
         sub.add_argument("--quiet", action="store_true", help="no progress bar")
         _add_options(sub, recipe)
         sub.set_defaults(run=_run_recipe, recipe=command, **(defaults or {}))
+    for command, (run, text) in PASSES.items():
+        sub = commands.add_parser(command, help=text, description=text)
+        sub.add_argument("photo", metavar="PHOTO", help="a picture file")
+        if command == "repaint":
+            known = "one of the lab's, of which some were learnt by heart"
+            sub.add_argument(
+                "painting", metavar="PAINTING", help=f"a picture file, or {known}: {', '.join(paintings())}"
+            )
+        sub.add_argument("-o", "--output", required=True, metavar="OUT.png", help="where to write (.png, .jpg, ...)")
+        sub.add_argument("--size", type=int, default=0, help="longer side to work at, in pixels; 0 is the photo's own")
+        sub.set_defaults(run=run)
     sub = commands.add_parser("backbones", help="list the networks")
     sub.set_defaults(run=_list_backbones)
     sub = commands.add_parser("layers", help="list the layers of a network")
@@ -250,6 +261,32 @@ def _picture(name: str) -> Any:
 def _mask(name: str | None, size: int) -> Any:
     """A mask from a file, its longer side at most ``size`` (0: as it is); what is no file keeps its name."""
     return name if name in (None, "centre") else luma(load(name, size or None))
+
+
+def _run_upscale(options: argparse.Namespace) -> None:
+    _run_pass(options, superres.upscale)
+
+
+def _run_repaint(options: argparse.Namespace) -> None:
+    """A painting that the network has learnt by heart, or any other."""
+    learnt = faststyle.load_network()
+    if options.painting in learnt.names and not Path(options.painting).exists():
+        _run_pass(options, lambda photo: faststyle.repaint(photo, options.painting, learnt))
+    else:
+        painted = _picture(options.painting)
+        _run_pass(options, lambda photo: faststyle.transfer(photo, painted))
+
+
+def _run_pass(options: argparse.Namespace, work: Callable[[Any], Any]) -> None:
+    check_place(options.output)
+    photo = _picture(options.photo)
+    print(save(work(resize(photo, options.size) if options.size else photo), options.output))
+
+
+PASSES = {
+    "repaint": (_run_repaint, "repaint a photo in one pass of a network, in a second"),
+    "upscale": (_run_upscale, "make a picture twice as large"),
+}
 
 
 def _list_backbones(options: argparse.Namespace) -> None:

@@ -77,7 +77,7 @@ class Evaluator:
         if backbone.device.type == "cpu":
             keep_memory()
         self.backbone = backbone.cast(pick_precision(precision, backbone.device))
-        self.tile, self.spread = tile, spread
+        self.size, self.tile, self.spread = size, tile, spread
         self.cuts: dict[tuple[tuple[str, ...], tuple[int, int]], list[Tile]] = {}
         self.slopes: dict[int, Statistics] = {}  # of a linear loss, by the size of the batch
         with torch.no_grad():
@@ -88,6 +88,18 @@ class Evaluator:
         picture = picture.detach().to(self.backbone.device)
         found = self._with_tiles(self.loss.layers, picture, lambda tiles: self._evaluate(picture, tiles))
         return replace(found, gradient=found.gradient.to(home))
+
+    def differentiable(self, picture: Tensor) -> Tensor:
+        """The loss (N,) as a node of torch's graph, for pictures that are computed from something: never in tiles."""
+        return self._read(self.loss.statistics(self._run(picture, self.loss.layers), Window()))[0]
+
+    def plus(self, loss: Loss) -> Evaluator:
+        """One that evaluates a further loss as well; what this one has prepared is not computed again."""
+        other = copy(self)
+        with torch.no_grad():
+            other.loss = self.loss + loss.bound(self, self.size)
+        other.cuts, other.slopes = {}, {}
+        return other
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""

@@ -9,8 +9,9 @@ a border moves features that its neighbour owns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -116,6 +117,24 @@ def _bytes_per_pixel(backbone: Backbone, layers: Sequence[str]) -> float:
     # Losses compute in float32: each of their layers is kept once more, and its gradient stands beside it.
     per_pixel += sum(8 * backbone.channels(layer) / backbone.receptive_field(layer).stride ** 2 for layer in layers)
     return per_pixel + 64
+
+
+def in_tiles(work: Callable[[Tensor], Tensor], picture: Tensor, tile: int, radius: int, scale: int = 1) -> Tensor:
+    """What ``work`` makes of a picture (N, C, H, W), tile by tile: (N, D, scale H, scale W), the same as of the whole.
+
+    work: a map, ``scale`` times as large, that looks no further than ``radius`` pixels, and at the picture's border
+    does what it does there. tile: the side of the squares of the picture, whose corners lie on multiples of it.
+    """
+    height, width = picture.shape[-2:]
+    found = None
+    for top, left in product(range(0, height, tile), range(0, width, tile)):
+        above, before = min(top, radius), min(left, radius)
+        part = work(picture[..., top - above : top + tile + radius, left - before : left + tile + radius])
+        part = part[..., above * scale :, before * scale :][..., : tile * scale, : tile * scale]
+        if found is None:
+            found = part.new_empty(*part.shape[:2], height * scale, width * scale)
+        found[..., top * scale : (top + tile) * scale, left * scale : (left + tile) * scale] = part
+    return found
 
 
 def estimate(backbone: Backbone, layers: Sequence[str], size: tuple[int, int]) -> int:

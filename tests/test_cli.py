@@ -509,3 +509,26 @@ def test_a_tile_is_a_number(folder: Path, capsys: pytest.CaptureFixture) -> None
     with pytest.raises(SystemExit):
         run("dream", "cat.png", "-o", "out.png", "--tile", "large")
     assert 'a tile is "auto", "none" or a number of pixels, not \'large\'' in capsys.readouterr().err
+
+
+def test_upscale_doubles_a_picture(folder: Path) -> None:
+    run("upscale", "cat.png", "-o", "large.png")
+    photo = lk.load("cat.png")
+    assert_saved("large.png", lk.superres.upscale(photo))
+    assert lk.load("large.png").shape[-2:] == tuple(2 * side for side in photo.shape[-2:])
+
+
+@pytest.mark.parametrize("painting", ["carved_sea", "harbour_in_red", "pond.png"])
+def test_repaint_takes_what_was_learnt_and_anything_else(folder: Path, painting: str) -> None:
+    run("repaint", "cat.png", painting, "-o", "quick.png", "--size", "48")
+    photo = lk.resize(lk.load("cat.png"), 48)
+    if painting == "carved_sea":
+        assert_saved("quick.png", lk.faststyle.repaint(photo, painting))
+    else:
+        other = lk.load(painting) if painting.endswith("png") else lk.painting(painting)
+        assert_saved("quick.png", lk.faststyle.transfer(photo, other))
+
+
+def test_a_mistake_about_one_pass_is_one_line(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert "no picture at missing.png" in mistake(capsys, "repaint", "cat.png", "missing.png", "-o", "x.png")
+    assert "x.doc" in mistake(capsys, "upscale", "cat.png", "-o", "x.doc")

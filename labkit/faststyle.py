@@ -1,0 +1,351 @@
+"""Floor 4: style transfer in one pass: a network that has learnt some paintings, and a decoder that takes any."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from .algebra import shares
+from .backbones import load_backbone
+from .files import bundled
+from .fit import Trained, crops, fitting, load_weights
+from .gradients import Evaluator
+from .images import as_picture, resize
+from .losses import activation, content, total_variation
+from .moments import style
+from .network import Backbone
+from .optimize import check_numbers
+from .tiles import in_tiles
+
+Moments = list[tuple[Tensor, Tensor]]
+
+# --- paintings learnt by heart --------------------------------------------------------------------------------------
+
+
+class ConditionalNorm(nn.Module):
+    """Instance normalisation, then a scale and a shift for each channel that belong to the painting.
+
+    All else in a network may be shared by its paintings (Dumoulin, Shlens and Kudlur 2017, arXiv:1610.07629).
+    """
+
+    def __init__(self, channels: int, paintings: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(paintings, channels))
+        self.shift = nn.Parameter(torch.zeros(paintings, channels))
+
+    def forward(
+        self, x: Tensor, mixture: Tensor, moments: Moments, fixed: Iterator[tuple[Tensor, Tensor]] | None
+    ) -> Tensor:
+        if fixed is None:
+            mean, std = mean_std(x)
+            moments.append((mean, std))
+        else:
+            mean, std = next(fixed)
+        scale, shift = ((mixture @ one)[:, :, None, None].to(x) for one in (self.scale, self.shift))
+        return (x - mean.to(x)) * (scale / std.to(x)) + shift
+
+
+class StyleNetwork(nn.Module):
+    """From a photo (N, 3, H, W) in [0, 1] the same repainted, in one pass.
+
+    The image transformation network of Johnson, Alahi and Fei-Fei (2016, arXiv:1603.08155): two strided convolutions,
+    residual ``blocks`` at a quarter of the size, and back, with nearest-neighbour enlargement, which leaves no
+    chequers. ``names``: of the paintings it learns, each with norms of its own. ``width``: channels at full size.
+    """
+
+    def __init__(self, names: Sequence[str], width: int = 24, blocks: int = 5):
+        super().__init__()
+        self.names, self.width, self.blocks = list(names), width, blocks
+        wide = 4 * width
+        plan = [(3, width, 9, 1), (width, 2 * width, 3, 2), (2 * width, wide, 3, 2)]
+        plan += [(wide, wide, 3, 1)] * (2 * blocks) + [(wide, 2 * width, 3, 1), (2 * width, width, 3, 1)]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(i, o, kernel, stride, kernel // 2, padding_mode="reflect") for i, o, kernel, stride in plan
+        )
+        self.norms = nn.ModuleList(ConditionalNorm(o, len(self.names)) for _, o, _, _ in plan)
+        self.last = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
+
+    @property
+    def radius(self) -> int:
+        """How many pixels away a pixel has influence, its part in the norms apart; a multiple of 4."""
+        return 4 * math.ceil((4 + 1 + 2 + 8 * self.blocks + 4 + 3 + 4) / 4)
+
+    def forward(self, photo: Tensor, mixture: Tensor, moments: Moments | None = None) -> Tensor:
+        """``mixture`` (1 or N, paintings): how much of each. ``moments``: means and deviations for the norms, as
+        `moments` returns them; None: those of the photo itself."""
+        return self._run(photo, mixture, [], None if moments is None else iter(moments))
+
+    def moments(self, photo: Tensor, mixture: Tensor) -> Moments:
+        """Mean and standard deviation (N, C, 1, 1) of what each of the norms normalises."""
+        found: Moments = []
+        self._run(photo, mixture, found, None)
+        return found
+
+    def _run(self, photo: Tensor, mixture: Tensor, moments: Moments, fixed: Any) -> Tensor:
+        def layer(x: Tensor, index: int) -> Tensor:
+            return self.norms[index](self.convolutions[index](x), mixture, moments, fixed)
+
+        x = photo - 0.5
+        for index in range(3):
+            x = layer(x, index).relu()
+        for index in range(3, 3 + 2 * self.blocks, 2):
+            x = x + layer(layer(x, index).relu(), index + 1)
+        for index in range(len(self.norms) - 2, len(self.norms)):
+            x = layer(F.interpolate(x, scale_factor=2.0), index).relu()
+        height, width = photo.shape[-2:]
+        return self.last(x)[..., :height, :width].float().sigmoid()
+
+    def mixture(self, painting: str | Mapping[str, float] | Tensor) -> Tensor:
+        """The shares (1, paintings) for a painting's name, or for names with weights (divided by their sum)."""
+        if isinstance(painting, Tensor):
+            return painting.to(self.last.weight)
+        weights = {painting: 1.0} if isinstance(painting, str) else dict(painting)
+        if unknown := weights.keys() - set(self.names):
+            raise ValueError(f"this network has not learnt {', '.join(sorted(unknown))}, but {', '.join(self.names)}")
+        return torch.tensor([shares([weights.get(name, 0.0) for name in self.names], "style")]).to(self.last.weight)
+
+
+def load_network(path: str | Path | None = None, device: str | torch.device | None = None) -> StyleNetwork:
+    """A trained network, frozen: the one that travels with the package, or a file of `tools/train_faststyle.py`."""
+    plan, weights = load_weights(bundled("faststyle/paintings.safetensors") if path is None else path)
+    found = StyleNetwork(plan["names"].split(","), int(plan["width"]), int(plan["blocks"]))
+    found.load_state_dict(weights)
+    return found.requires_grad_(False).eval().to(device or "cpu")
+
+
+@torch.no_grad()
+def repaint(
+    photo: Any,
+    painting: str | Mapping[str, float] | Tensor,
+    network: StyleNetwork | None = None,
+    tile: int | None = 1024,
+    thumbnail: int = 512,
+) -> Tensor:
+    """The photo (1, 3, H, W) in the style of a painting that the network has learnt, or of a mixture of such.
+
+    painting: see `StyleNetwork.mixture`. network: None for the bundled one.
+    tile: larger pictures are cut into tiles of so many pixels; None: never. Then all tiles are normalised by the
+        moments of the picture at ``thumbnail`` pixels, as each by its own would leave seams (Chen et al. 2022,
+        arXiv:2103.11784): no seams, and nearly the whole's result.
+    """
+    check_numbers(4, Integral, thumbnail=thumbnail, **({} if tile is None else {"tile": tile}))
+    network = load_network() if network is None else network
+    photo = as_picture(photo).to(network.last.weight.device)
+    mixture = network.mixture(painting)
+    if tile is None or max(photo.shape[-2:]) <= tile:
+        return network(photo, mixture)
+    moments = network.moments(resize(photo, thumbnail), mixture)
+    return in_tiles(lambda part: network(part, mixture, moments), photo, tile // 4 * 4, network.radius)
+
+
+def learning(
+    network: StyleNetwork,
+    paintings: Mapping[str, Any],
+    photos: Iterable[Any],
+    backbone: str | Backbone = "pocket",
+    *,
+    content_weight: float = 1.0,
+    style_weight: float = 5.0,
+    tv_weight: float = 4.0,
+    style_scale: float = 1.5,
+    side: int = 160,
+    shift: int = 8,
+    batch: int = 2,
+    steps: int = 500,
+    learning_rate: float = 1e-3,
+    **options: Any,
+) -> Iterator[Trained]:
+    """Teach the network its paintings, yielding `Trained` after every step: the loss of `stylizing`, its gradient
+    handed on from the pixels to the weights.
+
+    paintings: name -> anything `as_picture` takes; each step is about one of them, drawn at random. photos: likewise
+    anything, of which each step sees ``batch`` squares of ``side`` pixels. style_scale: the paintings' longer side
+    relative to ``side``: 2 paints with the strokes of a picture twice as large. shift: before they are judged, photos
+    and pictures are cut by up to so many pixels at random: otherwise the network's own grid would always meet the same
+    phase of the backbone's pools, and leave chequers that they cannot see. options: see `fitting`.
+    """
+    device = next(network.parameters()).device
+    backbone = load_backbone(backbone, device)
+    mixtures = [network.mixture(name) for name in paintings]
+    stacks = [[as_picture(photo).to(device)] for photo in photos]
+    evaluators = [
+        Evaluator(
+            backbone,
+            style_weight * style(painting, scale=style_scale) + tv_weight * total_variation(),
+            (side, side),
+            options.get("precision", "auto"),
+            tile=None,
+        )
+        for painting in paintings.values()
+    ]
+
+    def of_batch(generator: Generator) -> Tensor:
+        (squares,) = crops(stacks, side + shift, batch, generator, turns=False)
+        index = int(torch.randint(len(mixtures), (), generator=generator))
+        cut = _shifted(side, shift, generator)
+        found = network(squares, mixtures[index])[cut]
+        with torch.autocast(device.type, enabled=False):  # the engine knows what must stay in float32
+            return evaluators[index].plus(content_weight * content(squares[cut])).differentiable(found).mean()
+
+    yield from fitting(network, of_batch, steps=steps, learning_rate=learning_rate, **options)
+
+
+# --- any painting ---------------------------------------------------------------------------------------------------
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+
+
+def mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (N, C, 1, 1) of features (N, C, h, w) over positions, in float32."""
+    variance, mean = torch.var_mean(features.float(), (2, 3), correction=0, keepdim=True)
+    return mean, (variance + 1e-5).sqrt()
+
+
+def adain(features: Tensor, style_features: Tensor) -> Tensor:
+    """Adaptive instance normalisation (Huang and Belongie 2017, arXiv:1703.06868): the features (N, C, h, w), with the
+    mean and standard deviation of each channel of the style's features."""
+    (mean, std), (style_mean, style_std) = mean_std(features), mean_std(style_features)
+    return (features - mean) / std * style_std + style_mean
+
+
+class Decoder(nn.Module):
+    """From features (N, C, h, w) of a layer back to a picture (N, 3, s h, s w): the encoder mirrored, its pools turned
+    into nearest-neighbour enlargements.
+
+    ``widths``: the channels after each convolution, the last one of each inner tuple before an enlargement.
+    """
+
+    def __init__(
+        self, channels: int = 256, widths: Sequence[Sequence[int]] = ((128,), (128, 128, 64), (64, 32), (32,))
+    ):
+        super().__init__()
+        self.stages = nn.ModuleList()
+        for stage in widths:
+            layers: list[nn.Module] = []
+            for width in stage:
+                layers += [nn.Conv2d(channels, width, 3, padding=1, padding_mode="reflect"), nn.ReLU()]
+                channels = width
+            self.stages.append(nn.Sequential(*layers))
+        self.last = nn.Conv2d(channels, 3, 3, padding=1, padding_mode="reflect")
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the picture is than the features."""
+        return 2 ** (len(self.stages) - 1)
+
+    @property
+    def radius(self) -> int:
+        """How many units of the features away a unit has influence, at most."""
+        reach = 1 + sum(len(stage) // 2 / 2**number * self.scale for number, stage in enumerate(self.stages))
+        return math.ceil(reach / self.scale) + 1
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.stages[0](features)
+        for stage in self.stages[1:]:
+            x = stage(F.interpolate(x, scale_factor=2.0))
+        return self.last(x).float()
+
+
+def load_decoder(path: str | Path | None = None, device: str | torch.device | None = None) -> Decoder:
+    """A trained decoder, frozen: the one that travels with the package, or a file of `tools/train_faststyle.py`."""
+    _, weights = load_weights(bundled("faststyle/decoder.safetensors") if path is None else path)
+    found = Decoder()
+    found.load_state_dict(weights)
+    return found.requires_grad_(False).eval().to(device or "cpu")
+
+
+@torch.no_grad()
+def transfer(
+    photo: Any,
+    painting: Any,
+    decoder: Decoder | None = None,
+    backbone: str | Backbone = "pocket",
+    *,
+    strength: float = 1.0,
+    style_scale: float = 1.0,
+    tile: int = 1024,
+) -> Tensor:
+    """The photo (1, 3, H, W) in the style of any painting: encoded, given the painting's moments by `adain`, decoded.
+
+    painting: anything `as_picture` takes. decoder: None for the bundled one, which belongs to the pocket network.
+    strength: from 0, the photo as the decoder remembers it, to 1. style_scale: the painting's longer side relative to
+        the photo's.
+    tile: larger pictures are cut into tiles of so many pixels; the result is the same.
+    """
+    check_numbers(0, strength=strength, style_scale=style_scale)
+    check_numbers(8, Integral, tile=tile)
+    decoder = load_decoder() if decoder is None else decoder
+    backbone = load_backbone(backbone, next(decoder.parameters()).device)
+    photo, layer, scale = as_picture(photo).to(backbone.device), STYLE_LAYERS[-1], decoder.scale
+    height, width = photo.shape[-2:]
+    padded = F.pad(photo, (0, -width % scale, 0, -height % scale), mode="replicate")
+    painting = resize(as_picture(painting), max(1, round(style_scale * max(height, width))))
+    features, wanted = (
+        Evaluator(backbone, activation(layer), picture.shape[-2:], tile=max(tile, 64)).features(picture, [layer])[layer]
+        for picture in (padded, painting)
+    )
+    mixed = torch.lerp(features, adain(features, wanted), strength)
+    return in_tiles(decoder, mixed, tile // scale, decoder.radius, scale)[..., :height, :width].clamp(0, 1)
+
+
+def decoding(
+    decoder: Decoder,
+    paintings: Iterable[Any],
+    photos: Iterable[Any],
+    backbone: str | Backbone = "pocket",
+    *,
+    style_weight: float = 3.0,
+    tv_weight: float = 3.0,
+    side: int = 120,
+    shift: int = 8,
+    batch: int = 8,
+    steps: int = 500,
+    learning_rate: float = 1e-3,
+    **options: Any,
+) -> Iterator[Trained]:
+    """Teach a decoder to show what `adain` asks for, yielding `Trained` after every step.
+
+    The error: ||F - T||^2 / ||T||^2 of the picture's deepest features against those asked for, plus ``style_weight``
+    times the same of means and standard deviations, averaged over layers, plus ``tv_weight`` times the roughness.
+    paintings, photos: anything `as_picture` takes; each step sees ``batch`` pairs of their squares of ``side`` pixels.
+    shift: as in `learning`. options: see `fitting`.
+    """
+    device = next(decoder.parameters()).device
+    backbone, layer = load_backbone(backbone, device), STYLE_LAYERS[-1]
+    stacks = [[[as_picture(one).to(device)] for one in pictures] for pictures in (photos, paintings)]
+
+    def of_batch(generator: Generator) -> Tensor:
+        ((photo,), (painting,)) = (crops(stack, side + shift, batch, generator, turns=False) for stack in stacks)
+        cut = _shifted(side, shift, generator)
+        with torch.no_grad():
+            wanted = backbone.features(painting, STYLE_LAYERS)
+            given, asked = (adain(backbone.features(x, [layer])[layer], wanted[layer]) for x in (photo, photo[cut]))
+        picture = decoder(given)[cut]
+        found = backbone.features(picture, STYLE_LAYERS)
+        error = _gap(found[layer].float(), asked)
+        for name in STYLE_LAYERS:
+            pair = (torch.cat(mean_std(one[name]), 2) for one in (found, wanted))
+            error = error + style_weight / len(STYLE_LAYERS) * _gap(*pair)
+        rough = picture.diff(dim=2).square().mean() + picture.diff(dim=3).square().mean()
+        return error + tv_weight * rough
+
+    yield from fitting(decoder, of_batch, steps=steps, learning_rate=learning_rate, **options)
+
+
+def _shifted(side: int, shift: int, generator: Generator) -> tuple[Any, slice, slice]:
+    """A random square of ``side`` pixels in one that is larger by ``shift``, as an index."""
+    top, left = torch.randint(shift + 1, (2,), generator=generator).tolist()
+    return ..., slice(top, top + side), slice(left, left + side)
+
+
+def _gap(found: Tensor, wanted: Tensor) -> Tensor:
+    """||found - wanted||^2 / ||wanted||^2 of each of the batch, on average."""
+    gap, size = ((x.square().sum((1, 2, 3))) for x in (found - wanted, wanted))
+    return (gap / size.clamp_min(1e-12)).mean()

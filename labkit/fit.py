@@ -1,0 +1,137 @@
+"""Floor 3: the loop over the weights of a network, for the few that the lab trains itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .allocator import keep_memory
+from .files import written_whole
+from .gradients import pick_precision
+from .optimize import State, check_numbers
+
+
+@dataclass
+class Trained:
+    """Where a training stands: ``step`` of ``of``, the error of the last batch, seconds."""
+
+    step: int
+    of: int
+    error: float
+    elapsed: float
+    snapshot: Callable[[], State] = field(repr=False)
+
+    def state_dict(self) -> State:
+        """Everything needed to go on from here: pass it, or a file that `save` wrote, as ``resume``."""
+        return self.snapshot()
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a file, whole or not at all."""
+        with written_whole(path) as temporary:
+            torch.save(self.state_dict(), temporary)
+
+
+def fitting(
+    model: nn.Module,
+    error: Callable[[Generator], Tensor],
+    *,
+    steps: int,
+    learning_rate: float = 1e-3,
+    clip: float = 1.0,
+    precision: str = "auto",
+    seed: int = 0,
+    resume: State | str | Path | None = None,
+) -> Iterator[Trained]:
+    """Train ``model`` in place, yielding `Trained` after every step: Adam, its step falling to zero along a cosine.
+
+    error: of one random batch, drawn with the generator given to it: a number that depends on the model's weights.
+    clip: the largest norm of the gradient; a longer one is shortened to it.
+    precision: of the products in ``error``: see `pick_precision`; weights and their steps stay in float32.
+    seed: of the batches. resume: what `Trained.save` wrote in a training with the same arguments.
+    """
+    check_numbers(1, Integral, steps=steps)
+    check_numbers(0, learning_rate=learning_rate, clip=clip)
+    device = next(model.parameters()).device
+    if device.type == "cpu":
+        keep_memory()
+    dtype = pick_precision(precision, device)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    first = 0
+    if resume is not None:
+        state = resume if isinstance(resume, dict) else torch.load(resume, map_location=device, weights_only=True)
+        for part, saved in zip((model, optimizer, schedule), state["parts"], strict=True):
+            part.load_state_dict(saved)
+        generator.set_state(state["generator"].cpu())
+        first = state["step"]
+
+    def snapshot() -> State:
+        parts = [part.state_dict() for part in (model, optimizer, schedule)]
+        return {"parts": parts, "generator": generator.get_state(), "step": step}
+
+    started = time.perf_counter()
+    for step in range(first + 1, steps + 1):
+        with torch.enable_grad():
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                loss = error(generator)
+            optimizer.zero_grad()
+            loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        schedule.step()
+        yield Trained(step, steps, loss.item(), time.perf_counter() - started, snapshot)
+
+
+def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> None:
+    """Write a network's weights in float16, with ``metadata`` (as text), to a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.half().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with written_whole(path) as temporary:
+        save_file(weights, temporary, {name: str(value) for name, value in metadata.items()})
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the weights, in float32, of a file that `save_weights` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118, it is no dictionary
+        return file.metadata() or {}, weights
+
+
+def crops(
+    photos: Sequence[Sequence[Tensor]], side: int, count: int, generator: Generator, turns: bool = True
+) -> list[Tensor]:
+    """Random squares of random photos, mirrored, and turned by right angles: a batch (count, C, side, side).
+
+    Each photo is a sequence of pictures (1, C, H, W) of the same thing, whose sizes are whole multiples of the first's;
+    for each of them there is a batch, of the same squares. Each pixel is as likely as any other; photos with a side
+    under ``side`` are left out, and ValueError is raised when none is left.
+    """
+    photos = [photo for photo in photos if min(photo[0].shape[-2:]) >= side]
+    if not photos:
+        raise ValueError(f"no photo is large enough for crops of {side} pixels")
+    areas = torch.tensor([float(photo[0].numel()) for photo in photos])
+    found: list[list[Tensor]] = []
+    for index in torch.multinomial(areas, count, replacement=True, generator=generator).tolist():
+        height, width = photos[index][0].shape[-2:]
+        top, left, turn, mirror = (
+            int(torch.randint(n, (), generator=generator)) for n in (height - side + 1, width - side + 1, 4, 2)
+        )
+        row = []
+        for picture in photos[index]:
+            times = picture.shape[-1] // width
+            part = picture[..., top * times : (top + side) * times, left * times : (left + side) * times]
+            part = part.rot90(turn if turns else 0, (2, 3))
+            row.append(part.flip(3) if mirror else part)
+        found.append(row)
+    return [torch.cat(batch) for batch in zip(*found, strict=True)]

@@ -1,0 +1,104 @@
+"""The loop over weights: it finds a minimum that is known, goes on where it stopped, and draws crops that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from labkit.fit import crops, fitting, load_weights, save_weights
+
+
+def problem() -> tuple[nn.Module, object]:
+    """A line through points of a line: the least squares error is 0."""
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+
+    def error(generator: Generator) -> Tensor:
+        x = torch.rand(64, 1, generator=generator)
+        return (model(x) - (3 * x - 1)).square().mean()
+
+    return model, error
+
+
+def test_it_finds_the_line() -> None:
+    model, error = problem()
+    *_, last = fitting(model, error, steps=400, learning_rate=0.1, precision="float32")
+    assert (last.step, last.of) == (400, 400) and last.elapsed > 0
+    assert [model.weight.item(), model.bias.item()] == pytest.approx([3, -1], abs=0.02)
+
+
+def test_the_last_steps_are_small() -> None:
+    model, error = problem()
+    run, weights = fitting(model, error, steps=50, learning_rate=0.1), []
+    for _ in run:
+        weights.append(model.weight.item())
+    assert abs(weights[-1] - weights[-2]) < 0.01 * abs(weights[1] - weights[0])
+
+
+@pytest.mark.parametrize("through_file", [False, True])
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, through_file: bool) -> None:
+    whole, error = problem()
+    list(fitting(whole, error, steps=20, learning_rate=0.1))
+    first, error = problem()
+    run = fitting(first, error, steps=20, learning_rate=0.1)
+    halfway = next(now for now in run if now.step == 9)
+    halfway.save(tmp_path / "run.pt")
+    saved = tmp_path / "run.pt" if through_file else halfway.state_dict()
+    second, error = problem()
+    steps = [now.step for now in fitting(second, error, steps=20, learning_rate=0.1, resume=saved)]
+    assert steps == list(range(10, 21))
+    assert torch.equal(second.weight, whole.weight) and torch.equal(second.bias, whole.bias)
+
+
+def test_a_long_gradient_is_shortened() -> None:
+    """With Adam only the relation of two gradients shows: a later one that is cut moves less."""
+    ends = []
+    for clip in (1e-3, 1e6):
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        slopes = iter([1e-3, 1e3, 1e-3])
+        list(fitting(model, lambda g, m=model, s=slopes: next(s) * m.weight.sum(), steps=3, clip=clip))
+        ends.append(model.weight.item())
+    assert ends[0] != pytest.approx(ends[1], rel=0.1)
+
+
+def test_weights_come_back(tmp_path: Path) -> None:
+    model, _ = problem()
+    save_weights(model, tmp_path / "line.safetensors", {"steps": 3, "of": "a line"})
+    metadata, weights = load_weights(tmp_path / "line.safetensors")
+    assert metadata == {"steps": "3", "of": "a line"}
+    assert weights.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert weights[name].dtype == torch.float32
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-6)
+
+
+def test_crops_lie_over_each_other() -> None:
+    """Where large is small, enlarged by repetition, so are their crops, turned and mirrored alike."""
+    small = torch.rand(1, 1, 20, 30)
+    large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    s, big = crops([(small, large)], 8, 12, torch.Generator().manual_seed(3))
+    assert s.shape == (12, 1, 8, 8)
+    assert torch.equal(big, s.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert len({tuple(one.flatten().tolist()) for one in s}) == 12
+
+
+def test_crops_come_from_everywhere_and_stay_upright_if_asked() -> None:
+    ramp = torch.arange(12.0).view(1, 1, 12, 1).expand(-1, -1, -1, 9)
+    (found,) = crops([(ramp,)], 4, 200, torch.Generator().manual_seed(0), turns=False)
+    assert (found.diff(dim=2) == 1).all() and (found.diff(dim=3) == 0).all()
+    assert set(found[:, 0, 0, 0].tolist()) == set(range(9))
+
+
+def test_large_photos_are_seen_more_often() -> None:
+    photos = [(torch.zeros(1, 1, 10, 10),), (torch.ones(1, 1, 10, 30),)]
+    (found,) = crops(photos, 5, 400, torch.Generator().manual_seed(0))
+    assert found.mean().item() == pytest.approx(0.75, abs=0.06)
+
+
+def test_no_photo_large_enough_is_an_error() -> None:
+    with pytest.raises(ValueError, match="large enough for crops of 11 pixels"):
+        crops([(torch.zeros(1, 1, 10, 30),)], 11, 1, torch.Generator())
