@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def bundled(relative: str) -> Path:
@@ -37,6 +38,23 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class Resumable:
+    """What a long computation yields: where it stands, and a ``snapshot`` of all that is needed to go on from there."""
+
+    snapshot: Callable[[], dict[str, Any]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on from here: pass it, or a file that `save` wrote, as ``resume``."""
+        return self.snapshot()
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a file, whole or not at all."""
+        import torch
+
+        with written_whole(path) as temporary:
+            torch.save(self.state_dict(), temporary)
 
 
 def check_writable(path: str | os.PathLike) -> None:

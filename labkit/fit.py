@@ -13,13 +13,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .allocator import keep_memory
-from .files import written_whole
+from .files import Resumable, written_whole
 from .gradients import pick_precision
 from .optimize import State, check_numbers
 
 
 @dataclass
-class Trained:
+class Trained(Resumable):
     """Where a training stands: ``step`` of ``of``, the error of the last batch, seconds."""
 
     step: int
@@ -27,15 +27,6 @@ class Trained:
     error: float
     elapsed: float
     snapshot: Callable[[], State] = field(repr=False)
-
-    def state_dict(self) -> State:
-        """Everything needed to go on from here: pass it, or a file that `save` wrote, as ``resume``."""
-        return self.snapshot()
-
-    def save(self, path: str | Path) -> None:
-        """Write the state to a file, whole or not at all."""
-        with written_whole(path) as temporary:
-            torch.save(self.state_dict(), temporary)
 
 
 def fitting(

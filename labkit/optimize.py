@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .allocator import release_memory
-from .files import written_whole
+from .files import Resumable
 from .gradients import Evaluation
 
 State = dict[str, Any]
 
 
 @dataclass
-class Progress:
+class Progress(Resumable):
     """Where a computation stands after a step: what `dreaming` and `stylizing` yield.
 
     ``step`` of ``of``, counted over all stages; ``stage`` of ``stages`` (octaves or scales); ``elapsed`` in seconds;
@@ -60,15 +60,6 @@ class Progress:
     def loss(self) -> float:
         """The loss before this step, averaged over the batch."""
         return self.evaluation.loss.mean().item()
-
-    def state_dict(self) -> State:
-        """Everything needed to go on from here: pass it, or a file that `save` wrote, as ``resume``."""
-        return self.snapshot()
-
-    def save(self, path: str | Path) -> None:
-        """Write the state to a file, whole or not at all."""
-        with written_whole(path) as temporary:
-            torch.save(self.state_dict(), temporary)
 
 
 class Pixels:

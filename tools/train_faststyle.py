@@ -21,8 +21,8 @@ from torch import nn
 import labkit as lk
 from labkit.faststyle import Decoder, StyleNetwork, decoding, learning
 from labkit.fit import Trained, load_weights, save_weights
+from labkit.images import PICTURE_SUFFIXES
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SIZES = (192, 288, 432, 648)  # of paintings, for the decoder
 
 
@@ -49,7 +49,9 @@ def main() -> None:
     output = options.output or Path(f"data/faststyle/{options.kind}.safetensors")
     output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = output.with_suffix(".checkpoint")
-    paths = sorted(path for folder in options.photos for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted(
+        path for folder in options.photos for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES
+    )
     given = {
         name: getattr(options, name) for name in ("steps", "side", "batch", "style_weight", "learning_rate", "seed")
     }

@@ -21,9 +21,8 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.fit import save_weights
+from labkit.images import PICTURE_SUFFIXES
 from labkit.superres import Upscaler, bicubic, degraded, training, upscale
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def psnr(found: Tensor, true: Tensor, border: int) -> float:
@@ -60,7 +59,9 @@ def main() -> None:
 
     torch.manual_seed(options.seed)
     model = Upscaler(options.scale, options.width, options.blocks).to(lk.pick_device(options.device))
-    paths = sorted(path for folder in options.photos for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted(
+        path for folder in options.photos for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES
+    )
     checkpoint, saved = options.output.with_suffix(".checkpoint"), time.monotonic()
     numbers = {name: getattr(options, name) for name in ("steps", "side", "batch", "learning_rate", "seed")}
     resume = checkpoint if checkpoint.exists() else None
