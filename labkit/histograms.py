@@ -44,7 +44,7 @@ class histogram(Painted):
         super().__init__(painting, layers, **options)
         self.bins = bins
 
-    def prepare(self, reader: Reader, paintings: list[Tensor]) -> None:
+    def prepare(self, reader: Reader, paintings: list[Tensor], size: tuple[int, int]) -> None:
         """Each channel's least value and range (C, 1) in the paintings."""
         limits: dict[str, tuple[Tensor, Tensor]] = {}
         for painting in paintings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
-from .algebra import Features, Loss, Statistics, Window, float64
+from .algebra import Features, Loss, Reader, Statistics, Window, float64
 from .painted import Painted
 
 
@@ -49,7 +50,7 @@ class RootTrace(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, covariance: Tensor, factor: Tensor) -> Tensor:
         middle = factor.mT @ float64(covariance.nan_to_num(0, 0, 0)) @ factor  # LAPACK refuses what is not finite
-        squares, vectors = torch.linalg.eigh(middle)
+        squares, vectors = _eigh(middle)
         roots = squares.where(squares > 1e-14 * squares[:, -1:], 0).sqrt()  # what is smaller is rounding
         ctx.save_for_backward(*(x.to(covariance) for x in (factor, vectors, roots)))
         return roots.sum(1).to(covariance)
@@ -87,6 +88,20 @@ class style(Painted):
         super().__init__(painting, layers, **options)
         self.statistic = statistic
 
+    def prepare(self, reader: Reader, paintings: list[Tensor], size: tuple[int, int]) -> None:
+        """Find the layers whose second moments the Wasserstein distance must have in float64.
+
+        With fewer positions than channels they are singular, and the rounding of float32, which differs between tiles
+        and the whole, would make eigenvalues of its own: the gradient would be off by 1e-4.
+        """
+        backbone, sizes = reader.backbone, [size, *(painting.shape[-2:] for painting in paintings)]
+        exact = self.statistic == "wasserstein" and backbone.device.type != "mps"
+        self.singular = {
+            layer
+            for layer in self.layers
+            if exact and min(prod(backbone.map_size(layer, s)) for s in sizes) < backbone.channels(layer)
+        }
+
     def aim(self, targets: list[list[Tensor]]) -> None:
         self.targets = targets
         self.factors = [_factor(_covariance(*t)) for t in targets] if self.statistic == "wasserstein" else []
@@ -95,6 +110,7 @@ class style(Painted):
         found: Statistics = []
         for layer in self.layers:
             f, guide, count = self.weighted(layer, features, window)
+            f = f.double() if layer in self.singular else f
             if guide is None:
                 found.append([SecondMoment.apply(f), f.sum(2), count])
             else:  # sqrt(g) f has the second moment g f f^T
@@ -157,8 +173,22 @@ def _factor(matrices: Tensor) -> Tensor:
     which is rounding, the products with F are smaller, and nearer to what exact statistics would give.
     """
     exact = float64(matrices)
-    values, vectors = torch.linalg.eigh(exact)
+    values, vectors = _eigh(exact)
     kept = (values > torch.finfo(matrices.dtype).eps * values[:, -1:]).any(0)
     factor = vectors[:, :, kept] * values[:, None, kept].clamp_min(0).sqrt()
     factor[exact.diagonal(dim1=1, dim2=2) == 0] = 0  # not 1e-17, whose products are denormal, which is slow
     return factor
+
+
+def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of symmetric matrices, found on one thread.
+
+    LAPACK meets its threads thousands of times in one decomposition. Where they sleep between meetings, as notebooks'
+    do (OMP_WAIT_POLICY=passive), two take 79 ms for 512 channels; one takes 24, two that never sleep 16.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return torch.linalg.eigh(matrices.mT)  # the same matrices, in the order that LAPACK reads
+    finally:
+        torch.set_num_threads(threads)

@@ -64,7 +64,7 @@ class Painted(Loss):
         Loss.bound(bound, reader, size)
         side = max(1, round(self.scale * max(size)))
         paintings = [resize(painting, side).to(reader.backbone.device) for painting in self.paintings]
-        bound.prepare(reader, paintings)
+        bound.prepare(reader, paintings, size)
         found = []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
             bound.guides = _guides(mask, reader.backbone, bound.layers, painting.shape[-2:])
@@ -73,8 +73,8 @@ class Painted(Loss):
         bound.aim([_mixed(layer, self.shares) for layer in zip(*found, strict=True)])
         return bound
 
-    def prepare(self, reader: Reader, paintings: list[Tensor]) -> None:
-        """Anything that must be known before statistics can be taken."""
+    def prepare(self, reader: Reader, paintings: list[Tensor], size: tuple[int, int]) -> None:
+        """Anything that must be known before statistics of the paintings, and of pictures of ``size``, are taken."""
 
     def aim(self, targets: list[list[Tensor]]) -> None:
         """Keep what is sought in each layer: the mixed statistics of the paintings, as `normalised` gives them."""
@@ -102,9 +102,10 @@ class Painted(Loss):
         return sum(self.parts(statistics).values())
 
     def parts(self, statistics: Statistics) -> Parts:
+        rows = enumerate(zip(self.layers, self.weights, statistics, strict=True))
         return {
-            (self.name, layer): weight * self.distance(index, self.normalised(statistics[index]))
-            for index, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True))
+            (self.name, layer): (weight * self.distance(index, self.normalised(own))).to(own[-1])  # as features are
+            for index, (layer, weight, own) in rows
         }
 
 
