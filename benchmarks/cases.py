@@ -110,8 +110,8 @@ def learnt_pass(device: str | None) -> Case:
 def any_pass(device: str | None) -> Case:
     """A 512x384 photo in the style of any painting."""
     photo, painting = lk.resize(lk.photo("coffee"), (384, 512)), lk.painting("lantern_bay")
-    network, decoder = lk.load_backbone("pocket", device), lk.faststyle.load_decoder(device=lk.pick_device(device))
-    work = lk.faststyle.transfer
+    network, decoder = lk.load_backbone("pocket", device), lk.adain.load_decoder(device=lk.pick_device(device))
+    work = lk.adain.transfer
     return {"seconds": min(repeat(lambda: work(photo, painting, decoder, network).sum().item(), 5, 2))}
 
 

@@ -1,6 +1,7 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
 from . import (
+    adain,
     attack,
     blackbox,
     colour,
@@ -76,6 +77,7 @@ __all__ = [
     "Sum",
     "Window",
     "activation",
+    "adain",
     "anchor",
     "as_picture",
     "attack",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, faststyle, presets, superres
+from . import __version__, adain, faststyle, presets, superres
 from .algebra import as_list
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dreaming
@@ -274,7 +274,7 @@ def _run_repaint(options: argparse.Namespace) -> None:
         _run_pass(options, lambda photo: faststyle.repaint(photo, options.painting, learnt))
     else:
         painted = _picture(options.painting)
-        _run_pass(options, lambda photo: faststyle.transfer(photo, painted))
+        _run_pass(options, lambda photo: adain.transfer(photo, painted))
 
 
 def _run_pass(options: argparse.Namespace, work: Callable[[Any], Any]) -> None:

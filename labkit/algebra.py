@@ -49,7 +49,11 @@ class Window:
     outer: Mapping[str, Slices] = field(default_factory=dict)
 
     def owned(self, layer: str, features: Tensor) -> Tensor:
-        """The owned part (N, C, h, w) of what the tile computed."""
+        """The owned part (N, C, h, w) of what the tile computed, in float32 at least: what sums are made of."""
+        return wide(self.computed(layer, features))
+
+    def computed(self, layer: str, features: Tensor) -> Tensor:
+        """The owned part in the precision that the network computed in."""
         return Crop.apply(features, self.inner[layer]) if layer in self.inner else features
 
     def part(self, layer: str, whole: Tensor) -> Tensor:
@@ -187,7 +191,12 @@ def summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]:
 
 def positions(features: Tensor) -> Tensor:
     """How many positions a map (N, C, h, w) has: the additive count by which a sum becomes a mean."""
-    return features.new_tensor(float(features.shape[2] * features.shape[3]))
+    return wide(features[:1, :1, :1, :1]).new_tensor(float(features.shape[2] * features.shape[3]))
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float32, if they come in less: sums over many positions need it."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def mean_of(statistics: Statistics) -> Tensor:

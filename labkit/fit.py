@@ -126,3 +126,9 @@ def crops(
             row.append(part.flip(3) if mirror else part)
         found.append(row)
     return [torch.cat(batch) for batch in zip(*found, strict=True)]
+
+
+def shifted(side: int, shift: int, generator: Generator) -> tuple[Any, slice, slice]:
+    """A random square of ``side`` pixels in one that is larger by ``shift``, as an index."""
+    top, left = torch.randint(shift + 1, (2,), generator=generator).tolist()
+    return ..., slice(top, top + side), slice(left, left + side)

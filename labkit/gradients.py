@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .algebra import PIXELS, Features, Loss, Parts, Statistics, Window, summands
+from .algebra import PIXELS, Features, Loss, Parts, Statistics, Window, summands, wide
 from .allocator import keep_memory
 from .network import Backbone
 from .tiles import LEAST, Tile, cut, estimate, fitting, free_memory, ran_out
@@ -141,7 +141,7 @@ class Evaluator:
 
     def _run(self, picture: Tensor, layers: Sequence[str]) -> Features:
         found = self.backbone.features(picture, [layer for layer in layers if layer != PIXELS])
-        return {PIXELS: picture} | {layer: f.float() for layer, f in found.items()}
+        return {PIXELS: picture} | found
 
     def _read(self, statistics: Statistics) -> tuple[Tensor, Parts]:
         parts = self.loss.parts(statistics)
@@ -193,15 +193,16 @@ class Evaluator:
 
     def _features(self, picture: Tensor, layers: Sequence[str], tiles: list[Tile]) -> Features:
         if len(tiles) == 1:
-            return self._run(picture, layers)
+            return {layer: wide(f) for layer, f in self._run(picture, layers).items()}
         whole: dict[str, Tensor] = {}
         for tile in tiles:
             for layer, part in self._run(picture[..., *tile.reads], layers).items():
                 if layer == PIXELS:
                     continue
                 size = self.backbone.map_size(layer, picture.shape[-2:])
+                part = tile.window.owned(layer, part)
                 whole.setdefault(layer, part.new_empty(*part.shape[:2], *size))
-                tile.window.part(layer, whole[layer]).copy_(tile.window.owned(layer, part))
+                tile.window.part(layer, whole[layer]).copy_(part)
         return {PIXELS: picture} | whole
 
     def _tiles(self, layers: Sequence[str], size: tuple[int, int]) -> list[Tile]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .algebra import Features, Reader, Statistics, Window, float64
+from .algebra import Features, Reader, Statistics, Window, float64, wide
 from .painted import Painted
 
 CHUNK = 2**20  # values counted before they are added up
@@ -64,7 +64,7 @@ class histogram(Painted):
         found: Statistics = []
         for layer in self.layers:
             f, guide, count = self.weighted(layer, features, window)
-            found.append([self.counts(f, layer, guide), count])
+            found.append([self.counts(wide(f).flatten(2), layer, None if guide is None else guide.flatten()), count])
         return found
 
     def counts(self, values: Tensor, layer: str, guide: Tensor | None = None) -> Tensor:

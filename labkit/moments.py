@@ -1,4 +1,4 @@
-"""Floor 2: style as moments of features: Gram matrices, their diversity, the Wasserstein distance of Gaussians."""
+"""Floor 2: style as moments of features: means, Gram matrices and their diversity, the Wasserstein distance."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
-from .algebra import Features, Loss, Reader, Statistics, Window, float64
+from .algebra import Features, Loss, Reader, Statistics, Window, float64, wide
 from .painted import Painted
+
+CHUNK = 2**21  # features that are converted to float32 at a time, on a CPU
 
 
 def gram(features: Tensor) -> Tensor:
@@ -21,22 +23,42 @@ def gram(features: Tensor) -> Tensor:
     return f @ f.mT / f.shape[2]
 
 
-class SecondMoment(torch.autograd.Function):
-    """f f^T for features (N, C, M), with its gradient as one product, laid out as the features are.
+def mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (N, C, 1, 1) of features (N, C, h, w) over positions, in float32."""
+    variance, mean = torch.var_mean(features.float(), (2, 3), correction=0, keepdim=True)
+    return mean, (variance + 1e-5).sqrt()
 
-    Autograd alone would take two products and a sum, in another memory layout: that was nearly half of the time of an
-    evaluation in bfloat16.
+
+class Moments(torch.autograd.Function):
+    """f f^T (N, C, C) and f (N, C), summed over the positions of features (N, C, h, w), in float32 at least.
+
+    A map in bfloat16 is converted in chunks that stay in the cache. The gradient is one product, in the precision and
+    the layout of the features: autograd alone took half of the time of an evaluation for all that.
     """
 
     @staticmethod
-    def forward(ctx: Any, f: Tensor) -> Tensor:
+    def forward(ctx: Any, f: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(f)
-        return f @ f.mT
+        ctx.set_materialize_grads(False)
+        flat, second, first = f.flatten(2), 0, 0
+        for part in [flat] if wide(f[:0]).dtype == f.dtype else flat.split(max(1, CHUNK // f[..., 0, 0].numel()), 2):
+            part = wide(part)
+            second, first = second + part @ part.mT, first + part.sum(2)
+        return second, first
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, second: Tensor | None, first: Tensor | None) -> Tensor:
         (f,) = ctx.saved_tensors
-        return (f.mT @ (gradient + gradient.mT)).mT
+        last = f.permute(0, 2, 3, 1)  # channels last, as networks compute
+        gradient = torch.zeros_like(last) if second is None else _product(last, (second + second.mT).to(f))
+        if first is not None:
+            gradient += first.to(f)[:, None, None]
+        return gradient.permute(0, 3, 1, 2)
+
+
+def _product(features: Tensor, matrix: Tensor) -> Tensor:
+    """(N, h, w, C) with the strides of a batch even where that is one picture: else networks would convert it."""
+    return (features.flatten(1, 2) @ matrix).view(features.shape)
 
 
 class RootTrace(torch.autograd.Function):
@@ -112,9 +134,10 @@ class style(Painted):
             f, guide, count = self.weighted(layer, features, window)
             f = f.double() if layer in self.singular else f
             if guide is None:
-                found.append([SecondMoment.apply(f), f.sum(2), count])
+                found.append([*Moments.apply(f), count])
             else:  # sqrt(g) f has the second moment g f f^T
-                found.append([SecondMoment.apply(guide.sqrt() * f), (guide * f).sum(2), count])
+                second, _ = Moments.apply(guide.sqrt() * f)
+                found.append([second, (guide * f).sum((2, 3)), count])
         return found
 
     def distance(self, index: int, means: list[Tensor]) -> Tensor:
@@ -148,7 +171,8 @@ class diversity(Loss):
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
-        return [SecondMoment.apply(window.owned(layer, features[layer]).flatten(2))]
+        second, _ = Moments.apply(window.computed(layer, features[layer]))
+        return [second]
 
     def readout(self, statistics: Statistics) -> Tensor:
         (second,) = statistics

@@ -87,12 +87,13 @@ class Painted(Loss):
         return [part / count for part in sums]
 
     def weighted(self, layer: str, features: Features, window: Window) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The owned features (N, C, M) of a layer, their guide (M,), None if all count alike, and the count."""
-        f = window.owned(layer, features[layer])
+        """The owned features (N, C, h, w) of a layer, as they were computed, their guide (h, w), None if all count
+        alike, and the count."""
+        f = window.computed(layer, features[layer])
         if layer not in self.guides:
-            return f.flatten(2), None, positions(f)
-        guide = window.part(layer, self.guides[layer]).flatten().to(f)
-        return f.flatten(2), guide, guide.sum()
+            return f, None, positions(f)
+        guide = window.part(layer, self.guides[layer]).to(positions(f))
+        return f, guide, guide.sum()
 
     @abstractmethod
     def distance(self, index: int, means: list[Tensor]) -> Tensor:

@@ -526,7 +526,7 @@ def test_repaint_takes_what_was_learnt_and_anything_else(folder: Path, painting:
         assert_saved("quick.png", lk.faststyle.repaint(photo, painting))
     else:
         other = lk.load(painting) if painting.endswith("png") else lk.painting(painting)
-        assert_saved("quick.png", lk.faststyle.transfer(photo, other))
+        assert_saved("quick.png", lk.adain.transfer(photo, other))
 
 
 def test_a_mistake_about_one_pass_is_one_line(folder: Path, capsys: pytest.CaptureFixture) -> None:

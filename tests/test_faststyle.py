@@ -5,21 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from test_backbones import network as backbone_of
-from torch import Tensor
+from test_fit import influence, mean_error
 
 import labkit as lk
-from labkit.faststyle import (
-    STYLE_LAYERS,
-    Decoder,
-    StyleNetwork,
-    adain,
-    decoding,
-    learning,
-    load_network,
-    mean_std,
-    repaint,
-    transfer,
-)
+from labkit.faststyle import StyleNetwork, learning, load_network, repaint
 
 PHOTO = lk.photo("chelsea", 128)
 PAINTINGS = {name: lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")}
@@ -35,19 +24,7 @@ def scrambled(names: tuple[str, ...] = ("a", "b", "c"), blocks: int = 2) -> Styl
     return found.requires_grad_(False)
 
 
-# --- moments --------------------------------------------------------------------------------------------------------
-
-
-def test_adain_gives_the_moments_of_the_style() -> None:
-    x, y = torch.rand(2, 5, 9, 11), 3 + 2 * torch.rand(2, 5, 7, 8)
-    for found, wanted in zip(mean_std(adain(x, y)), mean_std(y), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(adain(x, x), x, rtol=1e-5, atol=1e-6)
-
-
-def test_a_flat_channel_takes_the_mean_and_stays_flat() -> None:
-    flat = adain(torch.ones(1, 1, 4, 4), torch.rand(1, 1, 4, 4))
-    assert flat.isfinite().all() and flat.std() < 1e-6
+# --- norms ----------------------------------------------------------------------------------------------------------
 
 
 def test_contrast_and_brightness_do_not_pass_the_norms() -> None:
@@ -96,7 +73,7 @@ def test_paintings_it_does_not_know_are_refused(painting: object, message: str) 
 @pytest.mark.parametrize("size", [(64, 64), (61, 83), (96, 50)])
 def test_results_have_the_size_of_the_photo(size: tuple[int, int]) -> None:
     photo = lk.resize(PHOTO, size)
-    assert repaint(photo, "a", scrambled()).shape == transfer(photo, PHOTO, Decoder()).shape == photo.shape
+    assert repaint(photo, "a", scrambled()).shape == photo.shape
 
 
 @pytest.mark.parametrize(("tile", "size"), [(64, (128, 192)), (50, (131, 190)), (96, (97, 203))])
@@ -107,14 +84,6 @@ def test_tiles_with_the_moments_of_the_whole_are_exact(tile: int, size: tuple[in
     torch.testing.assert_close(model(photo, mixture, model.moments(photo, mixture)), whole, rtol=0, atol=1e-5)
     found = repaint(photo, "b", model, tile=tile, thumbnail=max(size))
     torch.testing.assert_close(found, whole, rtol=0, atol=2e-5)
-
-
-def influence(model: object, x: Tensor, place: slice) -> tuple[int, int]:
-    """The first and last row of the input that rows ``place`` of the output depend on."""
-    x = x.requires_grad_()
-    model(x)[..., place, :].sum().backward()
-    rows = x.grad.abs().sum((0, 1, 3)).nonzero()
-    return int(rows.min()), int(rows.max())
 
 
 def test_the_radius_is_enough_and_not_wasteful() -> None:
@@ -128,29 +97,7 @@ def test_the_radius_is_enough_and_not_wasteful() -> None:
     assert reach <= model.radius <= reach + 8
 
 
-def test_the_decoder_has_a_radius() -> None:
-    decoder, features = Decoder().double(), torch.rand(1, 256, 31, 5, dtype=torch.float64)
-    scale = decoder.scale
-    first, last = influence(decoder, features, slice(15 * scale, 16 * scale))
-    assert max(15 - first, last - 15) <= decoder.radius <= max(15 - first, last - 15) + 2
-
-
-@pytest.mark.parametrize("tile", [64, 72])
-def test_transfer_in_tiles_is_exact(tile: int) -> None:
-    torch.manual_seed(0)
-    decoder, photo = Decoder(), lk.resize(lk.photo("coffee"), (150, 187))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABKIT_PRECISION", "float32")
-        whole, tiled = (transfer(photo, PHOTO, decoder, tile=t) for t in (1000, tile))
-    torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-5)
-
-
 # --- training -------------------------------------------------------------------------------------------------------
-
-
-def mean_error(run: object, first: int, last: int) -> tuple[float, float]:
-    errors = [now.error for now in run]
-    return sum(errors[:first]) / first, sum(errors[-last:]) / last
 
 
 def test_learning_lowers_the_loss() -> None:
@@ -177,13 +124,6 @@ def test_learning_asks_the_loss_that_stylizing_asks() -> None:
     assert min(abs(now.error - mean) for mean in means) < 1e-4 * now.error
 
 
-def test_decoding_lowers_the_error() -> None:
-    torch.manual_seed(0)
-    run = decoding(Decoder(), PAINTINGS.values(), [PHOTO], side=64, batch=2, steps=40, learning_rate=2e-3)
-    early, late = mean_error(run, 4, 4)
-    assert late < 0.9 * early
-
-
 def test_photos_that_are_too_small_are_refused() -> None:
     with pytest.raises(ValueError, match="large enough for crops of 168 pixels"):
         next(learning(StyleNetwork(["a"]), {"a": PHOTO}, [PHOTO]))
@@ -202,21 +142,3 @@ def test_the_bundled_network_paints() -> None:
         losses = {other: evaluate(result).loss.item() for other, result in results.items()}
         assert min(losses, key=losses.get) == name
         assert losses[name] < 0.5 * evaluate(photo).loss.item()
-
-
-def test_the_bundled_decoder_takes_a_painting_it_has_not_seen() -> None:
-    photo, painting = lk.photo("chelsea", 240), lk.painting("noon_pond")
-    loss = lk.style(painting, dict.fromkeys(STYLE_LAYERS, 1.0))
-    evaluate = lk.Evaluator(backbone_of("pocket"), loss, photo.shape[-2:], precision="float32")
-    losses = [evaluate(transfer(photo, painting, strength=strength)).loss.item() for strength in (0, 0.5, 1)]
-    assert losses[0] > losses[1] > losses[2]
-    assert losses[2] < 0.7 * evaluate(photo).loss.item()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"strength": -1}, "strength must be"), ({"tile": 0}, "tile must be"), ({"style_scale": float("nan")}, "scale")],
-)
-def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        transfer(PHOTO, PHOTO, Decoder(), **options)

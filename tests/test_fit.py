@@ -23,6 +23,20 @@ def problem() -> tuple[nn.Module, object]:
     return model, error
 
 
+def influence(model: object, x: Tensor, place: slice) -> tuple[int, int]:
+    """The first and last row of the input that rows ``place`` of the output depend on."""
+    x = x.requires_grad_()
+    model(x)[..., place, :].sum().backward()
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero()
+    return int(rows.min()), int(rows.max())
+
+
+def mean_error(run: object, first: int, last: int) -> tuple[float, float]:
+    """The mean error of the ``first`` steps of a training, and of its ``last``."""
+    errors = [now.error for now in run]
+    return sum(errors[:first]) / first, sum(errors[-last:]) / last
+
+
 def test_it_finds_the_line() -> None:
     model, error = problem()
     *_, last = fitting(model, error, steps=400, learning_rate=0.1, precision="float32")

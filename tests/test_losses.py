@@ -14,6 +14,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 import labkit as lk
+from labkit import moments
 from labkit.algebra import PIXELS, Features, Statistics
 from labkit.moments import RootTrace
 from labkit.network import Recommended
@@ -413,6 +414,23 @@ def wasserstein(target: Tensor, start: Tensor, backbone: lk.Backbone, **options:
     f = start.clone().requires_grad_()
     found = loss.readout(loss.statistics({"soft2": f}, lk.Window()))
     return found.detach(), torch.autograd.grad(found.sum(), f)[0]
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_moments_of_a_map_in_bfloat16(monkeypatch: pytest.MonkeyPatch, pictures: int) -> None:
+    """Sums are float32's, chunk by chunk; the gradient is rounded as the map is, in the layout of networks."""
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(moments, "CHUNK", 100)
+    f = torch.rand(pictures, 6, 13, 17).to(memory_format=torch.channels_last).bfloat16().requires_grad_()
+    exact = f.detach().double().requires_grad_()
+    slopes = torch.randn(pictures, 6, 6), torch.randn(pictures, 6)
+    for map_ in (f, exact):
+        sums = moments.Moments.apply(map_)
+        sum((slope * found).sum() for slope, found in zip(slopes, sums, strict=True)).backward()
+        flat = map_.detach().flatten(2).to(sums[0].dtype)
+        torch.testing.assert_close(sums, (flat @ flat.mT, flat.sum(2)), rtol=1e-5, atol=0)
+    torch.testing.assert_close(f.grad.double(), exact.grad, rtol=0.01, atol=0.02 * exact.grad.abs().max().item())
+    assert f.grad.stride() == torch.empty(f.shape).to(memory_format=torch.channels_last).stride()
 
 
 @pytest.mark.parametrize("positions", [2, 5, 400])

@@ -63,7 +63,7 @@ def test_fast_style(kind: str, photos: Path, tmp_path: Path, monkeypatch: pytest
         assert model.names == ["koi_mosaic", "carved_sea"]
         assert lk.faststyle.repaint(photo, "carved_sea", model).shape == photo.shape
     else:
-        found = lk.faststyle.transfer(photo, photo, lk.faststyle.load_decoder(output))
+        found = lk.adain.transfer(photo, photo, lk.adain.load_decoder(output))
         assert found.shape == photo.shape
     assert metadata(output)["step"] == "2"
 

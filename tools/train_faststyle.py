@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 import labkit as lk
-from labkit.faststyle import Decoder, StyleNetwork, decoding, learning
+from labkit.adain import Decoder, decoding
+from labkit.faststyle import StyleNetwork, learning
 from labkit.fit import Trained, load_weights, save_weights
 from labkit.images import PICTURE_SUFFIXES
 
