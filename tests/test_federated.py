@@ -173,7 +173,7 @@ def test_training_leaves_its_start_alone(model: nn.Module, clients: list[Client]
 
 
 def test_fedsgd_is_gradient_descent_on_the_pooled_data(model: nn.Module, clients: list[Client], start: Tensor) -> None:
-    """The test that catches everything: weighting, aliasing, seeds, the learning rate."""
+    """The test that catches everything: weighting, aliasing, the learning rate."""
     pool = Client(torch.cat([c.inputs for c in clients]), torch.cat([c.targets for c in clients]))
     central = start
     for state in federated.fedavg(clients, start, model, rounds=30, learning_rate=0.5):
