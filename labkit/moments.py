@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from .algebra import Features, Loss, Reader, Statistics, Window, float64, wide
 from .painted import Painted
 
-CHUNK = 2**21  # features that are converted to float32 at a time, on a CPU
+CHUNK = 2**21  # features that a CPU converts to float32 at a time
 
 
 def gram(features: Tensor) -> Tensor:
@@ -40,9 +40,8 @@ class Moments(torch.autograd.Function):
     def forward(ctx: Any, f: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(f)
         ctx.set_materialize_grads(False)
-        flat, second, first = f.flatten(2), 0, 0
-        for part in [flat] if wide(f[:0]).dtype == f.dtype else flat.split(max(1, CHUNK // f[..., 0, 0].numel()), 2):
-            part = wide(part)
+        second, first = 0, 0
+        for part in map(wide, _chunks(f.flatten(2))):
             second, first = second + part @ part.mT, first + part.sum(2)
         return second, first
 
@@ -54,6 +53,14 @@ class Moments(torch.autograd.Function):
         if first is not None:
             gradient += first.to(f)[:, None, None]
         return gradient.permute(0, 3, 1, 2)
+
+
+def _chunks(f: Tensor) -> Sequence[Tensor]:
+    """Features (N, C, M) cut along their positions, to be converted to float32; whole if they need not be."""
+    if wide(f[:0]).dtype == f.dtype:
+        return [f]
+    most = CHUNK if f.device.type == "cpu" else 64 * CHUNK  # small for a cache, large for few launches
+    return f.split(max(1, most // f[..., 0].numel()), 2)
 
 
 def _product(features: Tensor, matrix: Tensor) -> Tensor:
