@@ -24,7 +24,7 @@ from .network import Backbone
 from .optimize import check_numbers
 from .tiles import in_tiles
 
-Moments = list[tuple[Tensor, Tensor]]
+NormMoments = list[tuple[Tensor, Tensor]]
 
 
 class ConditionalNorm(nn.Module):
@@ -39,7 +39,7 @@ class ConditionalNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(paintings, channels))
 
     def forward(
-        self, x: Tensor, mixture: Tensor, moments: Moments, fixed: Iterator[tuple[Tensor, Tensor]] | None
+        self, x: Tensor, mixture: Tensor, moments: NormMoments, fixed: Iterator[tuple[Tensor, Tensor]] | None
     ) -> Tensor:
         if fixed is None:
             mean, std = mean_std(x)
@@ -75,18 +75,18 @@ class StyleNetwork(nn.Module):
         """How many pixels away a pixel has influence, its part in the norms apart; a multiple of 4."""
         return 4 * math.ceil((4 + 1 + 2 + 8 * self.blocks + 4 + 3 + 4) / 4)
 
-    def forward(self, photo: Tensor, mixture: Tensor, moments: Moments | None = None) -> Tensor:
+    def forward(self, photo: Tensor, mixture: Tensor, moments: NormMoments | None = None) -> Tensor:
         """``mixture`` (1 or N, paintings): how much of each. ``moments``: means and deviations for the norms, as
         `moments` returns them; None: those of the photo itself."""
         return self._run(photo, mixture, [], None if moments is None else iter(moments))
 
-    def moments(self, photo: Tensor, mixture: Tensor) -> Moments:
+    def moments(self, photo: Tensor, mixture: Tensor) -> NormMoments:
         """Mean and standard deviation (N, C, 1, 1) of what each of the norms normalises."""
-        found: Moments = []
+        found: NormMoments = []
         self._run(photo, mixture, found, None)
         return found
 
-    def _run(self, photo: Tensor, mixture: Tensor, moments: Moments, fixed: Any) -> Tensor:
+    def _run(self, photo: Tensor, mixture: Tensor, moments: NormMoments, fixed: Any) -> Tensor:
         def layer(x: Tensor, index: int) -> Tensor:
             return self.norms[index](self.convolutions[index](x), mixture, moments, fixed)
 
