@@ -1,6 +1,7 @@
 """Floor 4: adversarial attacks that know the model: small changes of pictures that mislead it.
 
 A ``model`` is anything that takes pictures (N, C, H, W) in [0, 1] to logits (N, K): a module, or `Backbone.logits`.
+It may sit on another device: its answers are brought home to the pictures, where everything else is computed.
 What an attack minimises is what `descend` minimises everywhere: an ``evaluate(pictures)`` that returns an
 `Evaluation`. `against` and `towards` make one from a model, and an `Evaluator` of losses is one.
 
@@ -94,6 +95,11 @@ def each(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
+def ask(model: Model, pictures: Tensor, batch: int = 64) -> Tensor:
+    """What the model answers (N, K), on the pictures' device; it is asked about ``batch`` of them at a time."""
+    return torch.cat([model(part).to(part.device) for part in pictures.split(batch)])
+
+
 # --- what an attacker wants ---------------------------------------------------------------------------------------
 
 
@@ -110,7 +116,7 @@ def towards(model: Model, classes: Tensor) -> Evaluate:
 def _cross_entropy(model: Model, classes: Tensor, weight: float, pictures: Tensor) -> Evaluation:
     pictures = pictures.detach().requires_grad_()
     with torch.enable_grad():
-        loss = weight * surprise(model(pictures), classes)
+        loss = weight * surprise(model(pictures).to(pictures.device), classes)
         (gradient,) = torch.autograd.grad(loss.sum(), pictures)
     return Evaluation(loss.detach(), {("cross_entropy", ""): loss.detach()}, gradient)
 
@@ -179,27 +185,29 @@ def fgsm(evaluate: Evaluate, pictures: Tensor, threat: Threat) -> Tensor:
     return pgd(evaluate, pictures, threat, steps=1, step_size=threat.epsilon)
 
 
-def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: float = 0.02) -> Tensor:
+def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: float = 0.02, classes: int = 10) -> Tensor:
     """The nearest pictures, in l2, that the model names differently (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599).
 
     Each step goes to the nearest boundary of the model made linear, and ``overshoot`` of it beyond. A picture that
-    keeps its name for all ``steps`` is returned as far as it came.
+    keeps its name for all ``steps`` is returned as far as it came. As in the authors' code, only the ``classes`` with
+    the highest logits at the start, its own among them, are tried: each costs a backward pass.
     """
     check_numbers(1, Integral, steps=steps)
+    check_numbers(2, Integral, classes=classes)
     check_numbers(0, overshoot=overshoot)
     check_range(pictures)
     found, rows = pictures.clone(), torch.arange(len(pictures), device=pictures.device)
     with torch.no_grad():
-        names = model(pictures).argmax(1)
+        tried = model(pictures).to(pictures.device).sort(dim=1, descending=True, stable=True).indices[:, :classes]
     for _ in range(steps):
-        logits, slopes = _linearised(model, found)
-        keeping = logits.argmax(1) == names
+        names, logits, slopes = _linearised(model, found, tried)
+        keeping = names == tried[:, 0]
         if not keeping.any():
             break
-        gaps = logits[rows, names, None] - logits  # how far each class is behind
-        slopes = slopes - slopes[rows, names, None]
+        gaps = logits[:, :1] - logits  # how far each class is behind
+        slopes = slopes - slopes[:, :1]
         lengths = slopes.norm(dim=2).clamp_min(1e-12)
-        nearest = (gaps / lengths).scatter(1, names[:, None], math.inf).argmin(1)
+        nearest = (gaps / lengths)[:, 1:].argmin(1) + 1
         gap, slope, length = (values[rows, nearest] for values in (gaps, slopes, lengths))
         distance = (1 + overshoot) * (gap / length + 1e-6)
         step = (distance / length)[:, None] * slope
@@ -207,10 +215,11 @@ def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: floa
     return found
 
 
-def _linearised(model: Model, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits (N, K) of pictures and their gradients (N, K, C * H * W)."""
+def _linearised(model: Model, pictures: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The names (N,) of pictures, the logits (N, k) of each one's ``classes``, their gradients (N, k, C * H * W)."""
     pictures = pictures.detach().requires_grad_()
     with torch.enable_grad():
-        logits = model(pictures)
-        slopes = [torch.autograd.grad(one.sum(), pictures, retain_graph=True)[0].flatten(1) for one in logits.T]
-    return logits.detach(), torch.stack(slopes, 1)
+        logits = model(pictures).to(pictures.device)
+        chosen = logits.gather(1, classes)
+        slopes = [torch.autograd.grad(one.sum(), pictures, retain_graph=True)[0].flatten(1) for one in chosen.T]
+    return logits.argmax(1), chosen.detach(), torch.stack(slopes, 1)

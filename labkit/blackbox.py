@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attack import Evaluate, Model, Threat, check_range, each, surprise
+from .attack import Evaluate, Model, Threat, ask, check_range, each, surprise
 from .gradients import Evaluation
 from .optimize import check_numbers
 
@@ -28,7 +28,8 @@ def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05,
         loss, gradient = torch.zeros(len(pictures)).to(pictures), torch.zeros_like(pictures)
         for _ in range(samples):
             step = torch.randn(pictures.shape, generator=generator).to(pictures)
-            ahead, behind = (-surprise(model((pictures + s * step).clamp(0, 1)), labels) for s in (sigma, -sigma))
+            sides = ((pictures + s * step).clamp(0, 1) for s in (sigma, -sigma))
+            ahead, behind = (-surprise(model(side).to(side.device), labels) for side in sides)
             gradient += each(ahead - behind) * step / (2 * sigma * samples)
             loss += (ahead + behind) / (2 * samples)
         return Evaluation(loss, {("cross_entropy", ""): loss}, gradient)
@@ -45,7 +46,7 @@ class Found(NamedTuple):
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """How far (N,) the logit of the true class is ahead of the best other: negative when the model is wrong."""
-    classes = labels[:, None]
+    classes = labels.to(logits.device)[:, None]
     return logits.gather(1, classes)[:, 0] - logits.scatter(1, classes, -math.inf).amax(1)
 
 
@@ -70,6 +71,7 @@ def square(
     check_numbers(1, Integral, queries=queries)
     check_range(pictures)
     generator = torch.Generator().manual_seed(seed)
+    labels = labels.to(pictures.device)
     number, colours, height, width = pictures.shape
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
 
@@ -77,7 +79,8 @@ def square(
         return threat.epsilon * (2.0 * torch.randint(2, shape, generator=generator) - 1).to(pictures)
 
     def score(change: Tensor, which: Tensor | slice) -> Tensor:
-        return margin(model(threat.project(pictures[which] + change, pictures[which])), labels[which])
+        changed = threat.project(pictures[which] + change, pictures[which])
+        return margin(model(changed).to(changed.device), labels[which])
 
     change = signs(number, colours, 1, width).expand(pictures.shape).clone()  # stripes: a good start
     best = score(change, slice(None))
@@ -122,6 +125,7 @@ def hop_skip_jump(
     check_range(pictures)
     check_range(starts)
     generator = torch.Generator().manual_seed(seed)
+    labels, starts = labels.to(pictures.device), starts.to(pictures.device)
     number, size = len(pictures), pictures[0].numel()
     everyone, used = torch.arange(number, device=pictures.device), torch.zeros_like(labels)
     bisections = math.ceil(1.5 * math.log2(size))  # the paper's precision
@@ -129,7 +133,7 @@ def hop_skip_jump(
     def wrong(candidates: Tensor, which: Tensor) -> Tensor:
         """Whether the model is wrong about ``candidates`` for the pictures ``which``: one query each."""
         used.index_add_(0, which, torch.ones_like(which))
-        return model(candidates).argmax(1) != labels[which]
+        return ask(model, candidates).argmax(1) != labels[which]
 
     def to_boundary(beyond: Tensor) -> Tensor:
         """The last wrong ones on the way from pictures that are ``beyond`` the boundary to the originals."""
@@ -186,8 +190,9 @@ def votes(model: Model, pictures: Tensor, sigma: float, *, samples: int = 1000, 
     generator = torch.Generator().manual_seed(seed)
     counts = []
     for picture in pictures:
-        logits = model(picture + sigma * torch.randn(samples, *picture.shape, generator=generator).to(picture))
-        counts.append(logits.argmax(1).bincount(minlength=logits.shape[1]).cpu())
+        noise = torch.randn(samples, *picture.shape, generator=generator)
+        logits = ask(lambda some, picture=picture: model(picture + sigma * some.to(picture)), noise)
+        counts.append(logits.argmax(1).bincount(minlength=logits.shape[1]))
     return torch.stack(counts)
 
 

@@ -213,4 +213,4 @@ def overlay(picture: Tensor, maps: Tensor, clip: float = 0.99) -> Tensor:
     positive = maps.detach().clamp_min(0)
     top = torch.stack([one[one > 0].quantile(clip) if (one > 0).any() else one.new_ones(()) for one in positive])
     m = (positive / top.view(-1, 1, 1, 1)).clamp(0, 1).sqrt()  # the root lifts faint values
-    return (0.6 * luma(picture) * (1 - m**2) + m * heat(m)).clamp(0, 1)
+    return (0.6 * luma(picture) * (1 - m**2) + m * heat(m).to(m)).clamp(0, 1)

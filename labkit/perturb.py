@@ -56,8 +56,9 @@ def _starts(side: int, size: int, stride: int) -> list[int]:
 def weighted_line(points: Tensor, values: Tensor, weights: Tensor, ridge: float = 0) -> Tensor:
     """Intercept and slopes (1 + d,) of the line through ``values`` (M,) at ``points`` (M, d) by weighted least squares.
 
-    ``ridge`` penalises the squared slopes. Computed in float64.
+    ``ridge`` penalises the squared slopes. Computed in float64 on the CPU: not every other device has it.
     """
+    points, values, weights = points.cpu(), values.cpu(), weights.cpu()
     design = torch.cat([torch.ones(len(points), 1), points], 1).double()
     weighted = design * weights.double()[:, None]
     penalty = ridge * torch.eye(design.shape[1], dtype=torch.float64)
@@ -91,7 +92,7 @@ def erasing(
     players = int(segments.max()) + 1
 
     def game(coalitions: Tensor) -> Tensor:
-        kept = (part[:, segments][:, None] for part in coalitions.bool().split(batch))
+        kept = (part[:, segments][:, None] for part in coalitions.to(picture.device).bool().split(batch))
         with torch.no_grad():
             return torch.cat([score(torch.where(shown, picture, fill)) for shown in kept])
 
@@ -107,7 +108,7 @@ def replacing(score: Score, row: Tensor, background: Tensor) -> tuple[Game, int]
         raise ValueError(f"the background needs rows of {len(row)} columns, not the shape {tuple(background.shape)}")
 
     def game(coalitions: Tensor) -> Tensor:
-        mixed = torch.where(coalitions.bool()[:, None], row, background)
+        mixed = torch.where(coalitions.to(row.device).bool()[:, None], row, background)
         with torch.no_grad():
             return score(mixed.flatten(0, 1)).view(len(coalitions), -1).mean(1)
 
@@ -145,7 +146,7 @@ def shapley(game: Game, players: int) -> Tensor:
     Plays every coalition, so for at most `MOST_PLAYERS` players (Shapley 1953).
     """
     coalitions = every_coalition(players)
-    worth, sizes = game(coalitions).double(), coalitions.sum(1)
+    worth, sizes = game(coalitions).cpu().double(), coalitions.sum(1)
     orders = [math.factorial(k) * math.factorial(players - k - 1) / math.factorial(players) for k in range(players)]
     orders, values = torch.tensor(orders, dtype=torch.float64), []
     for player in range(players):
@@ -162,7 +163,7 @@ def kernel_shap(game: Game, players: int, samples: int | None = None, seed: int 
     """
     _check_players(players, MOST_PLAYERS if samples is None else None)
     if players == 1:
-        return (game(torch.tensor([[True]])) - game(torch.tensor([[False]]))).double()
+        return (game(torch.tensor([[True]])) - game(torch.tensor([[False]]))).cpu().double()
     if samples is None:
         coalitions = every_coalition(players)[1:-1]
         sizes = coalitions.sum(1)
@@ -172,11 +173,11 @@ def kernel_shap(game: Game, players: int, samples: int | None = None, seed: int 
         coalitions = _drawn(players, samples, torch.Generator().manual_seed(seed))
         weights = torch.ones(len(coalitions), dtype=torch.float64)
     ends = torch.tensor([[False], [True]]).expand(2, players)
-    nothing, everything = game(ends).double()
+    nothing, everything = game(ends).cpu().double()
     # The last player takes what the others leave of the total: the constraint is solved for, and n - 1 slopes remain.
     others, last = coalitions[:, :-1].double(), coalitions[:, -1:].double()
     design, total = others - last, everything - nothing
-    values = game(coalitions).double() - nothing - last[:, 0] * total
+    values = game(coalitions).cpu().double() - nothing - last[:, 0] * total
     weighted = design * weights[:, None]
     slopes = torch.linalg.lstsq(weighted.T @ design, weighted.T @ values, driver="gelsd").solution
     return torch.cat([slopes, (total - slopes.sum())[None]])

@@ -58,16 +58,17 @@ class DeepPrior(Rendered):
     def __init__(
         self, size: tuple[int, int], seed: int = 0, shake: float = 0.03, device: torch.device | str | None = None
     ):
-        self.generator, self.shake = torch.Generator().manual_seed(seed), shake
+        # Random numbers are drawn where the network is: every step needs 16 of them a pixel.
+        self.generator, self.shake = torch.Generator(device or "cpu").manual_seed(seed), shake
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = Hourglass().to(device)
-        self.noise = 0.1 * torch.rand(1, 16, *size, generator=self.generator)
+        self.noise = 0.1 * torch.rand(1, 16, *size, generator=self.generator, device=self.generator.device)
         self.parameters = list(self.network.parameters())
 
     def render(self) -> Tensor:
-        noise = self.noise + self.shake * torch.randn(self.noise.shape, generator=self.generator)
-        return self.network(noise.to(self.parameters[0].device))
+        fresh = torch.randn(self.noise.shape, generator=self.generator, device=self.noise.device)
+        return self.network(self.noise + self.shake * fresh)
 
 
 def restoring(

@@ -46,7 +46,7 @@ def reconstruct(
         return Evaluation(mismatch, {("mismatch", ""): mismatch}, slope)
 
     check_whole(steps=steps)
-    pixels = Pixels(torch.rand(shape, generator=torch.Generator().manual_seed(seed)), clamp=False)
+    pixels = Pixels(torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(weights), clamp=False)
     return descend(Stage(0, 1, steps, 0, steps), pixels, evaluate, make_optimizer("lbfgs", pixels.parameters, 1.0))
 
 
@@ -101,7 +101,8 @@ def private_fedsgd(
             chosen = torch.rand(len(client), generator=random) < rate
             if chosen.any():
                 total = total + clipped_sum(weights, model, client.inputs[chosen], client.targets[chosen], clip)
-            total = total + noise * clip / len(clients) ** 0.5 * torch.randn(weights.shape, generator=random)
+            drawn = torch.randn(weights.shape, generator=random).to(weights)
+            total = total + noise * clip / len(clients) ** 0.5 * drawn
         weights = weights - learning_rate / expected * total
         sent = 2 * number * len(clients) * message_bytes(weights)
         yield Round(number, weights, sent, busiest=sent)
@@ -140,9 +141,10 @@ def mask(update: Tensor, own: int, secrets: Mapping[int, int], bits: int = 16) -
 
     The update is rounded to ``bits`` binary places, and for each other client a pad is added or subtracted that only
     the two can draw, from the number ``secrets[other]`` they share. Fresh secrets for every round, or differences leak.
-    A teaching version: its random numbers are not cryptographic, and no client may drop out.
+    The message lies on the CPU, to be sent. A teaching version: its random numbers are not cryptographic, and no client
+    may drop out.
     """
-    fixed = (update.double() * 2**bits).round()
+    fixed = (update.cpu().double() * 2**bits).round()
     if not (fixed.abs() * (len(secrets) + 1) < MODULUS / 2).all():
         raise ValueError(
             f"updates up to {update.abs().max():g} of all clients overflow 32 bits: take less than {bits=}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from elsewhere import ELSEWHERE, Device, distant
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit.attack import Threat, against, attacking, deepfool, fgsm, pgd, towards
+from labkit.attack import Threat, against, ask, attacking, deepfool, fgsm, pgd, towards
 from labkit.blackbox import certify, hop_skip_jump, margin, nes, square, votes
 from labkit.network import Recommended
 
@@ -198,6 +200,35 @@ def test_deepfool_leaves_what_nothing_can_change() -> None:
     assert (blind(found).argmax(1) == 0).all()
 
 
+def test_deepfool_tries_the_classes_that_come_next() -> None:
+    """With two, it goes to the boundary with the runner-up, which is not always the nearest."""
+    model, pictures = Linear(classes=12), 0.4 + 0.2 * random(20, 1, 4, 4)
+    first, second = model(pictures).topk(2).indices.T
+    slope = (model.weight[second] - model.weight[first]).norm(dim=1)
+    logits, rows = model(pictures), torch.arange(20)
+    distance = (logits[rows, first] - logits[rows, second]) / slope
+    found = {k: deepfool(model, pictures, overshoot=0.01, classes=k) for k in (2, 12, 1000)}
+    moved = {k: (one - pictures).flatten(1).norm(dim=1) for k, one in found.items()}
+    torch.testing.assert_close(moved[2], 1.01 * distance, rtol=1e-3, atol=1e-5)
+    assert (moved[2] > 1.05 * moved[12]).any()
+    assert found[12].equal(found[1000])
+    assert all((model(one).argmax(1) != first).all() for one in found.values())
+
+
+@pytest.mark.parametrize("options, passes", [({}, 10), ({"classes": 3}, 3), ({"classes": 1000}, 40)])
+def test_deepfool_costs_a_backward_pass_for_each_class_it_tries(options: dict[str, int], passes: int) -> None:
+    model, passed = Linear(classes=40), []
+
+    def counted(pictures: Tensor) -> Tensor:
+        logits = model(pictures)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: passed.append(len(gradient)))
+        return logits
+
+    deepfool(counted, PICTURES, steps=1, **options)
+    assert passed == [len(PICTURES)] * passes
+
+
 # --- asking only --------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +308,23 @@ def test_hop_skip_jump_must_start_from_something_else() -> None:
         hop_skip_jump(model, PICTURES, model(PICTURES).argmax(1), PICTURES)
 
 
+def test_a_model_is_asked_in_batches() -> None:
+    sizes: list[int] = []
+
+    def model(pictures: Tensor) -> Tensor:
+        sizes.append(len(pictures))
+        return pictures.flatten(1)
+
+    pictures = random(150, 1, 1, 2)
+    assert ask(model, pictures).equal(pictures.flatten(1))
+    assert sizes == [64, 64, 22]
+    labels = pictures[:3].flatten(1).argmax(1)
+    hop_skip_jump(model, pictures[:3], labels, pictures[:3].flip(3), rounds=1)
+    assert votes(model, pictures[:1], 0.1, samples=130).sum() == 130
+    assert max(sizes) == 64
+    assert sizes[-3:] == [64, 64, 2]
+
+
 # --- the certificate ----------------------------------------------------------------------------------------------
 
 
@@ -322,6 +370,46 @@ def test_votes_are_those_of_the_normal_distribution() -> None:
     assert votes(model, PICTURES, sigma, seed=1).equal(votes(model, PICTURES, sigma, seed=1))
 
 
+# --- other devices ------------------------------------------------------------------------------------------------
+
+
+ATTACKS: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
+    "against": lambda model, x, labels: attrgetter("loss", "gradient")(against(model, labels)(x)),
+    "pgd": lambda model, x, labels: pgd(against(model, labels), x, Threat("l2", 0.3), seed=0),
+    "deepfool": lambda model, x, _: deepfool(model, x),
+    "nes": lambda model, x, labels: pgd(nes(model, labels), x, Threat("linf", 0.1), steps=2),
+    "margin": lambda model, x, labels: margin(model(x), labels),
+    "square": lambda model, x, labels: square(model, x, labels, Threat("linf", 0.1), queries=20),
+    "hop_skip_jump": lambda model, x, labels: hop_skip_jump(model, x, labels, 1 - x.cpu(), rounds=2),
+    "votes": lambda model, x, _: votes(model, x, 0.2, samples=100),
+    "certify": lambda model, x, _: certify(model, x, 0.2),
+}
+
+
+@pytest.mark.parametrize("lies", ["here", "there"])
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_a_model_may_lie_on_another_device(attack: Callable[..., Tensor | tuple[Tensor, ...]], lies: str) -> None:
+    """The labels stay on the CPU, and the pictures with them or with the model: the numbers are the same."""
+    model = Linear()
+    labels = model(PICTURES).argmax(1)
+    wanted = attack(model, PICTURES, labels)
+    with Device():
+        found = attack(distant(model), PICTURES if lies == "here" else PICTURES.to(ELSEWHERE), labels)
+        for ours, theirs in zip(as_tuple(found), as_tuple(wanted), strict=True):
+            assert ours.cpu().equal(theirs)
+
+
+@pytest.mark.parametrize("want", [against, towards, nes], ids=lambda want: want.__name__)
+def test_losses_come_home_to_the_pictures(want: Callable[..., Callable[[Tensor], lk.Evaluation]]) -> None:
+    with Device():
+        found = want(distant(Linear()), LABELS)(PICTURES)
+        assert {one.device for one in (found.loss, found.gradient, *found.parts.values())} == {PICTURES.device}
+
+
+def as_tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------
 
 LABELS, SMALL = torch.tensor([0, 1, 1]), Threat("linf", 0.1)
@@ -336,6 +424,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "half a step": (lambda: pgd(against(Linear(), LABELS), PICTURES, SMALL, steps=1.5), "steps"),
     "a step backwards": (lambda: pgd(against(Linear(), LABELS), PICTURES, SMALL, step_size=-1), "step_size"),
     "deepfool without steps": (lambda: deepfool(Linear(), PICTURES, steps=0), "steps"),
+    "deepfool with nothing to try": (lambda: deepfool(Linear(), PICTURES, classes=1), "classes"),
     "nes without samples": (lambda: nes(Linear(), LABELS, samples=0), "samples"),
     "squares in l2": (lambda: square(Linear(), PICTURES, LABELS, Threat("l2", 1)), "not l2"),
     "squares without queries": (lambda: square(Linear(), PICTURES, LABELS, SMALL, queries=0), "queries"),

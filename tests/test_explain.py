@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from elsewhere import ELSEWHERE, Device
 from sklearn.linear_model import LinearRegression, Ridge
 from torch import Tensor, nn
 
@@ -271,6 +272,14 @@ def test_overlay_glows_where_the_map_is_high() -> None:
         explain.overlay(picture, picture)
 
 
+def test_an_overlay_lies_where_its_picture_does() -> None:
+    picture, maps = noise(1, 3, 6, 6), noise(2, 1, 4, 3)
+    wanted = explain.overlay(picture, maps)
+    with Device():
+        found = explain.overlay(picture.to(ELSEWHERE), maps.to(ELSEWHERE))
+        assert found.device == ELSEWHERE and found.cpu().equal(wanted)
+
+
 # --- the truth is known ------------------------------------------------------------------------------------------
 
 
@@ -401,6 +410,35 @@ def test_shapley_of_a_linear_model_is_weight_times_deviation() -> None:
     torch.testing.assert_close(
         perturb.shapley(*game).float(), weights * (row - background.mean(0)), rtol=1e-4, atol=1e-6
     )
+
+
+def photos_game(picture: Tensor, fill: Tensor | float) -> tuple[perturb.Game, int]:
+    segments = torch.tensor([[0, 0, 1, 1]] * 2 + [[2, 2, 1, 1]] * 2)
+    return perturb.erasing(lambda x: x.square().sum((1, 2, 3)), picture, segments, fill)
+
+
+GAMES = {
+    "a picture": lambda device: photos_game(noise(1, 3, 4, 4).to(device), 0.5),
+    "a filled picture": lambda device: photos_game(noise(1, 3, 4, 4).to(device), noise(1, 3, 4, 4, seed=1).to(device)),
+    "a row": lambda device: perturb.replacing(lambda x: x.prod(1), noise(4).to(device), noise(9, 4, seed=1).to(device)),
+    "one column": lambda device: perturb.replacing(lambda x: x[:, 0], noise(1).to(device), noise(9, 1).to(device)),
+}
+
+
+@pytest.mark.parametrize("game", GAMES.values(), ids=GAMES)
+@pytest.mark.parametrize("read", [perturb.lime, perturb.shapley, perturb.kernel_shap], ids=lambda read: read.__name__)
+def test_games_are_played_on_any_device(read: Callable[..., Tensor], game: Callable[..., tuple]) -> None:
+    wanted = read(*game("cpu"))
+    with Device():
+        assert read(*game(ELSEWHERE)).equal(wanted)
+
+
+def test_a_line_is_fitted_through_points_on_any_device() -> None:
+    points, values, query = noise(40, 3), noise(40, seed=1), noise(3, seed=2)
+    wanted = perturb.local_line(points, values, query, width=0.3)
+    with Device():
+        found = perturb.local_line(points.to(ELSEWHERE), values.to(ELSEWHERE), query.to(ELSEWHERE), width=0.3)
+        assert found.equal(wanted)
 
 
 def test_erasing_fills_the_segments_that_are_not_kept() -> None:

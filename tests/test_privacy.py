@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 
 import pytest
 import torch
+from elsewhere import ELSEWHERE, Device
 from torch import Tensor, nn
 
 from labkit import federated, privacy
@@ -233,6 +234,34 @@ def test_without_one_client_the_sum_is_noise() -> None:
     updates = some_updates(4)
     partial = privacy.unmask(messages_of(updates)[:-1])
     assert (partial - updates[:-1].sum(0)).abs().median() > 1000
+
+
+# --- other devices ------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_reconstructed_where_the_weights_lie(model: nn.Module, start: Tensor) -> None:
+    picture, target = some_data(1)
+    observed = federated.gradient(start, model, picture, target)
+    wanted = reconstructed(observed, start, model, target)
+    with Device():
+        found = reconstructed(*(x.to(ELSEWHERE) for x in (observed, start)), model, target.to(ELSEWHERE))
+        assert found.equal(wanted)
+
+
+def test_noise_is_added_where_the_weights_lie(model: nn.Module, start: Tensor, clients: list[Client]) -> None:
+    settings = {"rounds": 2, "rate": 0.5, "noise": 0.3}
+    *_, wanted = privacy.private_fedsgd(clients, start, model, **settings)
+    with Device():
+        there = [Client(client.inputs.to(ELSEWHERE), client.targets.to(ELSEWHERE)) for client in clients]
+        *_, found = privacy.private_fedsgd(there, start.to(ELSEWHERE), model, **settings)
+        assert found.weights.device == ELSEWHERE and found.weights.cpu().equal(wanted.weights)
+
+
+def test_a_message_leaves_the_device() -> None:
+    update = some_updates(1)[0]
+    with Device():
+        message = privacy.mask(update.to(ELSEWHERE), 0, {1: 5})
+        assert message.equal(privacy.mask(update, 0, {1: 5}))
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------
