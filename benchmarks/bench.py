@@ -41,16 +41,22 @@ STARTS = {  # name -> (case, target in seconds)
 
 
 def measured(module: str, name: str, *arguments: Any) -> Case:
-    """The result of one case, run in its own process, or {"missing": why} when its weights are not here."""
+    """The result of one case, run in its own process, or {"missing": why} when its weights are not here.
+
+    The field's programs take a GPU where they see one; they are compared on the processor, so they see none.
+    """
     print(f"  {name} {' '.join(map(str, arguments))}", end=" ", flush=True)
     call = json.dumps([module, name, *arguments])
-    run = subprocess.run([sys.executable, __file__, "--case", call], capture_output=True, text=True)
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if module == "field" else {})
+    command = [sys.executable, __file__, "--case", call]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    error, _, why = run.stderr.strip().rpartition("\n")[2].partition(": ")
     if run.returncode == 0:
         found = json.loads(run.stdout.splitlines()[-1])
-    elif "FileNotFoundError" in (last := run.stderr.strip().splitlines()[-1]):
-        found = {"missing": last.partition(": ")[2]}
+    elif error == "FileNotFoundError" and why.startswith("the weights of "):  # `load_backbone` says so
+        found = {"missing": why}
     else:
-        raise RuntimeError(run.stderr)
+        raise RuntimeError(run.stderr or f"{name} ended with {run.returncode}")
     print({key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}, flush=True)
     return found
 
@@ -60,8 +66,14 @@ def run_case(call: str) -> None:
     module, name, *arguments = json.loads(call)
     with contextlib.redirect_stdout(io.StringIO()):  # programs talk
         found = getattr(__import__(module), name)(*arguments)
-    found["process_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
+    found["process_mb"] = peak_resident() / 2**20
     print(json.dumps(found))
+
+
+def peak_resident() -> int:
+    """The most bytes of memory that this process has held so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on a Mac, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def start(options: argparse.Namespace) -> list[Case]:
@@ -164,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="these sections")
     parser.add_argument("--peers", help="a folder with checkouts of the field's programs; without it they are left out")
-    parser.add_argument("--device", help="cuda, mps or cpu; the best there is if not given")
+    parser.add_argument("--device", help="cuda, mps or cpu; the best there is if not given; field: cpu")
     parser.add_argument("--backbones", nargs="*", default=["pocket", "squeezenet1_1", "googlenet_bvlc", "vgg19"])
     parser.add_argument("--widths", nargs="*", type=int, default=[256, 512, 1024], help="of 4:3 pictures, in pixels")
     parser.add_argument("--growth", nargs="*", type=int, default=[256, 512, 1024, 2048, 4096], help="widths")
@@ -181,11 +193,11 @@ def main() -> None:
     wanted = options.only or [name for name in SECTIONS if name != "field" or options.peers]
     if "field" in wanted and not options.peers:
         parser.error("the field's programs are somewhere: say where with --peers")
-    here = machine(options.device)
-    kind = "gpu" if "cores" not in here["device"] else "cpu"
     results = json.loads(options.results.read_text()) if options.results.exists() else {}
     for name in wanted:
         print(name, flush=True)
+        here = machine("cpu" if name == "field" else options.device)
+        kind = "gpu" if "cores" not in here["device"] else "cpu"
         results.setdefault(kind, {})[name] = {"machine": here, "rows": SECTIONS[name](options)}
         options.results.write_text(json.dumps(results, indent=1) + "\n")
         options.report.write_text(report.written(results), encoding="utf-8")

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from bench import peak_resident
 from networks import measured_network
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import labkit as lk
 
 Case = dict[str, Any]
+STATM = Path("/proc/self/statm")
 
 
 def evaluator(
@@ -61,16 +64,16 @@ def repeat(work: Callable[[], Any], at_least: int, for_seconds: float, warm_up: 
 
 
 def allocated(network: lk.Backbone) -> int:
+    """The bytes that are held now, on the GPU or by the process; the most so far where no file says it, as on a Mac."""
     if network.device.type == "cuda":
         return torch.cuda.memory_allocated()
-    with open("/proc/self/statm") as numbers:
-        return int(numbers.read().split()[1]) * resource.getpagesize()
+    return int(STATM.read_text().split()[1]) * resource.getpagesize() if STATM.exists() else peak_resident()
 
 
 def peak_bytes(network: lk.Backbone) -> int:
     if network.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
+    return peak_resident()
 
 
 def limit(recipe: str, backbone: str, width: int, precision: str, device: str | None) -> Case:
@@ -103,21 +106,21 @@ def whole_style(device: str | None) -> Case:
 
 def learnt_pass(device: str | None) -> Case:
     """A 512x384 photo repainted by the network that knows its painting."""
-    photo, network = lk.resize(lk.photo("coffee"), (384, 512)), lk.faststyle.load_network(device=lk.pick_device(device))
+    photo, network = lk.resize(lk.photo("coffee"), (384, 512)), lk.faststyle.load_network(device=device)
     return {"seconds": min(repeat(lambda: lk.faststyle.repaint(photo, "lantern_bay", network).sum().item(), 5, 2))}
 
 
 def any_pass(device: str | None) -> Case:
     """A 512x384 photo in the style of any painting."""
     photo, painting = lk.resize(lk.photo("coffee"), (384, 512)), lk.painting("lantern_bay")
-    network, decoder = lk.load_backbone("pocket", device), lk.adain.load_decoder(device=lk.pick_device(device))
+    network, decoder = lk.load_backbone("pocket", device), lk.adain.load_decoder(device=device)
     work = lk.adain.transfer
     return {"seconds": min(repeat(lambda: work(photo, painting, decoder, network).sum().item(), 5, 2))}
 
 
 def upscaled(device: str | None) -> Case:
     """A 512x384 photo made twice as large."""
-    photo, model = lk.resize(lk.photo("coffee"), (384, 512)), lk.superres.load_upscaler(device=lk.pick_device(device))
+    photo, model = lk.resize(lk.photo("coffee"), (384, 512)), lk.superres.load_upscaler(device=device)
     return {"seconds": min(repeat(lambda: lk.superres.upscale(photo, model).sum().item(), 5, 2))}
 
 

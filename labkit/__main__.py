@@ -81,6 +81,7 @@ def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParse
             )
         sub.add_argument("-o", "--output", required=True, metavar="OUT.png", help="where to write (.png, .jpg, ...)")
         sub.add_argument("--size", type=int, default=0, help="longer side to work at, in pixels; 0 is the photo's own")
+        sub.add_argument("--device", help="cuda, mps or cpu; the best there is if not given")
         sub.set_defaults(run=run)
     sub = commands.add_parser("backbones", help="list the networks")
     sub.set_defaults(run=_list_backbones)
@@ -189,13 +190,21 @@ def _run_recipe(options: argparse.Namespace) -> None:
     if options.checkpoint:
         check_writable(options.checkpoint)
     with joined(pick_device(chosen["device"])) as several:
-        _run_one(options, chosen | {"spread": several}, settings, options.photo, Path(options.output))
+        _run_one(options, chosen | {"spread": several}, settings, options.photo, Path(options.output), finish)
 
 
 def _run_one(
-    options: argparse.Namespace, chosen: dict[str, Any], settings: dict[str, Any], photo: str | Path, out: Path
+    options: argparse.Namespace,
+    chosen: dict[str, Any],
+    settings: dict[str, Any],
+    photo: str | Path,
+    out: Path,
+    end: Callable[..., Any],
 ) -> None:
-    """Run the recipe on one photo and write the result; of several processes on it, the first one speaks and writes."""
+    """Run the recipe on one photo and write the result; of several processes on it, the first one speaks and writes.
+
+    end: `finish`, or `_finish_whole`: what makes a picture of the run.
+    """
     recipe, pictures, _ = RECIPES[options.recipe]
     inputs = [_picture(str(photo)), *([_picture(one) for one in getattr(options, name)] for name in pictures[1:])]
     inputs[0] = resize(inputs[0], options.size) if options.size else inputs[0]
@@ -207,7 +216,8 @@ def _run_one(
     first = not chosen.get("spread") or rank_and_count()[0] == 0
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
     run = recipe(*inputs, **chosen, resume=checkpoint if checkpoint and checkpoint.exists() else None)
-    picture = finish(_kept(run, checkpoint) if checkpoint and first else run, progress=first and not options.quiet)
+    run = _kept(run, checkpoint) if checkpoint and first else run
+    picture = end(run, progress=first and not options.quiet)
     if first:
         for one, path in zip(picture, _outputs(out, len(picture)), strict=True):
             print(save(one, path, settings, options.quality, options.bits), flush=True)
@@ -226,12 +236,29 @@ def _run_folder(options: argparse.Namespace, chosen: dict[str, Any], settings: d
     if len({path.stem for path in photos}) < len(photos):
         raise ValueError(f"two pictures in {options.photo} differ only in their endings: rename one")
     out.mkdir(parents=True, exist_ok=True)
+    check_place(out / f"{photos[0].stem}.png", options.quality, options.bits)
     chosen["backbone"] = load_backbone(options.backbone, chosen["device"])
     rank, count = rank_and_count()
     for photo in photos[rank::count]:
         path = out / f"{photo.stem}.png"
         if not all(one.exists() for one in _outputs(path, getattr(options, "variations", 1))):
-            _run_one(options, chosen, settings | {"photo": photo.name}, photo, path)
+            _run_one(options, chosen, settings | {"photo": photo.name}, photo, path, _finish_whole)
+
+
+def _finish_whole(run: Iterable[Progress], **options: Any) -> Any:
+    """What `finish` returns, but an interrupt goes on upwards: half a picture in a folder would be taken for a whole
+    one when the folder is run again."""
+    ended = False
+
+    def watched() -> Iterator[Progress]:
+        nonlocal ended
+        yield from run
+        ended = True
+
+    picture = finish(watched(), **options)
+    if not ended:
+        raise KeyboardInterrupt
+    return picture
 
 
 def _outputs(out: Path, count: int) -> list[Path]:
@@ -264,17 +291,17 @@ def _mask(name: str | None, size: int) -> Any:
 
 
 def _run_upscale(options: argparse.Namespace) -> None:
-    _run_pass(options, superres.upscale)
+    _run_pass(options, lambda photo: superres.upscale(photo, superres.load_upscaler(device=options.device)))
 
 
 def _run_repaint(options: argparse.Namespace) -> None:
     """A painting that the network has learnt by heart, or any other."""
-    learnt = faststyle.load_network()
+    learnt = faststyle.load_network(device=options.device)
     if options.painting in learnt.names and not Path(options.painting).exists():
         _run_pass(options, lambda photo: faststyle.repaint(photo, options.painting, learnt))
     else:
         painted = _picture(options.painting)
-        _run_pass(options, lambda photo: adain.transfer(photo, painted))
+        _run_pass(options, lambda photo: adain.transfer(photo, painted, adain.load_decoder(device=options.device)))
 
 
 def _run_pass(options: argparse.Namespace, work: Callable[[Any], Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .backbones import load_backbone
+from .backbones import load_backbone, pick_device
 from .files import bundled
 from .fit import Trained, crops, fitting, load_weights, shifted
 from .gradients import Evaluator
@@ -72,11 +72,14 @@ class Decoder(nn.Module):
 
 
 def load_decoder(path: str | Path | None = None, device: str | torch.device | None = None) -> Decoder:
-    """A trained decoder, frozen: the one that travels with the package, or a file of `tools/train_faststyle.py`."""
+    """A trained decoder, frozen: the one that travels with the package, or a file of `tools/train_faststyle.py`.
+
+    device: see `pick_device`.
+    """
     _, weights = load_weights(bundled("faststyle/decoder.safetensors") if path is None else path)
     found = Decoder()
     found.load_state_dict(weights)
-    return found.requires_grad_(False).eval().to(device or "cpu")
+    return found.requires_grad_(False).eval().to(pick_device(device))
 
 
 @torch.no_grad()
@@ -90,17 +93,20 @@ def transfer(
     style_scale: float = 1.0,
     tile: int = 1024,
 ) -> Tensor:
-    """The photo (1, 3, H, W) in the style of any painting: encoded, given the painting's moments by `adain`, decoded.
+    """The photo (1, 3, H, W), on the CPU, in the style of any painting: encoded, given its moments by `adain`, decoded.
 
     painting: anything `as_picture` takes. decoder: None for the bundled one, which belongs to the pocket network.
+    backbone: a loaded network stays where it is, and the bundled decoder joins it; a named one joins the decoder.
     strength: from 0, the photo as the decoder remembers it, to 1. style_scale: the painting's longer side relative to
         the photo's.
     tile: larger pictures are cut into tiles of so many pixels; the result is the same.
     """
     check_numbers(0, strength=strength, style_scale=style_scale)
     check_numbers(8, Integral, tile=tile)
-    decoder = load_decoder() if decoder is None else decoder
-    backbone = load_backbone(backbone, next(decoder.parameters()).device)
+    loaded = isinstance(backbone, Backbone)
+    decoder = load_decoder(device=backbone.device if loaded else None) if decoder is None else decoder
+    place = next(decoder.parameters()).device
+    backbone = backbone if loaded else load_backbone(backbone, place)
     photo, layer, scale = as_picture(photo).to(backbone.device), STYLE_LAYERS[-1], decoder.scale
     height, width = photo.shape[-2:]
     padded = F.pad(photo, (0, -width % scale, 0, -height % scale), mode="replicate")
@@ -109,8 +115,8 @@ def transfer(
         Evaluator(backbone, activation(layer), picture.shape[-2:], tile=max(tile, 64)).features(picture, [layer])[layer]
         for picture in (padded, painting)
     )
-    mixed = torch.lerp(features, adain(features, wanted), strength)
-    return in_tiles(decoder, mixed, tile // scale, decoder.radius, scale)[..., :height, :width].clamp(0, 1)
+    mixed = torch.lerp(features, adain(features, wanted), strength).to(place)
+    return in_tiles(decoder, mixed, tile // scale, decoder.radius, scale)[..., :height, :width].clamp(0, 1).cpu()
 
 
 def decoding(

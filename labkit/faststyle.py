@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from .algebra import shares
-from .backbones import load_backbone
+from .backbones import load_backbone, pick_device
 from .files import bundled
 from .fit import Trained, crops, fitting, load_weights, shifted
 from .gradients import Evaluator
@@ -111,11 +111,14 @@ class StyleNetwork(nn.Module):
 
 
 def load_network(path: str | Path | None = None, device: str | torch.device | None = None) -> StyleNetwork:
-    """A trained network, frozen: the one that travels with the package, or a file of `tools/train_faststyle.py`."""
+    """A trained network, frozen: the one that travels with the package, or a file of `tools/train_faststyle.py`.
+
+    device: see `pick_device`.
+    """
     plan, weights = load_weights(bundled("faststyle/paintings.safetensors") if path is None else path)
     found = StyleNetwork(plan["names"].split(","), int(plan["width"]), int(plan["blocks"]))
     found.load_state_dict(weights)
-    return found.requires_grad_(False).eval().to(device or "cpu")
+    return found.requires_grad_(False).eval().to(pick_device(device))
 
 
 @torch.no_grad()
@@ -126,9 +129,10 @@ def repaint(
     tile: int | None = 1024,
     thumbnail: int = 512,
 ) -> Tensor:
-    """The photo (1, 3, H, W) in the style of a painting that the network has learnt, or of a mixture of such.
+    """The photo (1, 3, H, W), on the CPU, in the style of a painting that the network has learnt, or of a mixture.
 
-    painting: see `StyleNetwork.mixture`. network: None for the bundled one.
+    painting: see `StyleNetwork.mixture`. network: None for the bundled one, on the best device; any other computes
+        where it is.
     tile: larger pictures are cut into tiles of so many pixels; None: never. Then all tiles are normalised by the
         moments of the picture at ``thumbnail`` pixels, as each by its own would leave seams (Chen et al. 2022,
         arXiv:2103.11784): no seams, and nearly the whole's result.
@@ -138,9 +142,9 @@ def repaint(
     photo = as_picture(photo).to(network.last.weight.device)
     mixture = network.mixture(painting)
     if tile is None or max(photo.shape[-2:]) <= tile:
-        return network(photo, mixture)
+        return network(photo, mixture).cpu()
     moments = network.moments(resize(photo, thumbnail), mixture)
-    return in_tiles(lambda part: network(part, mixture, moments), photo, tile // 4 * 4, network.radius)
+    return in_tiles(lambda part: network(part, mixture, moments), photo, tile // 4 * 4, network.radius).cpu()
 
 
 def learning(

@@ -57,8 +57,8 @@ def fitting(
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     first = 0
-    if resume is not None:
-        state = resume if isinstance(resume, dict) else torch.load(resume, map_location=device, weights_only=True)
+    if resume is not None:  # read on the CPU, where Adam's counters stay: on a GPU each step would wait for them
+        state = resume if isinstance(resume, dict) else torch.load(resume, map_location="cpu", weights_only=True)
         for part, saved in zip((model, optimizer, schedule), state["parts"], strict=True):
             part.load_state_dict(saved)
         generator.set_state(state["generator"].cpu())
@@ -79,6 +79,27 @@ def fitting(
         optimizer.step()
         schedule.step()
         yield Trained(step, steps, loss.item(), time.perf_counter() - started, snapshot)
+
+
+def keep(now: Trained, path: str | Path, settings: Mapping[str, Any]) -> None:
+    """Write the state of a training, and the ``settings`` that decide its result, for `kept`; whole or not at all."""
+    with written_whole(path) as temporary:
+        torch.save(now.state_dict() | {"settings": dict(settings)}, temporary)
+
+
+def kept(path: str | Path, settings: Mapping[str, Any]) -> State | None:
+    """The state that `keep` wrote, to be given as ``resume``; None when there is no such file.
+
+    Raises ValueError, naming what differs, when it is of a training with other settings: they would be overridden.
+    """
+    if not Path(path).exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    old = state.get("settings", dict.fromkeys(settings, "not kept"))
+    if changed := [name for name in {**old, **settings} if old.get(name) != settings.get(name)]:
+        said = ", ".join(f"{name} was {old.get(name)} and is now {settings.get(name)}" for name in changed)
+        raise ValueError(f"{path} is of another training: {said}; delete it, or choose another --output")
+    return state
 
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .backbones import pick_device
 from .files import bundled
 from .fit import Trained, crops, fitting, load_weights
 from .images import as_picture, luma, resize
@@ -55,11 +56,14 @@ class Upscaler(nn.Module):
 
 
 def load_upscaler(path: str | Path | None = None, device: str | torch.device | None = None) -> Upscaler:
-    """A trained network, frozen: the one that travels with the package, or a file of `tools/train_superres.py`."""
+    """A trained network, frozen: the one that travels with the package, or a file of `tools/train_superres.py`.
+
+    device: see `pick_device`.
+    """
     plan, weights = load_weights(bundled("superres/x2.safetensors") if path is None else path)
     found = Upscaler(*(int(plan[name]) for name in ("scale", "width", "blocks")))
     found.load_state_dict(weights)
-    return found.requires_grad_(False).eval().to(device or "cpu")
+    return found.requires_grad_(False).eval().to(pick_device(device))
 
 
 # --- enlarging ----------------------------------------------------------------------------------------------------
@@ -85,9 +89,10 @@ def degraded(picture: Any, scale: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def upscale(picture: Any, model: Upscaler | None = None, tile: int = 512) -> Tensor:
-    """The picture (N, 3, H, W) enlarged: bicubic, plus the same guessed detail in red, green and blue.
+    """The picture (N, 3, H, W) enlarged, on the CPU: bicubic, plus the same guessed detail in red, green and blue.
 
-    Detail of luma alone is what eyes see; the colours stay bicubic. ``model``: None for the bundled one, which doubles.
+    Detail of luma alone is what eyes see; the colours stay bicubic. ``model``: None for the bundled one, which doubles,
+    on the best device; any other computes where it is.
     ``tile``: larger pictures are cut into tiles of so many pixels, each read with all that has influence on it: the
     result is the same.
     """
@@ -95,7 +100,7 @@ def upscale(picture: Any, model: Upscaler | None = None, tile: int = 512) -> Ten
     model = load_upscaler() if model is None else model
     picture = as_picture(picture).to(next(model.parameters()).device)
     detail = in_tiles(lambda part: model(luma(part)), picture, tile, model.radius, model.scale)
-    return (bicubic(picture, model.scale) + detail).clamp(0, 1)
+    return (bicubic(picture, model.scale) + detail).clamp(0, 1).cpu()
 
 
 # --- training -----------------------------------------------------------------------------------------------------

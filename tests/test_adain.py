@@ -8,7 +8,7 @@ from test_backbones import network as backbone_of
 from test_fit import influence, mean_error
 
 import labkit as lk
-from labkit.adain import STYLE_LAYERS, Decoder, adain, decoding, transfer
+from labkit.adain import STYLE_LAYERS, Decoder, adain, decoding, load_decoder, transfer
 from labkit.moments import mean_std
 
 PHOTO = lk.photo("chelsea", 128)
@@ -38,6 +38,31 @@ def test_the_decoder_has_a_radius() -> None:
     scale = decoder.scale
     first, last = influence(decoder, features, slice(15 * scale, 16 * scale))
     assert max(15 - first, last - 15) <= decoder.radius <= max(15 - first, last - 15) + 2
+
+
+# "meta" stands for a GPU, from which nothing can be copied back without being noticed.
+
+
+def test_a_decoder_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lk.adain, "pick_device", lambda device: torch.device(device or "meta"))
+    assert load_decoder().last.weight.device.type == "meta"
+    assert load_decoder(device="cpu").last.weight.device.type == "cpu"
+
+
+def test_the_bundled_decoder_joins_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, load = [], load_decoder
+    backbone = lk.load_backbone("pocket", "cpu").to("meta")
+    monkeypatch.setattr(lk.adain, "load_decoder", lambda device: (asked.append(device), load(device=device))[1])
+    with pytest.raises(NotImplementedError):
+        transfer(PHOTO, PHOTO, backbone=backbone)
+    assert asked == [torch.device("meta")] and backbone.device.type == "meta"
+
+
+def test_a_network_of_ones_own_stays_where_it_is() -> None:
+    backbone = lk.load_backbone("pocket", "cpu")
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):  # the picture, brought home
+        transfer(PHOTO, PHOTO, Decoder().to("meta"), backbone)
+    assert {tensor.device.type for tensor in backbone.state_dict().values()} == {"cpu"}
 
 
 @pytest.mark.parametrize("tile", [64, 72])

@@ -69,6 +69,63 @@ def test_a_case_tells_the_peak_of_its_process(monkeypatch: pytest.MonkeyPatch, c
     assert json.loads(capsys.readouterr().out) == {"count": 2, "process_mb": 3072}
 
 
+@pytest.mark.parametrize(("platform", "kept"), [("linux", 3 << 30), ("darwin", 3 << 20)])
+def test_memory_is_counted_in_bytes_wherever_it_is_asked_for(
+    platform: str, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux counts kilobytes, a Mac bytes; and a Mac has no /proc, so that the peak has to do."""
+    monkeypatch.setattr(bench.sys, "platform", platform)
+    monkeypatch.setattr(bench.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 << 20))
+    network = SimpleNamespace(device=torch.device("cpu"))
+    assert bench.peak_resident() == cases.peak_bytes(network) == kept
+    assert cases.allocated(network) != kept
+    monkeypatch.setattr(cases, "STATM", Path("/nowhere/statm"))
+    assert cases.allocated(network) == kept
+
+
+def failing(error: str) -> SimpleNamespace:
+    told = f"Traceback (most recent call last):\n  ...\n{error}\n"
+    return SimpleNamespace(returncode=-9, stdout="", stderr=told if error else "")  # who is killed says nothing
+
+
+def test_missing_weights_are_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LABKIT_WEIGHTS", raising=False)
+        with pytest.raises(FileNotFoundError) as missing:
+            lk.load_backbone("googlenet_bvlc", "cpu")
+    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: failing(f"FileNotFoundError: {missing.value}"))
+    assert bench.measured("cases", "evaluation") == {"missing": str(missing.value)}
+    for other in ("FileNotFoundError: [Errno 2] No such file or directory: '/proc/self/statm'", "KeyError: 'x'", ""):
+        monkeypatch.setattr(bench.subprocess, "run", lambda *_, other=other, **__: failing(other))
+        with pytest.raises(RuntimeError, match=other[:12] or "evaluation ended with -9"):
+            bench.measured("cases", "evaluation")
+
+
+def test_the_field_is_measured_and_recorded_on_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a GPU: the field's programs do not see it, and their section is not one of the GPU's."""
+    devices: dict[str, str] = {}
+
+    def case(command: list[str], env: dict[str, str], **options: object) -> SimpleNamespace:
+        module, *_ = json.loads(command[-1])
+        devices[module] = env.get("CUDA_VISIBLE_DEVICES", "all")
+        return SimpleNamespace(returncode=0, stdout='{"referee": 1.0, "seconds": 1.0}\n', stderr="")
+
+    def machine(device: str | None) -> dict[str, str]:
+        return {"device": "abacus, 2 cores" if device == "cpu" else "a GPU"}
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(bench.subprocess, "run", case)
+    monkeypatch.setattr(bench, "machine", machine)
+    monkeypatch.setattr(report, "written", lambda results: "")
+    results = tmp_path / "results.json"
+    places = ["--results", str(results), "--report", str(tmp_path / "page.md"), "--peers", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "field", "start", *places])
+    bench.main()
+    assert devices == {"field": "", "cases": "all"}
+    found = json.loads(results.read_text())
+    assert {kind: list(sections) for kind, sections in found.items()} == {"cpu": ["field"], "gpu": ["start"]}
+
+
 def test_the_page_shows_every_section() -> None:
     machine = {"date": "2026-01-02", "device": "abacus, 2 cores", "threads": 2, "versions": {"labkit": "1"}}
     one = {"seconds": 2.0, "peak_mb": 100.0, "own_mb": 50.0}

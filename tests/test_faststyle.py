@@ -129,6 +129,21 @@ def test_photos_that_are_too_small_are_refused() -> None:
         next(learning(StyleNetwork(["a"]), {"a": PHOTO}, [PHOTO]))
 
 
+# --- devices: "meta" stands for a GPU, from which nothing can be copied back without being noticed ------------------
+
+
+def test_a_network_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lk.faststyle, "pick_device", lambda device: torch.device(device or "meta"))
+    assert load_network().last.weight.device.type == "meta"
+    assert load_network(device="cpu").last.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_the_picture_is_brought_home(tile: int | None) -> None:
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
+        repaint(PHOTO, "a", scrambled().to("meta"), tile=tile)
+
+
 # --- the networks that travel with the lab --------------------------------------------------------------------------
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.fit import crops, fitting, load_weights, save_weights
+from labkit.fit import crops, fitting, keep, kept, load_weights, save_weights
 
 
 def problem() -> tuple[nn.Module, object]:
@@ -65,6 +66,52 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, th
     steps = [now.step for now in fitting(second, error, steps=20, learning_rate=0.1, resume=saved)]
     assert steps == list(range(10, 21))
     assert torch.equal(second.weight, whole.weight) and torch.equal(second.bias, whole.bias)
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+def test_a_training_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere (here: on "meta", in place of a GPU) Adam would wait for the device to know at which step it is."""
+    model, error = problem()
+    next(fitting(model, error, steps=20)).save(tmp_path / "run.pt")
+    made = []
+
+    class Adam(torch.optim.Adam):
+        def __init__(self, *given: object):
+            super().__init__(*given)
+            made.append(self)
+
+    def stop(generator: Generator) -> Tensor:
+        assert generator.device.type == "cpu"
+        raise StopAsyncIteration
+
+    monkeypatch.setattr(torch.optim, "Adam", Adam)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none on "meta"
+    with pytest.raises(StopAsyncIteration):
+        next(fitting(model.to("meta"), stop, steps=20, precision="float32", resume=tmp_path / "run.pt"))
+    states = [state for optimizer in made for state in optimizer.state.values()]
+    assert [state["step"].device.type for state in states] == ["cpu", "cpu"]
+    assert {state["exp_avg"].device.type for state in states} == {"meta"}
+
+
+def test_a_state_is_kept_with_what_decides_the_result(tmp_path: Path) -> None:
+    path, settings = tmp_path / "run.checkpoint", {"names": "a,b", "rate": 0.1, "start": None}
+    assert kept(path, settings) is None
+    whole, error = problem()
+    list(fitting(whole, error, steps=9))
+    first, error = problem()
+    keep(next(now for now in fitting(first, error, steps=9) if now.step == 4), path, settings)
+    second, error = problem()
+    assert [now.step for now in fitting(second, error, steps=9, resume=kept(path, settings))] == [5, 6, 7, 8, 9]
+    assert torch.equal(second.weight, whole.weight)
+    with pytest.raises(ValueError, match=r"names was a,b and is now a, side was None and is now 8; delete it, or"):
+        kept(path, {**settings, "names": "a", "side": 8})
+
+
+def test_a_state_without_settings_is_refused(tmp_path: Path) -> None:
+    model, error = problem()
+    next(fitting(model, error, steps=2)).save(tmp_path / "old.checkpoint")
+    with pytest.raises(ValueError, match="rate was not kept and is now 3; delete it"):
+        kept(tmp_path / "old.checkpoint", {"rate": 3})
 
 
 def test_a_long_gradient_is_shortened() -> None:

@@ -68,6 +68,14 @@ def test_the_same_detail_is_added_to_every_colour() -> None:
     assert added.abs().mean() > 1e-4
 
 
+def test_a_network_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device "meta" stands for a GPU, from which nothing can be copied back without being noticed."""
+    monkeypatch.setattr(lk.superres, "pick_device", lambda device: torch.device(device or "meta"))
+    assert next(lk.superres.load_upscaler(device="cpu").parameters()).device.type == "cpu"
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
+        upscale(PHOTO)
+
+
 def test_training_beats_bicubic_on_a_photo_held_out() -> None:
     torch.manual_seed(0)
     model = Upscaler(2, 16, 2)

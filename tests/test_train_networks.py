@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import random
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 import labkit as lk
 from labkit.files import bundled
@@ -19,8 +21,8 @@ TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 
 def tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look
     spec.loader.exec_module(module)
     return module
 
@@ -68,14 +70,80 @@ def test_fast_style(kind: str, photos: Path, tmp_path: Path, monkeypatch: pytest
     assert metadata(output)["step"] == "2"
 
 
-def test_a_stopped_training_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second call finds the finished checkpoint and has nothing left to do."""
+def test_a_stopped_training_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The second call finds the finished checkpoint, has nothing left to do, and says so."""
     output = tmp_path / "x2.safetensors"
     small = ["--width", 4, "--blocks", 1, "--side", 12, "--batch", 2, "--steps", 2]
     run(monkeypatch, "train_superres", photos, "--output", output, *small)
     output.unlink()
+    capsys.readouterr()
     run(monkeypatch, "train_superres", photos, "--output", output, *small)
     assert not output.exists()
+    said = capsys.readouterr().out
+    assert said.startswith("nothing to do") and "x2.checkpoint has all of its 2 steps" in said and said.count("\n") == 1
+
+
+SMALL_STYLE = ["--batch", 1, "--side", 40, "--steps", 1]
+SMALL_UPSCALER = ["--width", 4, "--blocks", 1, "--side", 12, "--batch", 2, "--steps", 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "change", "message"),
+    [
+        (
+            "train_superres",
+            SMALL_UPSCALER,
+            ["--width", 6],
+            "width was 4 and is now 6; delete it, or choose",
+        ),
+        ("train_superres", SMALL_UPSCALER, ["--steps", 9], "steps was 1 and is now 9"),
+        ("train_faststyle", ["decoder", *SMALL_STYLE], ["--without", "koi_mosaic"], "names was .*koi.* and is now"),
+        ("train_faststyle", ["decoder", *SMALL_STYLE], ["--start", "other"], "start was None and is now other; delete"),
+        ("train_faststyle", ["decoder", *SMALL_STYLE], ["--style-weight", 2], "style_weight was None and is now 2"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    photos: Path, tmp_path: Path, name: str, given: list, change: list, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = [photos, "--output", tmp_path / "made.safetensors"]
+    given = [*given[:1], *where, *given[1:]] if given[0] == "decoder" else [*where, *given]
+    run(monkeypatch, name, *given)
+    with pytest.raises(ValueError, match=message):
+        run(monkeypatch, name, *given, *change)
+
+
+def test_paintings_have_names(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "train_faststyle", "paintings", photos)
+    assert caught.value.code == 2
+    assert "error: say with --names which paintings to learn: " in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+def test_a_distillation_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `fitting` does: on "meta", in place of a GPU, is what belongs there, and nothing else."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(TOOLS)])
+    pocket = tool("train_pocket")
+    monkeypatch.setattr(pocket, "folded", lambda student: {})
+    common = {"recipe": pocket.Recipe(), "checkpoint": tmp_path / "run.checkpoint", "order": random.Random(0)}
+    common |= {"generator": torch.Generator(), "photos": [], "curves": [], "seconds": 1.0, "step": 1, "used": 64}
+
+    def run_on(device: str) -> SimpleNamespace:
+        student, adapters = (nn.Linear(1, 1, bias=False).to(device) for _ in range(2))
+        student.device = torch.device(device)
+        optimizer = torch.optim.AdamW([*student.parameters(), *adapters.parameters()])
+        return SimpleNamespace(student=student, adapters=adapters, optimizer=optimizer, **common)
+
+    first, second = run_on("cpu"), run_on("meta")
+    first.adapters(first.student(torch.ones(1, 1))).sum().backward()
+    first.optimizer.step()
+    pocket.Run.save(first, tmp_path / "run.safetensors", {})
+    pocket.Run._resume(second)
+    states = second.optimizer.state.values()
+    assert [state["step"].device.type for state in states] == ["cpu", "cpu"]
+    assert {state["exp_avg"].device.type for state in states} == {"meta"}
 
 
 def test_a_training_starts_from_weights(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@
 
 The first teaches one network the lab's paintings of these names; the second teaches a decoder any painting, from the
 lab's, each at four sizes, and from every eighth photo, taken as one. After a kill, the same command goes on from
-OUTPUT.checkpoint.
+OUTPUT.checkpoint; one with other settings is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 import labkit as lk
 from labkit.adain import Decoder, decoding
 from labkit.faststyle import StyleNetwork, learning
-from labkit.fit import Trained, load_weights, save_weights
+from labkit.fit import Trained, keep, kept, load_weights, save_weights
 from labkit.images import PICTURE_SUFFIXES
 
 SIZES = (192, 288, 432, 648)  # of paintings, for the decoder
@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device")
     options = parser.parse_args()
+    if options.kind == "paintings" and not options.names:
+        parser.error(f"say with --names which paintings to learn: {', '.join(lk.paintings())}")
 
     torch.manual_seed(options.seed)
     output = options.output or Path(f"data/faststyle/{options.kind}.safetensors")
@@ -57,30 +59,41 @@ def main() -> None:
         name: getattr(options, name) for name in ("steps", "side", "batch", "style_weight", "learning_rate", "seed")
     }
     given = {name: value for name, value in given.items() if value is not None}
-    given["resume"] = checkpoint if checkpoint.exists() else None
-    device = lk.pick_device(options.device)
-    metadata = {}
+    names = options.names if options.kind == "paintings" else [n for n in lk.paintings() if n not in options.without]
+    metadata: dict[str, object] = {"names": ",".join(names)}
     if options.kind == "paintings":
-        model = StyleNetwork(options.names, options.width, options.blocks).to(device)
-        metadata = {"names": ",".join(options.names), "width": options.width, "blocks": options.blocks}
+        metadata |= {"width": options.width, "blocks": options.blocks}
+    start = options.start and str(options.start)
+    settings = {"kind": options.kind, "photos": len(paths), "start": start, **given, **metadata}
+    given["resume"] = state = kept(checkpoint, settings)
+    if state and state["step"] == options.steps:
+        print(f"nothing to do: {checkpoint} has all of its {options.steps} steps; delete it to start anew")
+        return
+    device = lk.pick_device(options.device)
+    if options.kind == "paintings":
+        model = StyleNetwork(names, options.width, options.blocks).to(device)
         photos = (lk.load(path, 384) for path in paths)
-        run = learning(model, {name: lk.painting(name) for name in options.names}, photos, **given)
+        run = learning(model, {name: lk.painting(name) for name in names}, photos, **given)
     else:
         model = Decoder().to(device)
-        names = [name for name in lk.paintings() if name not in options.without]
-        metadata = {"names": ",".join(names)}
         paintings = [lk.painting(name, size) for name in names for size in SIZES]
         paintings += [lk.load(path, 256) for path in paths[::8]]
         run = decoding(model, paintings, (lk.load(path, 256) for path in paths), **given)
-    if options.start and not checkpoint.exists():
+    if options.start and not state:
         model.load_state_dict(load_weights(options.start)[1])
-    follow(run, model, output, checkpoint, metadata)
+    follow(run, model, output, checkpoint, metadata, settings)
 
 
 def follow(
-    run: Iterator[Trained], model: nn.Module, output: Path, checkpoint: Path, metadata: dict[str, object]
+    run: Iterator[Trained],
+    model: nn.Module,
+    output: Path,
+    checkpoint: Path,
+    metadata: dict[str, object],
+    settings: dict[str, object],
 ) -> None:
-    """Train to the end; every five minutes print the mean error, write the weights in float16, and the state."""
+    """Train to the end; every five minutes print the mean error, write the weights in float16, and the state with the
+    settings that decide the result."""
     errors, saved = [], time.monotonic()
     for now in run:
         errors.append(now.error)
@@ -88,7 +101,7 @@ def follow(
             found = metadata | {"step": now.step, "of": now.of, "error": f"{sum(errors) / len(errors):.4f}"}
             print(found, flush=True)
             save_weights(model, output, found)
-            now.save(checkpoint)
+            keep(now, checkpoint, settings)
             errors, saved = [], time.monotonic()
 
 

@@ -3,8 +3,9 @@
     python tools/train_superres.py PHOTOS [PHOTOS ...] --output data/superres/x2.safetensors
 
 Each photo is used at its size and at three quarters and a half of it. After a kill, the same command goes on from
-OUTPUT.checkpoint. `--judge` names a folder of pictures, Set5 for instance, on which every version is judged: PSNR of
-luma (BT.601, studio range), as many pixels cut from the border as the scale says. It is written into the metadata.
+OUTPUT.checkpoint; one with other settings is refused. `--judge` names a folder of pictures, Set5 for instance, on
+which every version is judged: PSNR of luma (BT.601, studio range), as many pixels cut from the border as the scale
+says. It is written into the metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
 import labkit as lk
-from labkit.fit import save_weights
+from labkit.fit import keep, kept, save_weights
 from labkit.images import PICTURE_SUFFIXES
 from labkit.superres import Upscaler, bicubic, degraded, training, upscale
 
@@ -36,7 +37,7 @@ def judged(model: Upscaler, folder: Path) -> tuple[float, float]:
     rows = []
     for path in sorted(folder.iterdir()):
         small, large = degraded(lk.load(path), model.scale)
-        both = upscale(small, model).cpu(), bicubic(small, model.scale).clamp(0, 1)
+        both = upscale(small, model), bicubic(small, model.scale).clamp(0, 1)
         rows.append([psnr(enlarged, large, model.scale) for enlarged in both])
     return tuple(np.mean(rows, axis=0))
 
@@ -64,11 +65,16 @@ def main() -> None:
     )
     checkpoint, saved = options.output.with_suffix(".checkpoint"), time.monotonic()
     numbers = {name: getattr(options, name) for name in ("steps", "side", "batch", "learning_rate", "seed")}
-    resume = checkpoint if checkpoint.exists() else None
+    plan = {name: getattr(options, name) for name in ("scale", "width", "blocks")}
+    settings = {**numbers, **plan, "photos": len(paths)}
+    resume = kept(checkpoint, settings)
+    if resume and resume["step"] == options.steps:
+        print(f"nothing to do: {checkpoint} has all of its {options.steps} steps; delete it to start anew")
+        return
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for now in training(model, map(lk.load, paths), shares=(1.0, 0.75, 0.5), resume=resume, **numbers):
         if now.step == now.of or time.monotonic() - saved > 300:
-            now.save(checkpoint)
+            keep(now, checkpoint, settings)
             write(model, now.step, options)
             saved = time.monotonic()
 
