@@ -191,7 +191,9 @@ def summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]:
 
 def positions(features: Tensor) -> Tensor:
     """How many positions a map (N, C, h, w) has: the additive count by which a sum becomes a mean."""
-    return wide(features[:1, :1, :1, :1]).new_tensor(float(features.shape[2] * features.shape[3]))
+    # Filled in place: a number that is copied from the host makes it wait for the device.
+    number, dtype = features.shape[2] * features.shape[3], torch.promote_types(features.dtype, torch.float32)
+    return features.new_full((), number, dtype=dtype)
 
 
 def wide(values: Tensor) -> Tensor:

@@ -299,7 +299,9 @@ def _torchvision(name: str, **options: bool) -> nn.Module:
             _missing(name, file, f"{weights.meta['_file_size']:.0f} MB", f"download it from {weights.url}", error)
         except Exception as error:  # a download that was cut off, now or in the past
             raise _unreadable(Path(torch.hub.get_dir(), "checkpoints", file), name) from error
-    net = zoo.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}), **options)
+    if name.startswith(("vgg", "googlenet")):
+        options["init_weights"] = False  # which takes seconds, to be overwritten
+    net = zoo.get_model(name, weights=None, **options)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:

@@ -181,9 +181,9 @@ class Rendered(ABC):
         """Nothing: every value of the parameters makes a picture in [0, 1]."""
 
 
-def to_rgb(decorrelated: Tensor) -> Tensor:
-    """Decorrelated values (N, 3, H, W) of any size as a picture in [0, 1]."""
-    return torch.einsum("rc,nchw->nrhw", colour_correlation(decorrelated.device), decorrelated).sigmoid()
+def to_rgb(decorrelated: Tensor, root: Tensor) -> Tensor:
+    """Decorrelated values (N, 3, H, W) of any size as a picture in [0, 1]; ``root`` is `colour_correlation`."""
+    return torch.einsum("rc,nchw->nrhw", root, decorrelated).sigmoid()
 
 
 def from_rgb(picture: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ class Fourier(Rendered):
     """
 
     def __init__(self, start: Tensor, decay: float = 1.0):
-        self.size = tuple(start.shape[-2:])
+        self.size, self.colours = tuple(start.shape[-2:]), colour_correlation(start.device)
         rows, columns = torch.fft.fftfreq(self.size[0]), torch.fft.rfftfreq(self.size[1])
         frequency = torch.hypot(rows[:, None], columns).clamp_min(1 / max(self.size))
         self.scale = (frequency**-decay)[..., None].to(start.device) / 4
@@ -208,14 +208,15 @@ class Fourier(Rendered):
 
     def render(self) -> Tensor:
         amplitudes = torch.view_as_complex(self.parameters[0] * self.scale)
-        return to_rgb(torch.fft.irfft2(amplitudes, s=self.size, norm="ortho"))
+        return to_rgb(torch.fft.irfft2(amplitudes, s=self.size, norm="ortho"), self.colours)
 
 
 class Laplacian(Rendered):
     """A sum of maps, each half as large as the last and enlarged to the picture, in decorrelated colours."""
 
     def __init__(self, start: Tensor, smallest: int = 4):
-        self.size, rest, self.parameters = tuple(start.shape[-2:]), start, []
+        self.size, self.colours = tuple(start.shape[-2:]), colour_correlation(start.device)
+        rest, self.parameters = start, []
         levels = max(1, int(math.log2(min(self.size) / smallest)) + 1)
         for level in reversed(range(levels)):
             size = tuple(max(1, math.ceil(side / 2**level)) for side in self.size)
@@ -227,7 +228,7 @@ class Laplacian(Rendered):
         return F.interpolate(part, self.size, mode="bilinear")
 
     def render(self) -> Tensor:
-        return to_rgb(sum(self._enlarged(part) for part in self.parameters))
+        return to_rgb(sum(self._enlarged(part) for part in self.parameters), self.colours)
 
 
 class Cppn(Rendered):

@@ -87,6 +87,10 @@ def dreaming(
     least = max((backbone.minimum_size(layer) for layer in loss.layers if layer != PIXELS), default=1)
     sizes = octave_sizes(photo.shape[-2:], octaves, octave_scale, least)
     whole_mask = None if mask is None else as_mask(mask, photo.shape[-2:]).to(backbone.device)
+    if whole_mask is not None and len(whole_mask) not in (1, len(photo)):
+        if len(whole_mask) * variations != len(photo):
+            raise ValueError(f"{len(whole_mask)} masks for {len(photo)} dreams: give one, one for each photo, or so many")
+        whole_mask = whole_mask.repeat(variations, 1, 1, 1)
 
     detail = torch.zeros_like(photo[..., :1, :1])
     started = time.perf_counter()
@@ -206,12 +210,13 @@ def dream_gradient(
     Between these it is balanced (before smoothing, which would be undone) and turned to natural colours, if wanted.
     Every picture of a batch is rolled by a shift of its own.
     """
+    root = colour_correlation(evaluator.backbone.device) if decorrelate else None
 
     def evaluate(picture: Tensor) -> Evaluation:
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
         evaluation = evaluator(rolled(picture, shifts))
         gradient = smoothed(balanced(rolled(evaluation.gradient, -shifts), laplacian), smoothing)
-        gradient = normalised(natural(gradient) if decorrelate else gradient)
+        gradient = normalised(natural(gradient, root) if decorrelate else gradient)
         return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
 
     return evaluate
@@ -235,7 +240,8 @@ def balanced(gradient: Tensor, splits: int) -> Tensor:
     """
     if splits == 0:
         return gradient
-    taps = gradient.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    away = torch.arange(-2, 3, dtype=gradient.dtype, device=gradient.device).abs()
+    taps = (6 - 1.5 * away - 0.5 * away.square()) / 16  # [1, 4, 6, 4, 1], made on the device: copies wait for it
     kernel, colours = torch.outer(taps, taps).expand(gradient.shape[1], 1, 5, 5), gradient.shape[1]
 
     def enlarged(coarse: Tensor, size: tuple[int, int]) -> Tensor:
@@ -259,9 +265,10 @@ def _evened(level: Tensor) -> Tensor:
     return level / level.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
 
 
-def natural(gradient: Tensor) -> Tensor:
-    """The step in RGB that a gradient step in decorrelated colours is: the gradient times the colours' covariance."""
-    root = colour_correlation(gradient.device)
+def natural(gradient: Tensor, root: Tensor) -> Tensor:
+    """The step in RGB that a gradient step in decorrelated colours is: the gradient times the colours' covariance,
+    of which ``root`` is `colour_correlation`.
+    """
     return torch.einsum("rc,nchw->nrhw", root @ root.T, gradient)
 
 

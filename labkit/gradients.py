@@ -52,7 +52,7 @@ class Evaluator:
     ``size`` is (height, width). ``precision``: "float32", "bfloat16" (the network computes in bfloat16; pixels,
     statistics and losses stay in float32) or "auto" (see `pick_precision`). No gradient of the weights is computed,
     and the network runs no further than the deepest layer that the loss reads. A picture on another device is brought
-    to the network's, and its gradient back.
+    to the network's, and loss and gradient back.
 
     ``tile``: the side in pixels of the squares that a large picture is cut into: the gradient is the same, and memory
     no longer grows with the network's features (see `labkit.tiles`). "auto" (the default) cuts when the whole would
@@ -87,7 +87,8 @@ class Evaluator:
         home = picture.device
         picture = picture.detach().to(self.backbone.device)
         found = self._with_tiles(self.loss.layers, picture, lambda tiles: self._evaluate(picture, tiles))
-        return replace(found, gradient=found.gradient.to(home))
+        parts = {key: part.to(home) for key, part in found.parts.items()}
+        return replace(found, loss=found.loss.to(home), parts=parts, gradient=found.gradient.to(home))
 
     def differentiable(self, picture: Tensor) -> Tensor:
         """The loss (N,) as a node of torch's graph, for pictures that are computed from something: never in tiles."""
@@ -231,7 +232,8 @@ class Evaluator:
                 return work(self._tiles(layers, size))
             except (RuntimeError, MemoryError) as error:
                 smaller = (self._tile(layers, size) or max(size)) // 2
-                if self.tile is None or self.spread or smaller < LEAST or not ran_out(error):
+                fixed = self.tile is None or self.spread or "logits" in layers
+                if fixed or smaller < LEAST or not ran_out(error):
                     raise
             # Outside of the except clause, which keeps alive all that the failed attempt has computed.
             warnings.warn(f"memory ran out: going on in tiles of {smaller} pixels", stacklevel=4)
@@ -285,7 +287,8 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 
     "auto" is bfloat16 where the device computes convolutions in it natively (CUDA from Ampere on, CPUs with AMX or
     AVX512-BF16), else float32; the environment variable LABKIT_PRECISION overrides "auto", so that a whole course can
-    be run in float32, whose numbers agree between machines.
+    be run in float32, whose numbers agree between machines. (On NVIDIA GPUs from Ampere on, PyTorch rounds what goes
+    into a float32 convolution to 10 bits unless ``torch.backends.cudnn.allow_tf32`` is False.)
     """
     if precision == "auto":
         precision = os.environ.get("LABKIT_PRECISION") or "auto"

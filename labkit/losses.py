@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from typing import Any
 
@@ -14,8 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .algebra import PIXELS, Features, Loss, Parts, Reader, Statistics, Window, layer_names, mean_of, positions
+from .algebra import (
+    PIXELS,
+    Features,
+    Loss,
+    Parts,
+    Reader,
+    Statistics,
+    Window,
+    layer_weights,
+    mean_of,
+    positions,
+)
 from .images import as_picture, resize
+from .network import averages
 
 # --- pushing activations: DeepDream and feature visualisation -----------------------------------------------------
 
@@ -60,10 +72,12 @@ class activation(Loss):
             there = backbone.channels(layer)
             if not -there <= wanted < there or (self.direction is not None and wanted != there - 1):
                 raise ValueError(f"{layer} of {backbone.name} has {there} channels, numbered from 0 to {there - 1}")
-        if self.neuron is None:
-            return self
-        height, width = backbone.map_size(layer, size)
         bound = copy(self)
+        if self.direction is not None:
+            bound.direction = self.direction.to(backbone.device)
+        if self.neuron is None:
+            return bound
+        height, width = backbone.map_size(layer, size)
         bound.spot = torch.zeros(height, width, device=backbone.device)
         bound.spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
         return bound
@@ -110,7 +124,7 @@ class class_logit(Loss):
         bound.linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
         height, width = backbone.map_size(bound.layers[0], size)
         bound.rows, bound.columns = (
-            F.adaptive_avg_pool1d(torch.eye(side, device=backbone.device), backbone.grid).T for side in (height, width)
+            averages(side, backbone.grid, backbone.device) for side in (height, width)
         )
         return bound
 
@@ -142,6 +156,8 @@ class guide(Loss):
 
     def __init__(self, picture: Any, layer: str):
         self.picture, self.layers = as_picture(picture), (layer,)
+        if len(self.picture) != 1:
+            raise ValueError(f"a guide is one picture, not a batch of {len(self.picture)}")
 
     def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
         super().bound(reader, size)
@@ -200,6 +216,7 @@ class caricature(Loss):
 class content(Loss):
     """How far the features are from a photo's: ||F - P||^2 (Gatys et al. 2016, arXiv:1508.06576), averaged over layers.
 
+    ``layers``: names, or layer -> weight; None: the recommended ones.
     ``relative`` (the default) divides by ||P||^2, so that a weight means the same for every network and layer: 0 is
     the photo itself and 1 an empty picture's distance. False gives the plain mean square over channels and positions.
     """
@@ -207,13 +224,16 @@ class content(Loss):
     name = "content"
     linear = True
 
-    def __init__(self, photo: Any, layers: str | Iterable[str] | None = None, *, relative: bool = True):
+    def __init__(
+        self, photo: Any, layers: str | Iterable[str] | Mapping[str, float] | None = None, *, relative: bool = True
+    ):
         self.photo, self.relative = as_picture(photo), relative
-        self.layers = layer_names(layers)
+        self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
 
     def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
         bound = copy(self)
-        bound.layers = self.layers or reader.backbone.recommended.content
+        if self.layers is None:
+            bound.layers, bound.weights = layer_weights(reader.backbone.recommended.content)
         Loss.bound(bound, reader, size)
         photo = resize(self.photo, size).to(reader.backbone.device)
         bound.targets = reader.features(photo, bound.layers)
@@ -236,8 +256,8 @@ class content(Loss):
 
     def parts(self, statistics: Statistics) -> Parts:
         return {
-            (self.name, layer): total / count / self.scales[layer] / len(self.layers)
-            for layer, (total, count) in zip(self.layers, statistics, strict=True)
+            (self.name, layer): weight * (total / count / self.scales[layer])
+            for layer, weight, (total, count) in zip(self.layers, self.weights, statistics, strict=True)
         }
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .images import resize
-from .network import ReceptiveField
+from .network import ReceptiveField, averages
 
 Mask = str | Tensor | Callable[[int, int], Tensor] | None
 
@@ -67,4 +67,7 @@ def guide_map(mask: Tensor, field: ReceptiveField, size: tuple[int, int]) -> Ten
         kernel, stride = ((n, 1) if axis == 0 else (1, n) for n in (field.size, field.stride))
         least = -F.max_pool2d(-outside, kernel, stride)
     least = least.clamp_max(1)  # a padded map may have units that see nothing of the picture
-    return (least if least.any() else F.adaptive_avg_pool2d(mask[None, None], size))[0, 0]
+    if least.any():
+        return least[0, 0]
+    rows, columns = (averages(*sides, mask.device) for sides in zip(mask.shape, size, strict=True))
+    return rows @ mask @ columns.T

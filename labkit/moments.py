@@ -24,8 +24,8 @@ def gram(features: Tensor) -> Tensor:
 
 
 def mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (N, C, 1, 1) of features (N, C, h, w) over positions, in float32."""
-    variance, mean = torch.var_mean(features.float(), (2, 3), correction=0, keepdim=True)
+    """Mean and standard deviation (N, C, 1, 1) of features (N, C, h, w) over positions, in float32 at least."""
+    variance, mean = torch.var_mean(wide(features), (2, 3), correction=0, keepdim=True)
     return mean, (variance + 1e-5).sqrt()
 
 

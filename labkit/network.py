@@ -131,8 +131,15 @@ class Backbone(nn.Module):
             self._explain_small(picture, layers, error)
             raise
         if "logits" in layers:
-            found["logits"] = self.read_head(F.adaptive_avg_pool2d(x, self.grid))
+            found["logits"] = self.read_head(self._cells(x))
         return found
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """Features averaged over the head's grid of cells."""
+        if self.grid == 1:
+            return F.adaptive_avg_pool2d(x, 1)
+        rows, columns = (averages(side, self.grid, x.device).to(x.dtype) for side in x.shape[2:])
+        return rows @ x @ columns.T
 
     def read_head(self, pooled: Tensor) -> Tensor:
         """Class logits (N, classes) of the last stage's features averaged over grid x grid cells."""
@@ -145,7 +152,8 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def classify(self, picture: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each picture the ``top`` most probable classes as (name, probability)."""
-        probabilities = self.logits(picture).softmax(1).topk(top)
+        probabilities = self.logits(picture).softmax(1)
+        probabilities = probabilities.topk(min(top, probabilities.shape[1]))
         rows = zip(probabilities.indices.tolist(), probabilities.values.tolist(), strict=True)
         return [[(self.classes[i], p) for i, p in zip(*row, strict=True)] for row in rows]
 
@@ -191,7 +199,10 @@ class Backbone(nn.Module):
             field = _through(stage, field)
             if name == layer:
                 return field
-        raise ValueError("the logits see the whole picture: they have no receptive field of a fixed size")
+        raise ValueError(
+            "the logits see the whole picture: they have no receptive field of a fixed size, and a loss on them "
+            "cannot be cut into tiles (class_logit can)"
+        )
 
     def cast(self, dtype: torch.dtype) -> Backbone:
         """This network computing in ``dtype``, weights laid out channels-last: itself, or a copy."""
@@ -230,6 +241,14 @@ class Backbone(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.name}: {', '.join(self.layers)}"
+
+
+def averages(length: int, cells: int, device: torch.device | None = None) -> Tensor:
+    """Adaptive average pooling of ``length`` numbers into ``cells`` as a matrix (cells, length).
+
+    PyTorch's own pooling needs, on Apple's MPS, a length that the cells divide.
+    """
+    return F.adaptive_avg_pool1d(torch.eye(length), cells).T.to(device)
 
 
 class RedirectedReLU(TorchFunctionMode):

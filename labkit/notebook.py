@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .images import to_pil
 
+GAP = 8  # pixels between the pictures of a sheet
 INK, PALETTE = "#222222", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 
@@ -30,18 +31,23 @@ class Shown:
 def show(
     *pictures: Tensor | Any, titles: Sequence[str] = (), alt: str = "", columns: int | None = None, width: int = 880
 ) -> None:
-    """Display pictures side by side in a notebook (a script opens a window).
+    """Display pictures side by side in a notebook (a script opens a window with them).
 
     ``pictures``: tensors, every picture of a batch counting, or one matplotlib figure. ``titles`` stand above them.
-    ``alt`` says in words what is seen. ``columns`` per row (None: all in one); the whole is at most ``width`` wide.
+    ``alt`` says in words what is seen. ``columns`` per row (None: all in one, as long as each keeps 48 pixels); the
+    whole is at most ``width`` wide.
     """
     if len(pictures) == 1 and hasattr(pictures[0], "savefig"):
-        _display(Shown("image/png", _figure_png(pictures[0]), alt))
+        png = _figure_png(pictures[0])
+        _display(Shown("image/png", png, alt), lambda: Image.open(io.BytesIO(base64.b64decode(png))))
         return
     images = [to_pil(one[None]) for batch in pictures for one in (batch[None] if batch.ndim == 3 else batch)]
     if titles and len(titles) != len(images):
         raise ValueError(f"{len(images)} pictures need as many titles, not {len(titles)}")
-    sheet = _sheet(images, list(titles), columns or len(images), width)
+    if columns is None:
+        least = min(48, max(image.width for image in images))
+        columns = max(1, (width + GAP) // (least + GAP))
+    sheet = _sheet(images, list(titles), columns, width)
     _display(Shown("image/jpeg", _jpeg(sheet), alt or ", ".join(titles)), lambda: sheet)
 
 
@@ -154,7 +160,7 @@ def _display(shown: Shown, window: Callable[[], Image.Image] | None = None) -> N
         window().show()
 
 
-def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: int, gap: int = 8) -> Image.Image:
+def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: int, gap: int = GAP) -> Image.Image:
     """Images in rows on white, scaled down together until the whole is ``width`` wide, titles above them."""
     columns = min(columns, len(images))
     cell = max(image.width for image in images)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,11 @@ def descend(
         if generator is not None:
             generator.set_state(resume["generator"])
 
-    def snapshot() -> State:
+    def snapshot(at: int) -> State:
+        if at != step:
+            raise ValueError(
+                f"the run has gone on from step {at + 1} to step {step + 1}: save before asking for the next"
+            )
         return {
             "stage": stage.number,
             "step": step + 1,
@@ -204,7 +209,7 @@ def descend(
         }
 
     good = [parameter.detach().clone() for parameter in parameterisation.parameters]
-    unread: deque[tuple[list[Tensor], Tensor]] = deque()
+    unread: deque[tuple[list[Tensor], int, Tensor, Callable[[], list[bool]]]] = deque()
     for step in range(first, stage.steps):
         evaluations: list[Evaluation] = []
 
@@ -219,13 +224,14 @@ def descend(
         parameterisation.project()
         evaluation = evaluations[0]
         after = [parameter.isfinite().all() for parameter in parameterisation.parameters]
-        unread.append((before, torch.stack([evaluation.loss.isfinite().all(), torch.stack(after).all()])))
+        finite = torch.stack([evaluation.loss.isfinite().all(), torch.stack(after).all()])
+        unread.append((before, step, evaluation.loss, on_its_way(finite)))
         # Reading a number waits for the device. A GPU is asked about the step before, so that it never runs dry.
         late = before[0].device.type != "cpu" and step + 1 < stage.steps
         diverged = False
         while len(unread) > late and not diverged:
-            tried, verdict = unread.popleft()
-            loss_is_finite, picture_is_finite = verdict.tolist()
+            tried, tried_at, loss, verdict = unread.popleft()
+            loss_is_finite, picture_is_finite = verdict()
             good = tried if loss_is_finite else good
             diverged = not (loss_is_finite and picture_is_finite)
         if diverged:
@@ -233,7 +239,7 @@ def descend(
                 parameter.data.copy_(saved)
             average.decay = 0  # what it gathered may be infinite
             warnings.warn(
-                f"diverged at step {stage.steps_before + step + 1} (the loss is {evaluation.loss.mean():g}): stopped, "
+                f"diverged at step {stage.steps_before + tried_at + 1} (the loss is {loss.mean():g}): stopped, "
                 "back at the last good picture; try a smaller learning rate or precision='float32'",
                 stacklevel=2,
             )
@@ -246,13 +252,28 @@ def descend(
             elapsed=time.perf_counter() - started,
             evaluation=evaluation,
             pixels=average.value,
-            snapshot=snapshot,
+            snapshot=partial(snapshot, step),
             plan=stage.plan,
             develop=develop,
         )
         if diverged:
             return False
     return True
+
+
+def on_its_way(flags: Tensor) -> Callable[[], list[bool]]:
+    """Flags on their way to the host: what is returned waits for them, but not for what the device is told later."""
+    if flags.device.type != "cuda":
+        return flags.tolist
+    arriving = torch.empty_like(flags, device="cpu", pin_memory=True).copy_(flags, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(flags.device))
+
+    def read() -> list[bool]:
+        arrived.synchronize()
+        return arriving.tolist()
+
+    return read
 
 
 def pyramid(size: tuple[int, int], factors: Iterable[float], least: int) -> list[tuple[int, int]]:

@@ -43,7 +43,7 @@ class Painted(Loss):
     ):
         if not scale > 0:
             raise ValueError(f"the style's scale must be positive, not {scale}")
-        self.paintings = [as_picture(one) for one in as_list(painting)]
+        self.paintings = [one for given in as_list(painting) for one in as_picture(given).split(1)]
         weights = [1.0] * len(self.paintings) if weights is None else list(weights)
         if not len(weights) == len(self.paintings) > 0:
             raise ValueError(f"there are {len(self.paintings)} paintings and {len(weights)} weights: give each one")

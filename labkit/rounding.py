@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .algebra import wide
+
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     """Exactly the value of ``hard`` with the gradient of ``soft`` (Bengio et al. 2013, arXiv:1308.3432).
@@ -101,7 +103,7 @@ def uniform(
     if x.numel() == 0:
         raise ValueError("there is nothing to calibrate on: give at least one number")
     grid = partial(affine, bits=bits, symmetric=symmetric, power_of_two=power_of_two)
-    x = x.detach()
+    x = wide(x.detach())
     rows = x.flatten()[None] if axis is None else x.movedim(axis, 0).flatten(1)
     low, high = (extreme.clone()[:, None] for extreme in rows.aminmax(dim=1))
     grid(low, high)  # complain now, of what is not finite

@@ -137,7 +137,7 @@ def fit(backbone: Backbone, drawn: Shapes, epochs: int = 10, sparsity: float = 0
     for batch in batches:
         layers = ["gates", "logits"] if sparsity else ["logits"]
         features = backbone.features(drawn.pictures[batch], layers)
-        loss = F.cross_entropy(features["logits"], drawn.labels[batch])
+        loss = F.cross_entropy(features["logits"], drawn.labels[batch].to(backbone.device))
         if sparsity:
             loss = loss + sparsity * gates(features["gates"]).sum((1, 2, 3)).mean()
         optimizer.zero_grad()

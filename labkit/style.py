@@ -142,7 +142,7 @@ def stylizing(
     sizes = scale_sizes(photo.shape[-2:], smallest, steps, max(map(backbone.minimum_size, layers)))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
     started = time.perf_counter()
-    picture = first_picture(init, photo, paintings[0], seed)
+    picture = first_picture(init, resize(photo, sizes[0]), paintings[0], seed)  # noise would not survive resizing
     moments: State | None = None
     for number, (size, share) in enumerate(zip(sizes, shares, strict=True)):
         if resume and number < resume["stage"]:

@@ -9,9 +9,11 @@ a border moves features that its neighbour owns.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -148,17 +150,28 @@ def estimate(backbone: Backbone, layers: Sequence[str], size: tuple[int, int]) -
 
 def free_memory(device: torch.device) -> int:
     """The bytes that the device has free (for a CPU: what the system could give without swapping)."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda":  # what PyTorch keeps for the next evaluation is free, too
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    release_memory()  # what is kept for the next evaluation is free
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    release_memory()  # the same
     try:
         with open("/proc/meminfo") as lines:
             found = {key: int(value.split()[0]) * 1024 for key, value in (line.split(":") for line in lines)}
-        return found["MemAvailable"]
+        return min(found["MemAvailable"], free_in_container())
     except (OSError, KeyError, ValueError):  # not Linux
         return 4 << 30
+
+
+def free_in_container(group: Path = Path("/sys/fs/cgroup")) -> float:
+    """The bytes that Linux would still give to this control group (Docker, Binder); infinite if it has no limit."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        (cached,) = re.findall(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):  # no limit is "max"
+        return math.inf
+    return limit - used + int(cached)
 
 
 def fitting(backbone: Backbone, layers: Sequence[str], size: tuple[int, int], memory: int) -> int | None:

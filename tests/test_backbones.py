@@ -21,6 +21,7 @@ from torchvision import models as zoo
 import labkit as lk
 from labkit import backbones
 from labkit.files import bundled
+from labkit.network import averages
 
 WEIGHTS = os.environ.get("LABKIT_WEIGHTS", "")
 SAMPLES = Path(WEIGHTS).parent / "images" / "imagenet_samples"
@@ -290,6 +291,17 @@ def test_a_batch_has_a_row_each() -> None:
     rows = network("pocket").classify(torch.cat([cat, coffee]), top=3)
     assert [len(row) for row in rows] == [3, 3]
     assert rows[0] != rows[1]
+
+
+def test_a_network_of_few_classes_names_all_it_has() -> None:
+    (row,) = lk.shapes.network().classify(torch.rand(1, 3, 24, 24))
+    assert sorted(name for name, _ in row) == sorted(lk.shapes.network().classes)
+
+
+@pytest.mark.parametrize(("length", "cells"), [(8, 7), (7, 7), (5, 2), (9, 1)])
+def test_averages_are_adaptive_pooling(length: int, cells: int) -> None:
+    numbers = torch.randn(1, length, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(numbers @ averages(length, cells).T, F.adaptive_avg_pool1d(numbers, cells))
 
 
 @pytest.mark.skipif(not (WEIGHTS and SAMPLES.is_dir()), reason="needs images/imagenet_samples beside LABKIT_WEIGHTS")

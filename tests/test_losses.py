@@ -284,6 +284,13 @@ def test_content_is_the_mean_square(backbone: lk.Backbone, relative: bool) -> No
     np.testing.assert_allclose(value(loss, backbone, picture), [np.mean(errors)], rtol=1e-10)
 
 
+def test_content_layers_count_by_their_weights(backbone: lk.Backbone) -> None:
+    picture = random_picture(12).double()
+    one, two = (value(bound(lk.content(PHOTO, layer), backbone), backbone, picture) for layer in ("soft1", "soft2"))
+    both = value(bound(lk.content(PHOTO, {"soft1": 1, "soft2": 3}), backbone), backbone, picture)
+    torch.testing.assert_close(both, 0.25 * one + 0.75 * two)
+
+
 @pytest.mark.parametrize("relative", [True, False])
 def test_content_is_zero_at_the_photo(backbone: lk.Backbone, relative: bool) -> None:
     loss = bound(lk.content(PHOTO, relative=relative), backbone)
@@ -316,6 +323,13 @@ def test_style_weights_are_shares_of_their_sum(backbone: lk.Backbone) -> None:
     torch.testing.assert_close(value(mixed, backbone, picture), 0.25 * alone["soft1"] + 0.75 * alone["soft2"])
     parts = mixed.parts(mixed.statistics(features_of(backbone, picture), lk.Window()))
     torch.testing.assert_close(parts["style", "soft2"], 0.75 * alone["soft2"])
+
+
+def test_a_batch_of_paintings_is_a_list_of_paintings(backbone: lk.Backbone) -> None:
+    picture, pair = random_picture(12).double(), torch.cat([PAINTING, PAINTING.flip(1)])
+    batch, listed = (bound(lk.style(given), backbone) for given in (pair, list(pair.split(1))))
+    torch.testing.assert_close(value(batch, backbone, picture), value(listed, backbone, picture))
+    assert value(batch, backbone, picture).shape == (1,)
 
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
@@ -640,6 +654,7 @@ def test_weights_must_be_finite(weight: float) -> None:
         (lambda: lk.content(PHOTO, ()), "name at least one layer"),
         (lambda: lk.content(PHOTO * 255), "pixels must lie in [0, 1]"),
         (lambda: lk.guide(PHOTO[:, :2], "soft1"), "shape (N, 3, height, width), this one has (1, 2, 16, 20)"),
+        (lambda: lk.guide(torch.cat([PHOTO, PHOTO]), "soft1"), "one picture, not a batch of 2"),
         (lambda: lk.caricature(PHOTO, "soft1", power=-1), "must not be negative, but is -1"),
         (lambda: lk.total_variation(0), "exponent must be positive, not 0"),
         (lambda: lk.total_variation(-1), "exponent must be positive, not -1"),

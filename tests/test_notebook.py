@@ -105,6 +105,8 @@ def test_a_check_must_be_able_to_fail() -> None:
         ([plain(40, 50)] * 3, {"columns": 2}, (2 * 50 + 8, 2 * 40 + 8)),
         ([plain(40, 50)] * 3, {"columns": 2, "titles": ["a", "b", "c"]}, (2 * 50 + 8, 2 * (40 + 22) + 8)),
         ([plain(200, 400)] * 2, {"width": 208}, (208, 50)),
+        ([plain(64, 64)] * 20, {}, (15 * 51 + 14 * 8, 2 * 51 + 8)),  # 15 columns, not 20 of a few pixels
+        ([plain(8, 8)] * 20, {}, (20 * 8 + 19 * 8, 8)),
     ],
 )
 def test_a_sheet_has_the_expected_size(
@@ -155,7 +157,8 @@ def test_a_script_opens_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "show", lambda image: windows.append(image))
     lk.show(plain(8, 9))
     lk.compare(plain(8, 9), plain(8, 9))
-    assert [window.size for window in windows] == [(9, 8), (2 * 9 + 8, 8 + 22)]
+    lk.show(Figure(figsize=(2, 1), dpi=50))
+    assert [window.size for window in windows] == [(9, 8), (2 * 9 + 8, 8 + 22), (100, 50)]
 
 
 # --- compare -----------------------------------------------------------------------------------------------------

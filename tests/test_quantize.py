@@ -251,6 +251,12 @@ def test_zeros_do_not_pull_at_the_range(clip: str) -> None:
 
 
 @pytest.mark.parametrize("clip", CLIPS)
+def test_numbers_in_half_precision_are_calibrated_as_well(clip: str) -> None:
+    x = normal(200_000).half()  # whose counts no half precision holds
+    assert uniform(x, 4, clip=clip).scale.item() == uniform(x.float(), 4, clip=clip).scale.item()
+
+
+@pytest.mark.parametrize("clip", CLIPS)
 def test_channels_are_clipped_each_by_itself(clip: str) -> None:
     x = normal(4, 500) ** 3 * torch.logspace(-2, 2, 4)[:, None]
     together = uniform(x, 4, axis=0, clip=clip).scale.flatten()

@@ -268,6 +268,12 @@ def test_first_pictures() -> None:
     assert noise.std().item() == pytest.approx(0.2, abs=0.02)
 
 
+def test_noise_is_as_strong_on_the_first_of_several_scales(pocket: lk.Backbone) -> None:
+    first = stylizing(pocket, init="noise", smallest=32, steps=4, learning_rate=1e-9)[0].picture
+    assert max(first.shape) < 0.7 * max(PHOTO.shape)
+    assert first.std().item() == pytest.approx(0.2, abs=0.03)
+
+
 @pytest.mark.parametrize("init", [*INITS, PAINTING, PHOTO.flip(3)])
 def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tensor) -> None:
     (only,) = stylizing(pocket, init=init, steps=1, seed=4)

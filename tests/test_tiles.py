@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def test_the_halo_is_as_wide_as_the_measured_influence(name: str, layer: str) ->
 
 
 def test_the_logits_cannot_be_cut() -> None:
-    with pytest.raises(ValueError, match="the logits see the whole picture"):
+    with pytest.raises(ValueError, match="cannot be cut into tiles"):
         evaluator(lk.activation("logits", channel=1), 64)(noise(*SIZE))
     assert evaluator(lk.activation("logits", channel=1), "auto", size=(600, 600)).plan((600, 600)) == ""
 
@@ -236,6 +237,16 @@ def test_auto_cuts_only_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> No
     found = evaluator(loss, "auto")
     assert found.plan(SIZE) == "" and "600x800 pixels in" in found.plan(large)
     assert 0 < tiles.free_memory(torch.device("cpu")) < 1 << 50
+
+
+def test_a_container_s_limit_counts(tmp_path: Path) -> None:
+    assert tiles.free_in_container(tmp_path) == math.inf
+    stat = "anon 5\ninactive_file 300\nactive_file 7\n"
+    for name, text in {"memory.max": "max\n", "memory.current": "1000\n", "memory.stat": stat}.items():
+        (tmp_path / name).write_text(text)
+    assert tiles.free_in_container(tmp_path) == math.inf
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert tiles.free_in_container(tmp_path) == 5000 - 1000 + 300
 
 
 class Scarce(torch.nn.Module):
