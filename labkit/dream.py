@@ -89,7 +89,9 @@ def dreaming(
     whole_mask = None if mask is None else as_mask(mask, photo.shape[-2:]).to(backbone.device)
     if whole_mask is not None and len(whole_mask) not in (1, len(photo)):
         if len(whole_mask) * variations != len(photo):
-            raise ValueError(f"{len(whole_mask)} masks for {len(photo)} dreams: give one, one for each photo, or so many")
+            raise ValueError(
+                f"{len(whole_mask)} masks for {len(photo)} dreams: give one, or one for each photo or dream"
+            )
         whole_mask = whole_mask.repeat(variations, 1, 1, 1)
 
     detail = torch.zeros_like(photo[..., :1, :1])

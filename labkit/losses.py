@@ -123,9 +123,7 @@ class class_logit(Loss):
         bound.target, bound.layers, bound.backbone = backbone.class_index(self.target), (backbone.names[-1],), backbone
         bound.linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
         height, width = backbone.map_size(bound.layers[0], size)
-        bound.rows, bound.columns = (
-            averages(side, backbone.grid, backbone.device) for side in (height, width)
-        )
+        bound.rows, bound.columns = (averages(side, backbone.grid, backbone.device) for side in (height, width))
         return bound
 
     def statistics(self, features: Features, window: Window) -> Statistics:

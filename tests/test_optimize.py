@@ -267,7 +267,7 @@ def test_a_state_stays_as_it_was_taken(run: Run, pocket: lk.Backbone) -> None:
 
 def test_a_state_that_the_run_has_left_is_refused(pocket: lk.Backbone) -> None:
     """The parameters are no longer those of the picture that one would think it saves."""
-    first, second, *_ = RUNS["adam"](backbone=pocket)
+    first, *_ = RUNS["adam"](backbone=pocket)
     with pytest.raises(ValueError, match="gone on from step 1 to step 3: save before"):
         first.state_dict()
 
