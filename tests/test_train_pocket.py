@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import eval_pocket as evaluation
 import train_pocket as training
 
-SHA256 = "b7eeea003d5a7dd3256a884740a94478614ee7ce1ba57417c30631986860a851"
+SHA256 = "c99c59fc1a4a94bb756938240831ab9fefc52e4dd387d26dd7329b4ec7929b46"
 CPU = torch.device("cpu")
 IMAGES = Path(os.environ.get("LABKIT_WEIGHTS", "/nowhere")).parent / "images"
 
@@ -215,6 +215,14 @@ def test_the_rate_warms_up_and_ends_at_one_per_cent() -> None:
     assert recipe.rate(1000, 1.2) == pytest.approx(0.01)
 
 
+def test_crops_of_several_sizes_are_cut_in_the_last_fifth() -> None:
+    recipe = training.Recipe(size=80, last_size=144)
+    assert list(recipe.sizes(0.79)) == [80]
+    assert list(recipe.sizes(0.8)) == [80, 96, 112, 128, 144]
+    with pytest.raises(ValueError, match="last_size is 64, smaller than 80"):
+        training.Recipe(last_size=64)
+
+
 def test_the_command_writes_weights_curves_and_checkpoint(own_teacher: None, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "mine.safetensors"
     training.main([str(folder), "--crops", "16", "--size", "32", "--last-size", "32", "--batch", "4", "--device", "cpu",
@@ -241,6 +249,16 @@ def test_the_centre_of_a_photo_is_its_middle() -> None:
     photo[..., 72:328] = 1
     middle = evaluation.middle(photo)
     assert middle.shape == (1, 3, 128, 128) and middle.mean() > 0.99
+
+
+def test_calibration_is_the_gap_between_confidence_and_success() -> None:
+    """Two photos of which it is sure by 0.8 and right on one; with a third, by 0.6 and right, in a bin of its own."""
+    theirs = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    mine = torch.tensor([[0.8, 0.2], [0.8, 0.2], [0.6, 0.4]]).log()
+    assert evaluation.calibration_error(mine[:2], theirs[:2]) == pytest.approx(0.3)
+    assert evaluation.calibration_error(mine, theirs) == pytest.approx((2 * 0.3 + 0.4) / 3)
+    assert evaluation.calibration_error(1e6 * theirs, theirs) == 0
+    assert evaluation.named_alike(mine, theirs, ["cat", "dog"]) == "cat"
 
 
 @pytest.mark.skipif(not IMAGES.is_dir(), reason="the photos of the measurement are not here")

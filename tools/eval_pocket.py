@@ -41,11 +41,33 @@ def logits(network: lk.Backbone, pictures: list[Tensor]) -> Tensor:
     return torch.cat([network.logits(torch.cat(pictures[i : i + 32])) for i in range(0, len(pictures), 32)])
 
 
-def agreements(student: lk.Backbone, teacher: lk.Backbone, paths: list[Path]) -> str:
-    """The share of photos whose first class by the teacher is the student's first, and among its first five."""
+def answers(student: lk.Backbone, teacher: lk.Backbone, paths: list[Path]) -> tuple[Tensor, Tensor]:
+    """The logits of both for the centres of photos."""
     pictures = [centre(path) for path in paths]
-    mine, theirs = logits(student, pictures), logits(teacher, pictures)
+    return logits(student, pictures), logits(teacher, pictures)
+
+
+def agreements(mine: Tensor, theirs: Tensor) -> str:
+    """The share of photos whose first class by the teacher is the student's first, and among its first five."""
     return " / ".join(f"{100 * training.agreement(mine, theirs, top):.1f} %" for top in (1, 5))
+
+
+def calibration_error(mine: Tensor, theirs: Tensor, bins: int = 10) -> float:
+    """How far confidence and success lie apart: expected calibration error (Guo et al. 2017, arXiv:1706.04599).
+
+    Photos are sorted into bins by the student's probability of its first class; in each bin the mean probability is
+    compared with the share of photos that the teacher calls the same.
+    """
+    confidence, chosen = mine.softmax(1).max(1)
+    gap = confidence - (chosen == theirs.argmax(1)).float()
+    place = (confidence * bins).long().clamp_max(bins - 1)
+    return torch.zeros(bins).index_add_(0, place.cpu(), gap.cpu()).abs().sum().item() / len(gap)
+
+
+def named_alike(mine: Tensor, theirs: Tensor, classes: list[str]) -> str:
+    """The classes of the photos that both call the same."""
+    first = theirs.argmax(1)
+    return ", ".join(sorted({classes[i] for i in first[mine.argmax(1) == first].tolist()}))
 
 
 def unexplained(
@@ -80,11 +102,15 @@ def measure(photos: Path, weights: str, device: str | None = None) -> dict[str, 
     student = training.make_student(weights, teacher.device).requires_grad_(False)
     train, held_out = training.find_photos([photos / "imagenet_samples"])
     errors = unexplained(student, teacher, train, held_out)
+    unseen = answers(student, teacher, sorted((photos / "bsds" / "eval").glob("*.jpg")))
+    confidence = unseen[0].softmax(1).amax(1).mean()
     return {
-        "agreement with the teacher's first class, photos never seen, top 1 / top 5": agreements(
-            student, teacher, sorted((photos / "bsds" / "eval").glob("*.jpg"))
+        "agreement with the teacher's first class, photos never seen, top 1 / top 5": agreements(*unseen),
+        "the same on the training photos": agreements(*answers(student, teacher, train)),
+        "mean confidence / calibration error, photos never seen": (
+            f"{100 * confidence:.1f} % / {calibration_error(*unseen):.3f}"
         ),
-        "the same on the training photos": agreements(student, teacher, train),
+        "classes that both see, photos never seen": named_alike(*unseen, teacher.classes),
         f"unexplained feature variance at {', '.join(errors)}": ", ".join(f"{e:.3f}" for e in errors.values()),
         "the teacher's first class among the student's": bundled(student, teacher),
     }

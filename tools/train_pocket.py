@@ -252,7 +252,7 @@ class Recipe:
     crops: int | None = None  # a budget in crops instead of minutes: the same result at any speed
     start: str = "pocket"
     size: int = 80
-    last_size: int = 80  # of the last fifth of the run
+    last_size: int = 80  # in the last fifth of the run sizes are drawn from `size` to this, in steps of 16
     batch: int = 64
     learning_rate: float = 1e-3
     feature_weight: float = 2.0
@@ -261,9 +261,19 @@ class Recipe:
     mixed: float = 0.0  # the share of crops that are blends or collages of two
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.last_size < self.size:
+            raise ValueError(f"crops grow towards the end: last_size is {self.last_size}, smaller than {self.size}")
+
     def done(self, seconds: float, crops: int) -> float:
         """The share of the budget that is spent."""
         return crops / self.crops if self.crops else seconds / 60 / self.minutes
+
+    def sizes(self, done: float) -> range:
+        """The sides of crops to choose from: one, and at the end several, or a network learns how its teacher's pools
+        meet the borders of one size.
+        """
+        return range(self.size, (self.size if done < 0.8 else self.last_size) + 1, 16)
 
     def rate(self, step: int, done: float) -> float:
         """The learning rate: 150 steps of warm-up, then half a cosine down to 1 %."""
@@ -301,7 +311,7 @@ class Run:
         """Train until the budget is spent, yielding after every round."""
         while (done := self.recipe.done(self.seconds, self.used)) < 1:
             begun = time.monotonic()
-            size = self.recipe.size if done < 0.8 else self.recipe.last_size
+            size = self.order.choice(self.recipe.sizes(done))
             crops = [self.cut(size) for _ in range(self.ROUND)]
             answered = [(part, ask_teacher(self.teacher, part)) for part in crops]
             for part, answer in answered + self.order.sample(answered, len(answered)):
@@ -345,14 +355,15 @@ class Run:
         }
         with written_whole(self.checkpoint) as path:
             torch.save(state, path)
-        about = {"recipe": asdict(self.recipe), "teacher": TEACHER, "photos": len(self.photos), "held_out": report}
+        recipe = asdict(self.recipe) | {"start": Path(self.recipe.start).name}  # its folder is nobody's business
+        about = {"recipe": recipe, "teacher": TEACHER, "photos": len(self.photos), "held_out": report}
         with written_whole(output) as path:
             save_file(folded(self.student), path, {key: json.dumps(value) for key, value in about.items()})
         with written_whole(output.with_suffix(".json")) as path:
             path.write_text(json.dumps({**about, "curves": self.curves}, indent=1) + "\n")
 
     def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.student.device, weights_only=True)
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         changed = {k: (v, asdict(self.recipe)[k]) for k, v in state["recipe"].items() if v != asdict(self.recipe)[k]}
         if changed:
             said = ", ".join(f"{key} was {old} and is now {new}" for key, (old, new) in changed.items())

@@ -1,0 +1,43 @@
+"""Show what the pocket network sees beside what its teacher sees. `python tools/pocket_pictures.py docs/pocket.jpg`
+
+Above the teacher, below the pocket network: dreams of two photos at a middle and a deep layer, and a photo painted;
+then five classes, drawn from noise.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from torch import Tensor
+
+import labkit as lk
+
+LAYERS = {"googlenet_bvlc": ("inception_3b", "inception_4c"), "pocket": ("relu4_3", "relu5_3")}
+CLASSES = ("zebra", "monarch", "tiger", "goldfinch", "beacon")
+WIDTH = 320
+
+
+def dreams_and_style(network: lk.Backbone) -> list[Tensor]:
+    photos = [lk.photo(name, WIDTH) for name in ("chelsea", "coffee")]
+    dreams = [lk.dream(photo, network, layer) for photo in photos for layer in LAYERS[network.name]]
+    return [*dreams, lk.stylize(photos[0], lk.painting("lantern_bay"), network)]
+
+
+def classes(network: lk.Backbone, size: tuple[int, int]) -> list[Tensor]:
+    """Each class as far above the mean class as 300 steps bring it."""
+    wishes = [lk.activation("logits", power=1) - lk.class_logit(name) for name in CLASSES]
+    drawn = lk.create(lk.each(wishes), network, size=size, variations=len(wishes), steps=300)
+    return list(drawn.split(1))
+
+
+def main(path: str) -> None:
+    networks = [lk.load_backbone(name) for name in LAYERS]
+    above = [picture for network in networks for picture in dreams_and_style(network)]
+    size = tuple(above[0].shape[-2:])
+    below = [picture for network in networks for picture in classes(network, size)]
+    sheet = lk.grid([picture.cpu() for picture in above + below], columns=5)
+    lk.save(sheet, path, {"recipe": "tools/pocket_pictures.py"}, quality=78)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
