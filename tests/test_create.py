@@ -140,7 +140,7 @@ def test_between_two_aims() -> None:
 
 @pytest.mark.parametrize("name", PARAMETERISATIONS)
 def test_a_channel_is_found(name: str) -> None:
-    loss = -lk.activation("relu3_2", channel=4, power=1)
+    loss = -lk.activation("relu3_2", channel=70, power=1)
     run = list(lk.creating(loss, parameterisation=name, steps=15, jitter=2, **QUICK))
     assert run[-1].loss < run[0].loss - 0.2 * abs(run[0].loss)
     picture = run[-1].picture
