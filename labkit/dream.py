@@ -64,7 +64,7 @@ def dreaming(
         have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
     decorrelate: steps in decorrelated colours, so that natural colours grow and garish ones do not.
     mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W). Resized,
-        with a warning, if only its size is not the photo's.
+        with a warning, if only its size is not the photo's. N masks are for N photos, or for N dreams.
     variations: how many dreams of the photo, as one batch, each with its own jitter.
     shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
         several variations.
