@@ -1,4 +1,6 @@
-"""Show what the pocket network sees beside what its teacher sees. `python tools/pocket_pictures.py docs/pocket.jpg`
+"""Show what the pocket network sees beside what its teacher sees.
+
+    python tools/pocket_pictures.py docs/pictures/pocket.jpg
 
 Above the teacher, below the pocket network: dreams of two photos at a middle and a deep layer, and a photo painted;
 then five classes, drawn from noise.
