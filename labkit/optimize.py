@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .allocator import release_memory
+from .divergence import Watch
 from .files import Resumable
 from .gradients import Evaluation
 
@@ -208,8 +208,7 @@ def descend(
             "generator": None if generator is None else generator.get_state(),
         }
 
-    good = [parameter.detach().clone() for parameter in parameterisation.parameters]
-    unread: deque[tuple[list[Tensor], int, Tensor, Callable[[], list[bool]]]] = deque()
+    watch = Watch(parameterisation.parameters)
     for step in range(first, stage.steps):
         evaluations: list[Evaluation] = []
 
@@ -219,28 +218,16 @@ def descend(
             parameterisation.backward(evaluation.gradient)
             return evaluation.loss.sum()
 
-        before = [parameter.detach().clone() for parameter in parameterisation.parameters]
+        watch.before_step()
         optimizer.step(closure)
         parameterisation.project()
         evaluation = evaluations[0]
-        after = [parameter.isfinite().all() for parameter in parameterisation.parameters]
-        finite = torch.stack([evaluation.loss.isfinite().all(), torch.stack(after).all()])
-        unread.append((before, step, evaluation.loss, on_its_way(finite)))
-        # Reading a number waits for the device. A GPU is asked about the step before, so that it never runs dry.
-        late = before[0].device.type != "cpu" and step + 1 < stage.steps
-        diverged = False
-        while len(unread) > late and not diverged:
-            tried, tried_at, loss, verdict = unread.popleft()
-            loss_is_finite, picture_is_finite = verdict()
-            good = tried if loss_is_finite else good
-            diverged = not (loss_is_finite and picture_is_finite)
+        diverged = watch.after_step(step, evaluation.loss, last=step + 1 == stage.steps)
         if diverged:
-            for parameter, saved in zip(parameterisation.parameters, good, strict=True):
-                parameter.data.copy_(saved)
             average.decay = 0  # what it gathered may be infinite
             warnings.warn(
-                f"diverged at step {stage.steps_before + tried_at + 1} (the loss is {loss.mean():g}): stopped, "
-                "back at the last good picture; try a smaller learning rate or precision='float32'",
+                f"diverged at step {stage.steps_before + diverged.number + 1} (the loss is {diverged.loss.mean():g}): "
+                "stopped, back at the last good picture; try a smaller learning rate or precision='float32'",
                 stacklevel=2,
             )
         average.update(parameterisation.picture())
@@ -259,21 +246,6 @@ def descend(
         if diverged:
             return False
     return True
-
-
-def on_its_way(flags: Tensor) -> Callable[[], list[bool]]:
-    """Flags on their way to the host: what is returned waits for them, but not for what the device is told later."""
-    if flags.device.type != "cuda":
-        return flags.tolist
-    arriving = torch.empty_like(flags, device="cpu", pin_memory=True).copy_(flags, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record(torch.cuda.current_stream(flags.device))
-
-    def read() -> list[bool]:
-        arrived.synchronize()
-        return arriving.tolist()
-
-    return read
 
 
 def pyramid(size: tuple[int, int], factors: Iterable[float], least: int) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ from torch.nn.utils import parametrize
 
 import labkit as lk
 from labkit.files import written_whole
+from labkit.fit import kept
 
 TEACHER = "googlenet_bvlc"
 # Which layer of the student learns from which of the teacher; a pair shares its stride.
@@ -298,8 +300,9 @@ class Run:
         parameters = [*self.student.parameters(), *self.adapters.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0)
         self.seconds, self.step, self.used, self.curves = 0.0, 0, 0, []
-        if checkpoint.exists():
-            self._resume()
+        self.settings = asdict(recipe) | {"photos": len(self.photos)}
+        if state := kept(checkpoint, self.settings):
+            self._resume(state)
         else:
             fit_adapters(self.adapters, self.student, self.teacher, [self.cut(80) for _ in range(self.ROUND)])
 
@@ -344,7 +347,7 @@ class Run:
     def save(self, output: Path, report: dict[str, float]) -> None:
         """Write the checkpoint, the folded weights and the curves, each whole or not at all."""
         state = {
-            "recipe": asdict(self.recipe),
+            "settings": self.settings,
             "student": self.student.state_dict(),
             "adapters": self.adapters.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -362,12 +365,7 @@ class Run:
         with written_whole(output.with_suffix(".json")) as path:
             path.write_text(json.dumps({**about, "curves": self.curves}, indent=1) + "\n")
 
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        changed = {k: (v, asdict(self.recipe)[k]) for k, v in state["recipe"].items() if v != asdict(self.recipe)[k]}
-        if changed:
-            said = ", ".join(f"{key} was {old} and is now {new}" for key, (old, new) in changed.items())
-            raise ValueError(f"{self.checkpoint} is of another recipe: {said}; delete it, or choose another --output")
+    def _resume(self, state: dict[str, Any]) -> None:
         self.student.load_state_dict(state["student"])
         self.adapters.load_state_dict(state["adapters"])
         self.optimizer.load_state_dict(state["optimizer"])
