@@ -199,6 +199,8 @@ def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: floa
     found, rows = pictures.clone(), torch.arange(len(pictures), device=pictures.device)
     with torch.no_grad():
         tried = model(pictures).to(pictures.device).sort(dim=1, descending=True, stable=True).indices[:, :classes]
+    if tried.shape[1] < 2:
+        raise ValueError("DeepFool crosses the boundary between two classes: a model with one logit has none")
     for _ in range(steps):
         names, logits, slopes = _linearised(model, found, tried)
         keeping = names == tried[:, 0]

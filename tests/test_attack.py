@@ -425,6 +425,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "a step backwards": (lambda: pgd(against(Linear(), LABELS), PICTURES, SMALL, step_size=-1), "step_size"),
     "deepfool without steps": (lambda: deepfool(Linear(), PICTURES, steps=0), "steps"),
     "deepfool with nothing to try": (lambda: deepfool(Linear(), PICTURES, classes=1), "classes"),
+    "deepfool with one logit": (lambda: deepfool(lambda x: Linear()(x)[:, :1], PICTURES), "two classes"),
     "nes without samples": (lambda: nes(Linear(), LABELS, samples=0), "samples"),
     "squares in l2": (lambda: square(Linear(), PICTURES, LABELS, Threat("l2", 1)), "not l2"),
     "squares without queries": (lambda: square(Linear(), PICTURES, LABELS, SMALL, queries=0), "queries"),
