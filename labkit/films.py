@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from .optimize import check_numbers
 
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm")
+FILM_SUFFIXES = (*ANIMATIONS, ".mp4")  # that can be written
 
 
 def frames_of(source: Any, size: int | tuple[int, int] | None = None) -> Iterator[Tensor]:
@@ -31,7 +32,7 @@ def frames_of(source: Any, size: int | tuple[int, int] | None = None) -> Iterato
 
     Raises ValueError when there are no frames or the file cannot be read, FileNotFoundError when there is no file.
     """
-    found = _read(Path(source)) if isinstance(source, (str, Path)) else iter(source)
+    found = _read(_existing(source)) if isinstance(source, (str, Path)) else iter(source)
     empty = True
     for frame in found:
         empty = False
@@ -40,13 +41,17 @@ def frames_of(source: Any, size: int | tuple[int, int] | None = None) -> Iterato
         raise ValueError("a film without frames" + (f": {source}" if isinstance(source, (str, Path)) else ""))
 
 
+def _existing(path: str | Path) -> Path:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no film at {path}: check the path (now in {Path.cwd()})")
+    return Path(path)
+
+
 def _read(path: Path) -> Iterator[Any]:
     if path.is_dir():
         numbers = {p: [int(n) for n in re.findall(r"\d+", p.name)] for p in path.iterdir()}
         pictures = [p for p in numbers if p.suffix.lower() in PICTURE_SUFFIXES]
         yield from sorted(pictures, key=lambda p: (numbers[p], p.name))
-    elif not path.is_file():
-        raise FileNotFoundError(f"no film at {path}: check the path (now in {Path.cwd()})")
     elif path.suffix.lower() in VIDEOS:
         yield from _read_film(path)
     else:
@@ -58,12 +63,48 @@ def _read(path: Path) -> Iterator[Any]:
             raise ValueError(f"{path} is no film that can be read ({error}): use GIF, WebP or MP4") from error
 
 
-def _read_film(path: Path) -> Iterator[np.ndarray]:
-    reader = _ffmpeg(path).read_frames(str(path))
+def rate_of(path: str | Path) -> float | None:
+    """How many frames a second a film file or an animation has; None for what does not say so, as a folder.
+
+    Raises ValueError when a film file cannot be read, FileNotFoundError when there is no file.
+    """
+    path = _existing(path)
+    if path.suffix.lower() in VIDEOS:
+        with _decoded(path) as reader:
+            return next(reader).get("fps")
+    if not animated(path):
+        return None
+    with Image.open(path) as image:
+        durations = []
+        for frame in ImageSequence.Iterator(image):
+            frame.load()  # WebP tells a frame's duration when it is decoded
+            durations.append(frame.info.get("duration", 0))
+    return 1000 * len(durations) / sum(durations) if sum(durations) else None
+
+
+def animated(path: str | Path) -> bool:
+    """Is this a picture file with several frames?"""
     try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _read_film(path: Path) -> Iterator[np.ndarray]:
+    with _decoded(path) as reader:
         width, height = next(reader)["size"]
         for data in reader:
             yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+@contextmanager
+def _decoded(path: Path) -> Iterator[Iterator[Any]]:
+    """What ffmpeg says of a film: first a dictionary about it, then the bytes of its frames."""
+    reader = _ffmpeg(path).read_frames(str(path))
+    try:
+        with closing(reader):
+            yield reader
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         said = str(error).strip().splitlines()[-1:] or ["no reason given"]
         raise ValueError(f"{path} cannot be decoded ({said[0]}): save it anew as H.264 in .mp4") from error
@@ -99,7 +140,7 @@ def save_frames(
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in (*ANIMATIONS, ".mp4"):
+    if kind not in FILM_SUFFIXES:
         raise ValueError(f"cannot tell a film's type from {path.name!r}: end it in .gif, .webp or .mp4")
     check_numbers(0.01, fps=fps)
     if kind == ".gif" and fps > 50:

@@ -120,7 +120,9 @@ def stylize_frames(
     optical flow, and is held to it by a temporal loss, except where something was hidden before (Ruder, Dosovitskiy
     and Brox 2016, arXiv:1604.08610).
 
-    frames, keep, flow: as in `dream_frames`.
+    frames: anything `frames_of` takes.
+    keep: the share of the last result in what a frame starts from, from 0 to 1.
+    flow: as in `dream_frames`: a function; "auto": RAFT, if its weights are here; None: no flow.
     temporal_weight: of the temporal loss (see `anchor`); 0 for none.
     steps: of the first frame, coarse to fine; steps_after: of the others, at full size.
     painting, backbone, device, options: of `stylizing`.

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import labkit as lk
-from labkit import __main__ as cli
+from labkit import commands
 from labkit.__main__ import main
+from labkit.video import FRAME
 
 
 def default(recipe: Callable, name: str) -> Any:
@@ -185,7 +186,16 @@ def test_a_preset_brings_its_layers(folder: Path) -> None:
 # --- what it says ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("command", "recipe"), [("dream", lk.dreaming), ("stylize", lk.stylizing)])
+@pytest.mark.parametrize(
+    ("command", "recipe"),
+    [
+        ("dream", lk.dreaming),
+        ("stylize", lk.stylizing),
+        ("dream", lk.dream_frames),
+        ("stylize", lk.stylize_frames),
+        ("journey", lk.journey),
+    ],
+)
 def test_help_shows_every_option_with_its_default(
     command: str, recipe: Callable, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,10 +205,16 @@ def test_help_shows_every_option_with_its_default(
     assert caught.value.code == 0
     text = re.sub(r"\n {4,}", " ", capsys.readouterr().out)  # a long option's help begins on the next line
     shown = dict(re.findall(r"^  --([a-z-]+)(?:, --no-[a-z-]+)? .*\(default: (.*)\)$", text, re.MULTILINE))
-    options = set(inspect.signature(recipe).parameters) - {"photo", "painting", "shuffle", "resume", "spread", "also"}
+    inputs = {"photo", "painting", "frames", "options"}
+    options = set(inspect.signature(recipe).parameters) - inputs - {"shuffle", "resume", "spread", "also"}
+    if recipe is lk.stylize_frames:  # what a film has in place of the recipe's default stands in the group's title
+        assert f"unless given, steps is {default(recipe, 'steps')}" in text
+        options -= {"steps"}
     for name in options:
         assert shown[name.replace("_", "-")] == str(default(recipe, name))
     assert "--shuffle, --no-shuffle" in text or command == "stylize"
+    if command == "journey":
+        assert {name: int(shown[name]) for name in FRAME} == FRAME
     assert {"size": "768", "quality": "90", "checkpoint": "None"}.items() <= shown.items()
 
 
@@ -289,7 +305,7 @@ def test_a_place_that_cannot_be_written_to_is_noticed_before_the_run(
     def started(*_: object, **__: object) -> None:
         raise AssertionError("the run was started")
 
-    monkeypatch.setattr(cli, "finish", started)
+    monkeypatch.setattr(commands, "finish", started)
     assert message in mistake(capsys, "dream", "cat.png", *arguments)
     assert {path.name for path in folder.iterdir()} == {"cat.png", "pond.png"}
 
@@ -347,7 +363,7 @@ def interrupt_after(count: int, reason: BaseException, patch: pytest.MonkeyPatch
 def test_an_interrupted_run_goes_on_to_the_same_picture(
     folder: Path, name: str, count: int, reason: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(commands, "CHECKPOINT_EVERY", 0)
     run(*RUNS[name], "-o", "whole.png")
     arguments = [*RUNS[name], "-o", "out.png", "--checkpoint", "run.pt"]
     with monkeypatch.context() as patch:
@@ -404,7 +420,7 @@ def test_a_mistake_leaves_the_checkpoint_alone(
     common = ["dream", "cat.png", "-o", "out.png", *DREAM, "--checkpoint", checkpoint]
     if checkpoint == "run.pt":
         with monkeypatch.context() as patch:
-            patch.setattr(cli, "CHECKPOINT_EVERY", 0)
+            patch.setattr(commands, "CHECKPOINT_EVERY", 0)
             interrupt_after(1, KeyboardInterrupt(), patch)
             run(*common)
     capsys.readouterr()
@@ -511,7 +527,7 @@ def test_what_a_folder_cannot_hold_is_noticed_before_the_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "out.png"], "the pictures of a folder go into a folder, not into out.png"),
+        (["-o", "out.png"], "the pictures of a folder go into a folder, or into a film, not into out.png"),
         (["-o", "out", "--checkpoint", "run.pt"], "a folder needs no checkpoint"),
     ],
 )
@@ -526,6 +542,114 @@ def test_folders_that_cannot_be_run(frames: Path, capsys: pytest.CaptureFixture)
     assert "empty holds no pictures" in mistake(capsys, "dream", "empty", "-o", "out")
     lk.save(lk.photo("coffee", 64), frames / "frames" / "3.jpg")
     assert "differ only in their endings" in mistake(capsys, "dream", "frames", "-o", "out")
+
+
+# --- films -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def film(frames: Path) -> list[torch.Tensor]:
+    """The frames of film.gif, 20 a second, whose pictures lie in the folder "frames", too."""
+    lk.save_frames(lk.frames_of("frames"), "film.gif", 20, progress=False)
+    return list(lk.frames_of("film.gif"))
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, float]]:
+    """The frames of each film that is written, before they are compressed, and the rate."""
+    found = []
+
+    def save_frames(made: Any, path: str, fps: float, **options: Any) -> Path:
+        kept = list(made)
+        found.append((torch.cat(kept), fps))
+        return lk.save_frames(kept, path, fps, **options)
+
+    monkeypatch.setattr(commands, "save_frames", save_frames)
+    return found
+
+
+@pytest.mark.parametrize(("source", "fps"), [("film.gif", 20.0), ("frames", 12.0)])
+def test_a_film_is_dreamt_frame_by_frame_at_its_own_rate(
+    film: list, written: list, source: str, fps: float, capsys: pytest.CaptureFixture
+) -> None:
+    run("dream", source, "-o", "out.webp", "--flow", "none", "--keep", "0.3", "--seed", "4", *QUICK)
+    assert capsys.readouterr() == ("out.webp\n", "")
+    frames = lk.frames_of(source, 48)
+    expected = torch.cat(list(lk.dream_frames(frames, flow=None, keep=0.3, seed=4, precision="float32")))
+    assert torch.equal(written[0][0], expected) and written[0][1] == fps
+    back = torch.cat(list(lk.frames_of("out.webp")))
+    assert back.shape == expected.shape and (back - expected).abs().mean() < 0.02
+
+
+def test_a_film_is_painted_frame_by_frame(film: list, written: list) -> None:
+    arguments = ["--steps", "3", "--steps-after", "2", "--temporal-weight", "5", "--flow", "none", "--fps", "7"]
+    run("stylize", "film.gif", "pond.png", "-o", "out.mp4", *arguments, *QUICK)
+    options = {"steps": 3, "steps_after": 2, "temporal_weight": 5, "flow": None, "precision": "float32"}
+    expected = torch.cat(list(lk.stylize_frames(lk.frames_of("film.gif", 48), lk.load("pond.png"), **options)))
+    assert torch.equal(written[0][0], expected) and written[0][1] == 7
+    assert len(list(lk.frames_of("out.mp4"))) == 5
+
+
+def test_a_journey_begins_at_a_photo(folder: Path, written: list) -> None:
+    run("journey", "cat.png", "-o", "out.gif", "--seconds", "0.5", "--fps", "6", "--rotate", "30", *QUICK)
+    photo = lk.load("cat.png", 48)
+    expected = torch.cat(list(lk.journey(photo, seconds=0.5, fps=6, rotate=30, precision="float32")))
+    assert len(expected) == 3
+    assert torch.equal(written[0][0], expected) and written[0][1] == 6
+
+
+def test_what_is_said_wins_over_the_defaults_of_films(film: list, written: list) -> None:
+    arguments = ["film.gif", "-o", "out.webp", "--flow", "none", *QUICK]
+    run("dream", *arguments)
+    run("dream", *arguments, *(f"--{name}={value}" for name, value in FRAME.items()))
+    run("dream", *arguments, "--steps", "5")
+    assert torch.equal(written[0][0], written[1][0])
+    assert not torch.equal(written[0][0], written[2][0])
+
+
+def test_a_mask_holds_for_every_frame(film: list, written: list) -> None:
+    lk.save(torch.cat([torch.zeros(1, 3, 32, 48), torch.ones(1, 3, 32, 48)], 2), "mask.png")
+    run("dream", "frames", "-o", "out.webp", "--mask", "mask.png", "--flow", "none", "--keep", "0", *QUICK)
+    change = (written[0][0] - torch.cat(list(lk.frames_of("frames", 48)))).abs().mean((0, 1, 3))
+    assert change[:8].max() < 0.01 < change[-8:].min()
+
+
+def test_the_first_frame_of_an_animation_is_a_picture(film: list) -> None:
+    run("dream", "film.gif", "-o", "out.png", *QUICK, "--steps", "1")
+    assert_saved("out.png", lk.dream(lk.resize(film[0], 48), steps=1, precision="float32", progress=False))
+
+
+def test_a_warning_is_one_line(film: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("labkit.video.raft", lambda *_: None)
+    run("dream", "film.gif", "-o", "out.webp", *QUICK, "--steps", "1")
+    said = capsys.readouterr().err
+    assert said.startswith("labkit: no weights of RAFT") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["journey", "cat.png", "-o", "out.png"], "cannot tell a film's type from 'out.png'"),
+        (["journey", "cat.png", "-o", "out.gif", "--bits", "16"], "a film has 8 bits a colour, not 16"),
+        (["dream", "nothing.mp4", "-o", "out.mp4"], "no film at nothing.mp4"),
+        (["dream", "film.gif", "-o", "out.gif", "--checkpoint", "run.pt"], "a film has no checkpoint"),
+        (["dream", "film.gif", "-o", "out.gif", "--fps", "0"], "fps must be a number of at least 0.01, not 0"),
+        (["dream", "film.gif", "-o", "out.gif", "--flow", "left"], 'flow is "auto", a function or None'),
+        (["dream", "film.gif", "-o", "out.gif", "--variations", "2", "--flow", "none"], "a film has one dream a frame"),
+    ],
+)
+def test_a_mistake_about_a_film_is_one_line(
+    film: list, arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert message in mistake(capsys, *arguments, *QUICK)
+
+
+def test_a_film_is_made_by_one_process(
+    film: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "start it without torchrun" in mistake(capsys, "dream", "film.gif", "-o", "out.gif", *QUICK)
 
 
 @pytest.mark.parametrize(("text", "tile"), [("auto", "auto"), ("none", None), ("96", 96)])

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import labkit as lk
+from labkit.films import rate_of
 
 COLOURS = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.1, 0.2, 0.9], [0.5, 0.5, 0.5], [0.0, 0.9, 0.9]])
 FRAMES = COLOURS[:, :, None, None].expand(-1, -1, 16, 24)
@@ -118,6 +119,19 @@ def test_a_film_is_as_long_as_it_should_be_at_any_rate(tmp_path: Path, suffix: s
     found = durations(save(torch.cat([FRAMES] * 5), tmp_path / f"x.{suffix}", fps))
     assert sum(found) == pytest.approx(25_000 / fps, abs=tick)
     assert max(found) - min(found) <= tick
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "mp4"])
+def test_the_rate_of_a_film_is_read_from_its_file(tmp_path: Path, suffix: str) -> None:
+    assert rate_of(save(FRAMES, tmp_path / f"x.{suffix}", 20)) == pytest.approx(20)
+
+
+def test_what_does_not_move_has_no_rate(tmp_path: Path) -> None:
+    lk.save(FRAMES[:1], tmp_path / "x.webp")
+    assert rate_of(tmp_path / "x.webp") is None
+    assert rate_of(tmp_path) is None
+    with pytest.raises(FileNotFoundError, match="no film at"):
+        rate_of(tmp_path / "nothing.gif")
 
 
 def test_a_film_repeats_for_ever(tmp_path: Path) -> None:

@@ -1,0 +1,278 @@
+"""Floor 6: what the commands of the command line do: pictures, folders of pictures, films, one pass of a network."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from . import __version__, adain, faststyle, presets, superres
+from .algebra import as_list
+from .backbones import BACKBONES, load_backbone, pick_device
+from .dream import dreaming
+from .files import check_writable
+from .films import FILM_SUFFIXES, VIDEOS, animated, frames_of, rate_of, save_frames
+from .images import PICTURE_SUFFIXES, check_place, load, luma, painting, paintings, resize, save
+from .optimize import Progress, finish
+from .options import options_of
+from .processes import joined, own_device, rank_and_count
+from .style import stylizing
+from .video import FRAME, dream_frames, journey, stylize_frames
+
+CHECKPOINT_EVERY = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A command that follows a recipe: ``run`` makes a picture of the ``inputs``, ``film`` frames.
+
+    ``film_defaults`` are those options of ``run`` that are others in a film; ``always_film``: it makes no pictures.
+    """
+
+    text: str
+    inputs: tuple[str, ...]
+    run: Callable[..., Iterator[Progress]]
+    film: Callable[..., Iterator[Any]]
+    film_defaults: Mapping[str, Any] = field(default_factory=dict)
+    always_film: bool = False
+
+
+RECIPES = {
+    "dream": Recipe("let a network dream a photo or a film", ("photo",), dreaming, dream_frames, FRAME),
+    "stylize": Recipe(
+        "repaint a photo or a film in the style of a painting",
+        ("photo", "painting"),
+        stylizing,
+        stylize_frames,
+        {"steps": options_of(stylize_frames)["steps"].default},
+    ),
+    "journey": Recipe(
+        "dream a photo, move the dream, dream it again: a film", ("photo",), dreaming, journey, FRAME, True
+    ),
+}
+
+
+def presets_of(command: str) -> dict[str, Mapping[str, Any]]:
+    """The presets of a command: those whose settings it has."""
+    takes = inspect.signature(RECIPES[command].run).parameters
+    found = {name: value for name, value in vars(presets).items() if name.isupper()}
+    return {name: value for name, value in found.items() if value.keys() <= takes.keys()}
+
+
+def other_defaults(options: argparse.Namespace) -> Mapping[str, Any]:
+    """The defaults that hold for what was said on the command line: those of films, those of the preset."""
+    command, name = options.recipe, options.preset
+    if name and name not in presets_of(command):
+        raise ValueError(f"no preset {name!r} for {command}; there are {', '.join(presets_of(command))}")
+    of_films = RECIPES[command].film_defaults if _makes_film(options) else {}
+    return of_films | (presets_of(command)[name] if name else {})
+
+
+def _makes_film(options: argparse.Namespace) -> bool:
+    photo, output = Path(options.photo), Path(options.output)
+    if RECIPES[options.recipe].always_film or photo.suffix.lower() in VIDEOS:
+        return True
+    return output.suffix.lower() in FILM_SUFFIXES and (photo.is_dir() or animated(photo))
+
+
+# --- recipes --------------------------------------------------------------------------------------------------------
+
+
+def run_recipe(options: argparse.Namespace) -> None:
+    """Pictures or films, as `RECIPES` has them."""
+    recipe = RECIPES[options.recipe]
+    if options.size < 0:
+        raise ValueError(f"size must be a number of at least 0, not {options.size}")
+    film = _makes_film(options)
+    takes = options_of(recipe.run) | (options_of(recipe.film) if film else {})
+    chosen = {name: value for name, value in vars(options).items() if name in takes}
+    settings = {"labkit": __version__, "recipe": options.recipe, "size": options.size, **chosen}
+    for name in (*recipe.inputs, "mask", "masks", "painting_masks"):
+        if getattr(options, name, None):
+            named = [path and Path(path).name for path in as_list(getattr(options, name))]
+            settings[name] = named if len(named) > 1 else named[0]
+    chosen["device"] = own_device(options.device)
+    if film:
+        _run_film(options, chosen)
+        return
+    if Path(options.photo).is_dir():
+        _run_folder(options, chosen, settings)
+        return
+    check_place(options.output, options.quality, options.bits)  # now, not after a long run
+    if options.checkpoint:
+        check_writable(options.checkpoint)
+    with joined(pick_device(chosen["device"])) as several:
+        _run_one(options, chosen | {"spread": several}, settings, options.photo, Path(options.output), finish)
+
+
+def _run_one(
+    options: argparse.Namespace,
+    chosen: dict[str, Any],
+    settings: dict[str, Any],
+    photo: str | Path,
+    out: Path,
+    end: Callable[..., Any],
+) -> None:
+    """Run the recipe on one photo and write the result; of several processes on it, the first one speaks and writes.
+
+    end: `finish`, or `_finish_whole`: what makes a picture of the run.
+    """
+    picture = _photo(str(photo), options.size)
+    chosen = _with_masks(chosen, options.size, picture)
+    first = not chosen.get("spread") or rank_and_count()[0] == 0
+    checkpoint = Path(options.checkpoint) if options.checkpoint else None
+    run = RECIPES[options.recipe].run(
+        picture, *_paintings(options), **chosen, resume=checkpoint if checkpoint and checkpoint.exists() else None
+    )
+    run = _kept(run, checkpoint) if checkpoint and first else run
+    picture = end(run, progress=first and not options.quiet)
+    if first:
+        for one, path in zip(picture, _outputs(out, len(picture)), strict=True):
+            print(save(one, path, settings, options.quality, options.bits), flush=True)
+
+
+def _run_folder(options: argparse.Namespace, chosen: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Every picture of a folder into another folder, shared among the processes; what is there already is skipped."""
+    if options.checkpoint:
+        raise ValueError("a folder needs no checkpoint: finished pictures are skipped when it is run again")
+    out = Path(options.output)
+    if out.suffix or out.is_file():
+        raise ValueError(f"the pictures of a folder go into a folder, or into a film, not into {out}")
+    photos = sorted(path for path in Path(options.photo).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not photos:
+        raise ValueError(f"{options.photo} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+    if len({path.stem for path in photos}) < len(photos):
+        raise ValueError(f"two pictures in {options.photo} differ only in their endings: rename one")
+    out.mkdir(parents=True, exist_ok=True)
+    check_place(out / f"{photos[0].stem}.png", options.quality, options.bits)
+    chosen["backbone"] = load_backbone(options.backbone, chosen["device"])
+    rank, count = rank_and_count()
+    for photo in photos[rank::count]:
+        path = out / f"{photo.stem}.png"
+        if not all(one.exists() for one in _outputs(path, getattr(options, "variations", 1))):
+            _run_one(options, chosen, settings | {"photo": photo.name}, photo, path, _finish_whole)
+
+
+def _run_film(options: argparse.Namespace, chosen: dict[str, Any]) -> None:
+    """A film of a film, or a journey from a photo. An interrupt ends it early, and what there is is written."""
+    recipe, total = RECIPES[options.recipe], None
+    if options.checkpoint:
+        raise ValueError("a film has no checkpoint: leave it away, and make long films in parts")
+    if options.bits != 8:
+        raise ValueError(f"a film has 8 bits a colour, not {options.bits}")
+    if rank_and_count()[1] > 1:
+        raise ValueError("each frame of a film needs the one before: start it without torchrun")
+    if recipe.always_film:
+        source = first = _photo(options.photo, options.size)
+        fps, total = options.fps, round(options.seconds * options.fps)
+    else:
+        frames = frames_of(options.photo, options.size or None)
+        first = next(frames)
+        source = chain([first], frames)
+        fps = (rate_of(options.photo) or 12.0) if options.fps is None else options.fps
+    frames = recipe.film(source, *_paintings(options), **_with_masks(chosen, options.size, first))
+    print(save_frames(frames, options.output, fps, quality=options.quality, total=total, progress=not options.quiet))
+
+
+def _paintings(options: argparse.Namespace) -> list[Any]:
+    """The inputs of a recipe besides the photo."""
+    return [[_picture(one) for one in getattr(options, name)] for name in RECIPES[options.recipe].inputs[1:]]
+
+
+def _with_masks(chosen: dict[str, Any], size: int, photo: Any) -> dict[str, Any]:
+    """The options with masks read from their files: ``mask`` as large as the photo, others at most ``size``."""
+    read = {"mask": _mask(chosen.get("mask"), tuple(photo.shape[-2:]))}
+    for name, limit in (("masks", size), ("painting_masks", 0)):
+        if chosen.get(name):
+            read[name] = [_mask(one, limit) for one in chosen[name]]
+    return chosen | {name: mask for name, mask in read.items() if name in chosen}
+
+
+def _mask(name: str | None, size: int | tuple[int, int]) -> Any:
+    """A mask from a file, its size or longer side ``size`` (0: as it is); what is no file keeps its name."""
+    return name if name in (None, "centre") else luma(load(name, size or None))
+
+
+def _finish_whole(run: Iterable[Progress], **options: Any) -> Any:
+    """What `finish` returns, but an interrupt goes on upwards: half a picture in a folder would be taken for a whole
+    one when the folder is run again."""
+    ended = False
+
+    def watched() -> Iterator[Progress]:
+        nonlocal ended
+        yield from run
+        ended = True
+
+    picture = finish(watched(), **options)
+    if not ended:
+        raise KeyboardInterrupt
+    return picture
+
+
+def _outputs(out: Path, count: int) -> list[Path]:
+    """Where the pictures of a batch go: ``out``, or ``out`` with numbers."""
+    return [out] if count == 1 else [out.with_stem(f"{out.stem}-{index + 1}") for index in range(count)]
+
+
+def _kept(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:
+    """The same progress, its state written to a file now and then; a finished run leaves no file.
+
+    Nothing is written when a run is interrupted: in the middle of a step its state belongs to no step.
+    """
+    written = 0.0
+    for step in run:
+        if step.elapsed - written >= CHECKPOINT_EVERY:
+            step.save(checkpoint)
+            written = step.elapsed
+        yield step
+        if step.step == step.of:
+            checkpoint.unlink(missing_ok=True)
+
+
+def _picture(name: str) -> Any:
+    return painting(name) if name in paintings() and not Path(name).exists() else load(name)
+
+
+def _photo(name: str, size: int) -> Any:
+    """A picture with its longer side ``size``; 0: as it is."""
+    return resize(_picture(name), size) if size else _picture(name)
+
+
+# --- one pass, and lists --------------------------------------------------------------------------------------------
+
+
+def run_upscale(options: argparse.Namespace) -> None:
+    _run_pass(options, lambda photo: superres.upscale(photo, superres.load_upscaler(device=options.device)))
+
+
+def run_repaint(options: argparse.Namespace) -> None:
+    """A painting that the network has learnt by heart, or any other."""
+    learnt = faststyle.load_network(device=options.device)
+    if options.painting in learnt.names and not Path(options.painting).exists():
+        _run_pass(options, lambda photo: faststyle.repaint(photo, options.painting, learnt))
+    else:
+        painted = _picture(options.painting)
+        _run_pass(options, lambda photo: adain.transfer(photo, painted, adain.load_decoder(device=options.device)))
+
+
+def _run_pass(options: argparse.Namespace, work: Callable[[Any], Any]) -> None:
+    check_place(options.output)
+    print(save(work(_photo(options.photo, options.size)), options.output))
+
+
+def list_backbones(options: argparse.Namespace) -> None:
+    for name, (_, text) in BACKBONES.items():
+        print(f"{name:16s}{text}")
+
+
+def list_layers(options: argparse.Namespace) -> None:
+    backbone = load_backbone(options.backbone, "cpu")
+    print(f"{'layer':20s}{'channels':>9s}{'stride':>8s}{'sees (px)':>11s}")
+    for layer in backbone.layers[:-1]:
+        field = backbone.receptive_field(layer)
+        print(f"{layer:20s}{backbone.channels(layer):9d}{field.stride:8d}{field.size:11d}")
+    print(f"{'logits':20s}{backbone.channels('logits'):9d}{'':8s}{'all':>11s}")
