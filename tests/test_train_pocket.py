@@ -182,6 +182,16 @@ def test_a_run_learns(own_teacher: None, folder: Path, tmp_path: Path) -> None:
     assert after["kl"] < before["kl"] - 0.1
 
 
+def test_what_has_no_weight_is_not_learnt(own_teacher: None, folder: Path, tmp_path: Path) -> None:
+    run = training.Run(small(feature_weights=(0, 0, 5, 0), class_weight=0), [folder], CPU, tmp_path / "checkpoint")
+    modules = dict(run.adapters) | {"logits": run.student.head}
+    before = {name: module.weight.clone() for name, module in modules.items()}
+    next(run.rounds())
+    assert [name for name, module in modules.items() if not torch.equal(module.weight, before[name])] == ["relu4_3"]
+    with pytest.raises(ValueError, match="there are 4 pairs of layers, and 1 feature_weights"):
+        training.Recipe(feature_weights=(1.0,))
+
+
 def test_a_killed_run_goes_on_where_it_was(own_teacher: None, folder: Path, tmp_path: Path) -> None:
     def weights(run: training.Run) -> Tensor:
         return torch.cat([value.float().flatten() for value in training.folded(run.student).values()])
@@ -226,10 +236,12 @@ def test_crops_of_several_sizes_are_cut_in_the_last_fifth() -> None:
 def test_the_command_writes_weights_curves_and_checkpoint(own_teacher: None, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "mine.safetensors"
     training.main([str(folder), "--crops", "16", "--size", "32", "--last-size", "32", "--batch", "4", "--device", "cpu",
+                   "--feature-weights", "1", "2", "3", "4",
                    "--output", str(output)])  # fmt: skip
     with safe_open(output, "pt") as file:
         about = {key: json.loads(value) for key, value in file.metadata().items()}
-    assert about["recipe"]["crops"] == 16 and about["photos"] == 19
+    assert about["recipe"]["crops"] == 16 and about["recipe"]["feature_weights"] == [1, 2, 3, 4]
+    assert about["photos"] == 19
     curves = json.loads(output.with_suffix(".json").read_text())["curves"]
     assert curves[-1]["crops"] == 16 and curves[-1] == about["held_out"]
     assert output.with_suffix(".checkpoint").exists()

@@ -257,13 +257,16 @@ class Recipe:
     last_size: int = 80  # in the last fifth of the run sizes are drawn from `size` to this, in steps of 16
     batch: int = 64
     learning_rate: float = 1e-3
-    feature_weight: float = 2.0
+    feature_weights: tuple[float, ...] = (2.0, 2.0, 2.0, 2.0)  # one for each of PAIRS
     class_weight: float = 0.5
     temperature: float = 2.0
     mixed: float = 0.0  # the share of crops that are blends or collages of two
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.feature_weights = tuple(self.feature_weights)
+        if len(self.feature_weights) != len(PAIRS):
+            raise ValueError(f"there are {len(PAIRS)} pairs of layers, and {len(self.feature_weights)} feature_weights")
         if self.last_size < self.size:
             raise ValueError(f"crops grow towards the end: last_size is {self.last_size}, smaller than {self.size}")
 
@@ -327,8 +330,9 @@ class Run:
             group["lr"] = self.recipe.rate(self.step, done)
         parts = losses(ask_student(self.student, crops), answer, self.adapters, self.recipe.temperature)
         kl = parts.pop("kl")
+        weighted = (weight * part for weight, part in zip(self.recipe.feature_weights, parts.values(), strict=True))
         self.optimizer.zero_grad()
-        (self.recipe.feature_weight * sum(parts.values()) + self.recipe.class_weight * kl).backward()
+        (sum(weighted) + self.recipe.class_weight * kl).backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
         self.optimizer.step()
         self.step, self.used = self.step + 1, self.used + len(crops)
@@ -389,7 +393,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     kinds = {"start": str, "crops": int, "size": int, "last_size": int, "batch": int, "seed": int}
     for key, value in asdict(Recipe()).items():
         option = "--" + key.replace("_", "-")
-        parser.add_argument(option, type=kinds.get(key, float), default=value, help=f"default: {value}")
+        many = {"nargs": len(value)} if isinstance(value, tuple) else {}
+        parser.add_argument(option, **many, type=kinds.get(key, float), default=value, help=f"default: {value}")
     return parser.parse_args(arguments)
 
 
