@@ -21,7 +21,7 @@ from .commands import (
     run_upscale,
 )
 from .images import paintings
-from .options import add_options
+from .options import add_options, options_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +46,9 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
 
 
 def _say(message: Warning | str | Exception) -> None:
-    print("labkit:", *str(message).split(), file=sys.stderr)
+    from tqdm import tqdm
+
+    tqdm.write(" ".join(["labkit:", *str(message).split()]), file=sys.stderr)  # on a line of its own, below no bar
 
 
 def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
@@ -85,17 +87,20 @@ def _add_recipe(commands: Any, command: str, defaults: Mapping[str, Any]) -> Non
     sub.add_argument("--size", type=int, default=768, help="longer side to work at, in pixels; 0 is the photo's own")
     sub.add_argument("--preset", help=f"settings with a name: {', '.join(presets_of(command))}")
     sub.add_argument("--quality", type=int, default=90, help="of JPEG, WebP and MP4")
-    sub.add_argument("--bits", type=int, default=8, help="a colour: 8, or 16 for PNG and TIFF")
-    sub.add_argument("--checkpoint", metavar="RUN.pt", help="keep the run's state here, and go on from it if it exists")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_options(sub, recipe.run)
-    others = ", ".join(f"{name} is {value}" for name, value in recipe.film_defaults.items())
-    films = sub.add_argument_group("options of films", None if recipe.always_film else f"unless given, {others}")
-    add_options(films, recipe.film, known=recipe.run)
     if recipe.always_film:
+        add_options(sub, recipe.film, but=options_of(recipe.run))
+        add_options(sub, recipe.run, but=("variations",))
         sub.set_defaults(**recipe.film_defaults)
     else:
-        films.add_argument("--fps", type=float, help="frames a second; None: as many as the film has")
+        sub.add_argument("--bits", type=int, default=8, help="a colour: 8, or 16 for PNG and TIFF")
+        kept = "keep the run's state here, and go on from it if it exists"
+        sub.add_argument("--checkpoint", metavar="RUN.pt", help=kept)
+        add_options(sub, recipe.run)
+        others = ", ".join(f"{name} is {value}" for name, value in recipe.film_defaults.items())
+        films = sub.add_argument_group("options of films", f"unless given, {others}")
+        add_options(films, recipe.film, but=options_of(recipe.run))
+        films.add_argument("--fps", type=float, help="frames a second; None: the film's own, 12 for a folder")
     sub.set_defaults(run=run_recipe, recipe=command, **defaults)
 
 

@@ -15,9 +15,9 @@ from .algebra import as_list
 from .backbones import BACKBONES, load_backbone, pick_device
 from .dream import dreaming
 from .files import check_writable
-from .films import FILM_SUFFIXES, VIDEOS, animated, frames_of, rate_of, save_frames
+from .films import FILM_SUFFIXES, VIDEOS, animated, check_film, frames_of, rate_of, save_frames
 from .images import PICTURE_SUFFIXES, check_place, load, luma, painting, paintings, resize, save
-from .optimize import Progress, finish
+from .optimize import Progress, check_numbers, finish
 from .options import options_of
 from .processes import joined, own_device, rank_and_count
 from .style import stylizing
@@ -30,7 +30,7 @@ CHECKPOINT_EVERY = 10.0  # seconds
 class Recipe:
     """A command that follows a recipe: ``run`` makes a picture of the ``inputs``, ``film`` frames.
 
-    ``film_defaults`` are those options of ``run`` that are others in a film; ``always_film``: it makes no pictures.
+    ``film_defaults``: options of ``run`` that have another default in a film; ``always_film``: it makes no pictures.
     """
 
     text: str
@@ -73,10 +73,14 @@ def other_defaults(options: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _makes_film(options: argparse.Namespace) -> bool:
-    photo, output = Path(options.photo), Path(options.output)
+    photo, suffix = Path(options.photo), Path(options.output).suffix.lower()
     if RECIPES[options.recipe].always_film or photo.suffix.lower() in VIDEOS:
         return True
-    return output.suffix.lower() in FILM_SUFFIXES and (photo.is_dir() or animated(photo))
+    if suffix in FILM_SUFFIXES and (photo.is_dir() or animated(photo)):
+        return True
+    if suffix in FILM_SUFFIXES and suffix not in PICTURE_SUFFIXES:
+        raise ValueError(f"{photo} does not move: end {options.output} in .png or .jpg")
+    return False
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------
@@ -99,6 +103,7 @@ def run_recipe(options: argparse.Namespace) -> None:
     if film:
         _run_film(options, chosen)
         return
+    _check_idle(options)
     if Path(options.photo).is_dir():
         _run_folder(options, chosen, settings)
         return
@@ -107,6 +112,16 @@ def run_recipe(options: argparse.Namespace) -> None:
         check_writable(options.checkpoint)
     with joined(pick_device(chosen["device"])) as several:
         _run_one(options, chosen | {"spread": several}, settings, options.photo, Path(options.output), finish)
+
+
+def _check_idle(options: argparse.Namespace) -> None:
+    """Raise ValueError when something was said of films, and pictures are to be made."""
+    recipe = RECIPES[options.recipe]
+    defaults = {name: one.default for name, one in options_of(recipe.film).items()} | {"fps": None}
+    said = [name for name in defaults.keys() - options_of(recipe.run) if vars(options)[name] != defaults[name]]
+    if said:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(said))
+        raise ValueError(f"{flags} is for films alone, and {options.output} is to hold pictures: leave it out")
 
 
 def _run_one(
@@ -141,7 +156,7 @@ def _run_folder(options: argparse.Namespace, chosen: dict[str, Any], settings: d
         raise ValueError("a folder needs no checkpoint: finished pictures are skipped when it is run again")
     out = Path(options.output)
     if out.suffix or out.is_file():
-        raise ValueError(f"the pictures of a folder go into a folder, or into a film, not into {out}")
+        raise ValueError(f"the pictures of a folder go into a folder or a film (.webp, .mp4, .gif), not into {out}")
     photos = sorted(path for path in Path(options.photo).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
     if not photos:
         raise ValueError(f"{options.photo} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
@@ -159,21 +174,23 @@ def _run_folder(options: argparse.Namespace, chosen: dict[str, Any], settings: d
 
 def _run_film(options: argparse.Namespace, chosen: dict[str, Any]) -> None:
     """A film of a film, or a journey from a photo. An interrupt ends it early, and what there is is written."""
-    recipe, total = RECIPES[options.recipe], None
-    if options.checkpoint:
-        raise ValueError("a film has no checkpoint: leave it away, and make long films in parts")
-    if options.bits != 8:
+    if getattr(options, "checkpoint", None):
+        raise ValueError("a film has no checkpoint: leave it out; an interrupt keeps the frames that are done")
+    if getattr(options, "bits", 8) != 8:
         raise ValueError(f"a film has 8 bits a colour, not {options.bits}")
     if rank_and_count()[1] > 1:
         raise ValueError("each frame of a film needs the one before: start it without torchrun")
+    recipe, total = RECIPES[options.recipe], None
+    fps = (rate_of(options.photo) or 12.0) if options.fps is None else options.fps
+    check_film(options.output, fps, options.quality)
     if recipe.always_film:
+        check_numbers(0.01, seconds=options.seconds)
         source = first = _photo(options.photo, options.size)
-        fps, total = options.fps, round(options.seconds * options.fps)
+        total = max(1, round(options.seconds * fps))
     else:
-        frames = frames_of(options.photo, options.size or None)
-        first = next(frames)
-        source = chain([first], frames)
-        fps = (rate_of(options.photo) or 12.0) if options.fps is None else options.fps
+        found = frames_of(options.photo, options.size or None)
+        first = next(found)
+        source = chain([first], found)
     frames = recipe.film(source, *_paintings(options), **_with_masks(chosen, options.size, first))
     print(save_frames(frames, options.output, fps, quality=options.quality, total=total, progress=not options.quiet))
 

@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
 
 class Watch:
-    """Watches a run for losses and parameters that are not finite, and knows the last ones that were.
+    """Watches a run for losses and parameters that are not finite, and goes back to the last whose loss was finite.
 
     Call `before_step` and `after_step` around every step that changes ``parameters`` in place.
     """
@@ -29,6 +29,7 @@ class Watch:
         self.parameters = parameters
         self.good = self.before = self._copies()
         self.unread: deque[Step] = deque()
+        self.late = parameters[0].device.type != "cpu"  # reading a number waits for the device
 
     def before_step(self) -> None:
         self.before = self._copies()
@@ -36,14 +37,12 @@ class Watch:
     def after_step(self, number: int, loss: Tensor, last: bool) -> Step | None:
         """The step that diverged, if one has: the parameters are back at the last ones whose loss was finite.
 
-        Reading a number waits for the device. A GPU is asked about the step before, so that it never runs dry, unless
-        this step is the ``last``.
+        A GPU is asked about the step before, so that it never runs dry, unless this step is the ``last``.
         """
         whole = torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all()
         verdict = on_its_way(torch.stack([loss.isfinite().all(), whole]))
         self.unread.append(Step(number, loss, self.before, verdict))
-        late = self.parameters[0].device.type != "cpu" and not last
-        while len(self.unread) > late:
+        while len(self.unread) > (self.late and not last):
             step = self.unread.popleft()
             loss_is_finite, parameters_are_finite = step.verdict()
             if loss_is_finite:

@@ -55,26 +55,32 @@ def _read(path: Path) -> Iterator[Any]:
     elif path.suffix.lower() in VIDEOS:
         yield from _read_film(path)
     else:
-        try:
-            with Image.open(path) as image:
-                for frame in ImageSequence.Iterator(image):
-                    yield from_pil(frame.copy())
-        except (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} is no film that can be read ({error}): use GIF, WebP or MP4") from error
+        with _opened(path) as image:
+            for frame in ImageSequence.Iterator(image):
+                yield from_pil(frame.copy())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no film that can be read ({error}): use GIF, WebP or MP4") from error
 
 
 def rate_of(path: str | Path) -> float | None:
     """How many frames a second a film file or an animation has; None for what does not say so, as a folder.
 
-    Raises ValueError when a film file cannot be read, FileNotFoundError when there is no file.
+    Raises ValueError when the file cannot be read, FileNotFoundError when there is no file.
     """
     path = _existing(path)
     if path.suffix.lower() in VIDEOS:
         with _decoded(path) as reader:
-            return next(reader).get("fps")
+            return next(reader).get("fps") or None
     if not animated(path):
         return None
-    with Image.open(path) as image:
+    with _opened(path) as image:
         durations = []
         for frame in ImageSequence.Iterator(image):
             frame.load()  # WebP tells a frame's duration when it is decoded
@@ -83,12 +89,11 @@ def rate_of(path: str | Path) -> float | None:
 
 
 def animated(path: str | Path) -> bool:
-    """Is this a picture file with several frames?"""
-    try:
-        with Image.open(path) as image:
-            return getattr(image, "n_frames", 1) > 1
-    except (OSError, SyntaxError, Image.DecompressionBombError):
+    """Is this an animated GIF or WebP? (Photos can hold several pictures, too: a preview, a map of depth.)"""
+    if Path(path).suffix.lower() not in ANIMATIONS:
         return False
+    with _opened(_existing(path)) as image:
+        return getattr(image, "is_animated", False)
 
 
 def _read_film(path: Path) -> Iterator[np.ndarray]:
@@ -139,16 +144,8 @@ def save_frames(
     install, and afterwards when there was no frame; OSError when the place cannot be written to.
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in FILM_SUFFIXES:
-        raise ValueError(f"cannot tell a film's type from {path.name!r}: end it in .gif, .webp or .mp4")
-    check_numbers(0.01, fps=fps)
-    if kind == ".gif" and fps > 50:
-        raise ValueError(f"a GIF shows at most 50 frames a second, not {fps:g}: use .webp or .mp4")
-    if not 0 <= quality <= 100:
-        raise ValueError(f"quality must be a number from 0 to 100, not {quality}")
+    kind = check_film(path, fps, quality)
     ffmpeg = _ffmpeg(path) if kind == ".mp4" else None
-    check_writable(path)
     images = _images(frames, total, progress)
     first = next(images, None)
     if first is None:
@@ -169,6 +166,26 @@ def save_frames(
             temporary, ANIMATIONS[kind], save_all=True, append_images=rest, duration=durations, loop=0, quality=quality
         )
     return path
+
+
+def check_film(path: str | Path, fps: float, quality: int = 80) -> str:
+    """The ending of the film that `save_frames` would write to ``path``, and its errors. To be asked before a long run.
+
+    Raises ValueError for a file type, rate or quality that cannot be, OSError when the place cannot be written to.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in FILM_SUFFIXES:
+        raise ValueError(f"cannot tell a film's type from {path.name!r}: end it in .gif, .webp or .mp4")
+    check_numbers(0.01, fps=fps)
+    if kind == ".gif" and fps > 50:
+        raise ValueError(f"a GIF shows at most 50 frames a second, not {fps:g}: use .webp or .mp4")
+    if not 0 <= quality <= 100:
+        raise ValueError(f"quality must be a number from 0 to 100, not {quality}")
+    if kind == ".mp4":
+        _ffmpeg(path)
+    check_writable(path)
+    return kind
 
 
 def _images(frames: Iterable[Any], total: int | None, progress: bool) -> Iterator[Image.Image]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 NOT_OPTIONS = ("resume", "spread", "also")  # --checkpoint does the first, torchrun the second
-NO_KEYWORDS = ("backbone", "layers")  # which may be given by position, and are options all the same
+ALSO_OPTIONS = ("backbone", "layers")  # though they may be given by position
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -18,15 +18,15 @@ def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
         for name, parameter in parameters.items()
-        if (parameter.kind is inspect.Parameter.KEYWORD_ONLY or name in NO_KEYWORDS) and name not in NOT_OPTIONS
+        if (parameter.kind is inspect.Parameter.KEYWORD_ONLY or name in ALSO_OPTIONS) and name not in NOT_OPTIONS
     }
 
 
-def add_options(parser: Any, function: Callable[..., Any], known: Callable[..., Any] | None = None) -> None:
-    """Give a parser, or a group of its options, the options of ``function``, but none that ``known`` has, too."""
+def add_options(parser: Any, function: Callable[..., Any], but: Container[str] = ()) -> None:
+    """Give a parser, or a group of its options, the options of ``function``, ``but`` those."""
     help_of = _documented(function)
     for name, parameter in options_of(function).items():
-        if known is None or name not in options_of(known):
+        if name not in but:
             _add_option(parser, name, parameter.default, help_of.get(name, name))
 
 
@@ -83,6 +83,8 @@ def _tile(text: str) -> str | int | None:
 
 
 def _flow(text: str) -> str | None:
+    if text not in ("auto", "none"):
+        raise argparse.ArgumentTypeError(f'flow is "auto" or "none", not {text!r}')
     return None if text == "none" else text
 
 

@@ -50,7 +50,7 @@ def journey(
 ) -> Iterator[Tensor]:
     """Dream the photo, move the dream, dream it again: yield the frames (N, 3, H, W). To stop, take no more of them.
 
-    seconds: how long the film is; None: for ever.
+    seconds: how long the film is; None (in Python): for ever.
     fps: frames a second. Where the journey has come to after a second does not depend on it; how strong the dream is
         does, as every frame is dreamt with the same number of steps.
     zoom: the enlargement in a second, 1 for none; a frame's is zoom ** (1 / fps).
@@ -88,7 +88,7 @@ def dream_frames(
     keep: the share of the last dream in the mix, from 0 to 1.
     flow: a function (frame, other) -> (1, 2, H, W), where each pixel of the frame is in the other, as (right, down) in
         pixels; "auto": torchvision's RAFT if its weights are here (see `raft`), otherwise, with a warning, no flow;
-        None: no flow, a plain blend.
+        None: no flow, a plain blend. On the command line "auto" or "none".
     seed, backbone, layers, device, options: as in `journey`.
 
     Raises ValueError for a film without frames and for frames of several sizes.
@@ -122,7 +122,8 @@ def stylize_frames(
 
     frames: anything `frames_of` takes.
     keep: the share of the last result in what a frame starts from, from 0 to 1.
-    flow: as in `dream_frames`: a function; "auto": RAFT, if its weights are here; None: no flow.
+    flow: as in `dream_frames`: a function; "auto": RAFT, if its weights are here; None: no flow. On the command line
+        "auto" or "none".
     temporal_weight: of the temporal loss (see `anchor`); 0 for none.
     steps: of the first frame, coarse to fine; steps_after: of the others, at full size.
     painting, backbone, device, options: of `stylizing`.

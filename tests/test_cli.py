@@ -213,9 +213,14 @@ def test_help_shows_every_option_with_its_default(
     for name in options:
         assert shown[name.replace("_", "-")] == str(default(recipe, name))
     assert "--shuffle, --no-shuffle" in text or command == "stylize"
+    if recipe is lk.dream_frames:
+        assert "unless given, octaves is 2, steps is 4, jitter is 16" in text
     if command == "journey":
         assert {name: int(shown[name]) for name in FRAME} == FRAME
-    assert {"size": "768", "quality": "90", "checkpoint": "None"}.items() <= shown.items()
+        assert not {"checkpoint", "bits", "variations"} & shown.keys()
+    else:
+        assert {"checkpoint": "None", "bits": "8"}.items() <= shown.items()
+    assert {"size": "768", "quality": "90"}.items() <= shown.items()
 
 
 def test_backbones_are_listed(capsys: pytest.CaptureFixture) -> None:
@@ -316,6 +321,7 @@ def test_a_place_that_cannot_be_written_to_is_noticed_before_the_run(
         ([], "required: COMMAND"),
         (["paint"], "invalid choice: 'paint'"),
         (["dream", "cat.png"], "required: -o/--output"),
+        (["dream", "film.gif", "-o", "x.gif", "--flow", "left"], 'flow is "auto" or "none", not '),
         (["dream", "cat.png", "-o", "x.png", "--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (
             ["dream", "cat.png", "-o", "x.png", "--layers", "relu4_3=much"],
@@ -527,7 +533,10 @@ def test_what_a_folder_cannot_hold_is_noticed_before_the_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "out.png"], "the pictures of a folder go into a folder, or into a film, not into out.png"),
+        (
+            ["-o", "out.png"],
+            "the pictures of a folder go into a folder or a film (.webp, .mp4, .gif), not into out.png",
+        ),
         (["-o", "out", "--checkpoint", "run.pt"], "a folder needs no checkpoint"),
     ],
 )
@@ -610,8 +619,35 @@ def test_what_is_said_wins_over_the_defaults_of_films(film: list, written: list)
 def test_a_mask_holds_for_every_frame(film: list, written: list) -> None:
     lk.save(torch.cat([torch.zeros(1, 3, 32, 48), torch.ones(1, 3, 32, 48)], 2), "mask.png")
     run("dream", "frames", "-o", "out.webp", "--mask", "mask.png", "--flow", "none", "--keep", "0", *QUICK)
-    change = (written[0][0] - torch.cat(list(lk.frames_of("frames", 48)))).abs().mean((0, 1, 3))
-    assert change[:8].max() < 0.01 < change[-8:].min()
+    change = (written[0][0] - torch.cat(list(lk.frames_of("frames", 48)))).abs().mean((1, 3))
+    assert change[:, :8].max() < 0.01 < change[:, -8:].min()
+
+
+def test_a_preset_holds_for_films_too(film: list, written: list) -> None:
+    arguments = ["film.gif", "-o", "out.webp", "--preset", "ORIGINAL_DREAM", "--backbone", "pocket", "--steps", "1"]
+    run("dream", *arguments, "--layers", "relu3_3", "--flow", "none", *QUICK)
+    options = {**lk.presets.ORIGINAL_DREAM, "jitter": 32, "octaves": 4, "layers": "relu3_3", "steps": 1}
+    frames = lk.dream_frames(lk.frames_of("film.gif", 48), flow=None, precision="float32", **options)
+    assert torch.equal(written[0][0], torch.cat(list(frames)))
+
+
+def test_size_0_is_the_films_own(film: list, written: list) -> None:
+    run("dream", "film.gif", "-o", "out.webp", "--flow", "none", "--steps", "1", *QUICK, "--size", "0")
+    assert written[0][0].shape == torch.cat(film).shape
+
+
+def test_an_interrupted_film_holds_the_frames_so_far(film: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(3, KeyboardInterrupt(), monkeypatch)  # in the second frame
+    run("dream", "film.gif", "-o", "out.webp", "--flow", "none", "--octaves", "1", "--steps", "2", *QUICK)
+    assert len(list(lk.frames_of("out.webp"))) == 1
+
+
+def test_a_photo_that_holds_two_pictures_is_no_film(folder: Path) -> None:
+    first, second = lk.to_pil(lk.load("cat.png")), lk.to_pil(lk.load("pond.png"))
+    first.save("two.jpg", "MPO", save_all=True, append_images=[second])
+    run("dream", "two.jpg", "-o", "out.webp", *DREAM)
+    assert lk.load("out.webp").shape == lk.load("cat.png", 48).shape
+    assert lk.settings_of("out.webp")["photo"] == "two.jpg"
 
 
 def test_the_first_frame_of_an_animation_is_a_picture(film: list) -> None:
@@ -621,20 +657,27 @@ def test_the_first_frame_of_an_animation_is_a_picture(film: list) -> None:
 
 def test_a_warning_is_one_line(film: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("labkit.video.raft", lambda *_: None)
-    run("dream", "film.gif", "-o", "out.webp", *QUICK, "--steps", "1")
-    said = capsys.readouterr().err
-    assert said.startswith("labkit: no weights of RAFT") and said.count("\n") == 1
+    run("dream", "film.gif", "-o", "out.webp", *QUICK[1:], "--steps", "1")  # not quiet: beside a bar
+    said = re.split(r"[\r\n]", capsys.readouterr().err)
+    assert [line for line in said if "RAFT" in line] == [line for line in said if line.startswith("labkit: no weights")]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["journey", "cat.png", "-o", "out.png"], "cannot tell a film's type from 'out.png'"),
-        (["journey", "cat.png", "-o", "out.gif", "--bits", "16"], "a film has 8 bits a colour, not 16"),
+        (["journey", "cat.png", "-o", "out.gif", "--seconds", "inf"], "seconds must be a number of at least 0.01"),
+        (["journey", "cat.png", "-o", "out.gif", "--fps", "nan"], "fps must be a number of at least 0.01, not nan"),
+        (["dream", "film.gif", "-o", "out.gif", "--bits", "16"], "a film has 8 bits a colour, not 16"),
+        (["dream", "cat.png", "-o", "out.gif"], "cat.png does not move: end out.gif in .png or .jpg"),
+        (["dream", "nothing.gif", "-o", "out.gif"], "no film at nothing.gif"),
+        (
+            ["dream", "cat.png", "-o", "x.png", "--fps", "5", "--keep", "1"],
+            "--fps, --keep is for films alone, and x.png",
+        ),
         (["dream", "nothing.mp4", "-o", "out.mp4"], "no film at nothing.mp4"),
         (["dream", "film.gif", "-o", "out.gif", "--checkpoint", "run.pt"], "a film has no checkpoint"),
         (["dream", "film.gif", "-o", "out.gif", "--fps", "0"], "fps must be a number of at least 0.01, not 0"),
-        (["dream", "film.gif", "-o", "out.gif", "--flow", "left"], 'flow is "auto", a function or None'),
         (["dream", "film.gif", "-o", "out.gif", "--variations", "2", "--flow", "none"], "a film has one dream a frame"),
     ],
 )

@@ -231,6 +231,8 @@ def test_a_film_cut_off_in_the_middle_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="is no film that can be read"):
         list(lk.frames_of(path))
+    with pytest.raises(ValueError, match="is no film that can be read"):
+        rate_of(path)
 
 
 @pytest.mark.parametrize("source", [[], torch.zeros(0, 3, 4, 4)])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import labkit as lk
+from labkit.divergence import Step, Watch
 from labkit.optimize import (
     OPTIMIZERS,
     Average,
@@ -301,6 +302,29 @@ def test_a_loss_that_is_no_number_ends_the_run_at_the_last_good_picture(optimize
         found = list(descending(failing, optimizer, steps=10, average=average))
     assert len(found) == 4
     assert torch.equal(found[-1].picture, seen[2]), "not the last picture whose loss was finite"
+
+
+def test_a_device_is_asked_about_the_step_before() -> None:
+    """A verdict that is read one step late names the right step, and the last one is not put off."""
+
+    def losses(*values: float) -> list[Step | None]:
+        with torch.no_grad():
+            parameter.zero_()
+        watch = Watch([parameter])
+        watch.late = True
+        found = []
+        for number, value in enumerate(values):
+            watch.before_step()
+            parameter.data += 1
+            found.append(watch.after_step(number, torch.tensor([value]), last=number + 1 == len(values)))
+        return found
+
+    parameter = torch.zeros(2)
+    assert losses(1, 2, 3) == [None, None, None] and parameter.tolist() == [3, 3]
+    found = losses(1, float("nan"), 3, 4)
+    assert found[:2] == [None, None] and found[2].number == 1 and found[2].loss.isnan()
+    assert parameter.tolist() == [1, 1] or parameter.tolist() == [0, 0]
+    assert losses(1, float("nan"))[1].number == 1
 
 
 def test_a_step_that_leaves_no_picture_is_taken_back() -> None:

@@ -295,6 +295,8 @@ class Run:
         self.order = random.Random(recipe.seed)
         torch.manual_seed(recipe.seed)
         training, held_out = find_photos(folders)
+        self.settings = asdict(recipe) | {"photos": len(training)}
+        state = kept(checkpoint, self.settings)
         self.photos, self.held_out = Photos(training, device), Photos(held_out, device)
         self.teacher = lk.load_backbone(TEACHER, device).to(memory_format=torch.channels_last)
         self.student = make_student(recipe.start, device)
@@ -303,8 +305,7 @@ class Run:
         parameters = [*self.student.parameters(), *self.adapters.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0)
         self.seconds, self.step, self.used, self.curves = 0.0, 0, 0, []
-        self.settings = asdict(recipe) | {"photos": len(self.photos)}
-        if state := kept(checkpoint, self.settings):
+        if state:
             self._resume(state)
         else:
             fit_adapters(self.adapters, self.student, self.teacher, [self.cut(80) for _ in range(self.ROUND)])
