@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import eval_pocket as evaluation
 import train_pocket as training
 
-SHA256 = "c99c59fc1a4a94bb756938240831ab9fefc52e4dd387d26dd7329b4ec7929b46"
+SHA256 = "90a1a6c2c8540b64591530a970a9655777b9bf1b2e57b2e3eca21917925dbca5"
 CPU = torch.device("cpu")
 IMAGES = Path(os.environ.get("LABKIT_WEIGHTS", "/nowhere")).parent / "images"
 
@@ -190,6 +190,14 @@ def test_what_has_no_weight_is_not_learnt(own_teacher: None, folder: Path, tmp_p
     assert [name for name, module in modules.items() if not torch.equal(module.weight, before[name])] == ["relu4_3"]
     with pytest.raises(ValueError, match="there are 4 pairs of layers, and 1 feature_weights"):
         training.Recipe(feature_weights=(1.0,))
+
+
+def test_the_head_can_be_trained_alone(own_teacher: None, folder: Path, tmp_path: Path) -> None:
+    run = training.Run(small(start="pocket", head_only=True), [folder], CPU, tmp_path / "checkpoint")
+    before = training.folded(run.student)
+    next(run.rounds())
+    after = training.folded(run.student)
+    assert {name for name in after if not torch.equal(after[name], before[name])} == {"logits.weight", "logits.bias"}
 
 
 def test_a_killed_run_goes_on_where_it_was(own_teacher: None, folder: Path, tmp_path: Path) -> None:

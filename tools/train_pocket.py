@@ -260,6 +260,7 @@ class Recipe:
     feature_weights: tuple[float, ...] = (2.0, 2.0, 2.0, 2.0)  # one for each of PAIRS
     class_weight: float = 0.5
     temperature: float = 2.0
+    head_only: bool = False  # what the network sees stays as it is; only the naming of it is learnt
     mixed: float = 0.0  # the share of crops that are blends or collages of two
     seed: int = 0
 
@@ -301,8 +302,10 @@ class Run:
         self.teacher = lk.load_backbone(TEACHER, device).to(memory_format=torch.channels_last)
         self.student = make_student(recipe.start, device)
         self.adapters = make_adapters(self.student, self.teacher)
+        if recipe.head_only:
+            self.student.requires_grad_(False).head.requires_grad_(True)
         self.generator = torch.Generator().manual_seed(recipe.seed)
-        parameters = [*self.student.parameters(), *self.adapters.parameters()]
+        parameters = [p for p in (*self.student.parameters(), *self.adapters.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0)
         self.seconds, self.step, self.used, self.curves = 0.0, 0, 0, []
         if state:
@@ -394,6 +397,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     kinds = {"start": str, "crops": int, "size": int, "last_size": int, "batch": int, "seed": int}
     for key, value in asdict(Recipe()).items():
         option = "--" + key.replace("_", "-")
+        if isinstance(value, bool):
+            parser.add_argument(option, action="store_true")
+            continue
         many = {"nargs": len(value)} if isinstance(value, tuple) else {}
         parser.add_argument(option, **many, type=kinds.get(key, float), default=value, help=f"default: {value}")
     return parser.parse_args(arguments)
