@@ -34,7 +34,7 @@ def dreaming(
     steps: int = 10,
     step_size: float = 2.0,
     jitter: int = 32,
-    smoothing: float = 0.5,
+    smoothing: float = 1.0,
     laplacian: int = 0,
     decorrelate: bool = False,
     mask: Mask = None,

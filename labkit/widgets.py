@@ -55,7 +55,7 @@ def dream_view(photo: Any, backbone: str, size: int) -> View:
         "octave_scale": w.FloatSlider(1.4, min=1.1, max=2.0, step=0.05),
         "steps": w.IntSlider(10, 1, 100),
         "step_size": w.FloatSlider(2.0, min=0.0, max=8.0, step=0.1),
-        "smoothing": w.FloatSlider(0.5, min=0.0, max=4.0, step=0.1),
+        "smoothing": w.FloatSlider(1.0, min=0.0, max=4.0, step=0.1),
         "laplacian": w.IntSlider(0, 0, 5),
         "decorrelate": w.Checkbox(False, indent=False),
         "seed": w.IntText(0),
