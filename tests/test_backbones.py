@@ -279,7 +279,7 @@ def test_the_classes_are_those_of_imagenet() -> None:
 
 @pytest.mark.parametrize("name", ["pocket", real("googlenet_bvlc"), real("squeezenet1_1")])
 def test_a_cat_is_a_cat(name: str) -> None:
-    (rows,) = network(name).classify(lk.photo("chelsea", 128), top=1000)
+    (rows,) = network(name).classify(lk.photo("chelsea", 160), top=1000)
     assert rows[0][0] == "Egyptian cat"
     probabilities = [probability for _, probability in rows]
     assert probabilities == sorted(probabilities, reverse=True)

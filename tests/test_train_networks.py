@@ -127,7 +127,12 @@ def test_a_distillation_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, mon
     monkeypatch.setattr(sys, "path", [*sys.path, str(TOOLS)])
     pocket = tool("train_pocket")
     monkeypatch.setattr(pocket, "folded", lambda student: {})
-    common = {"recipe": pocket.Recipe(), "checkpoint": tmp_path / "run.checkpoint", "order": random.Random(0)}
+    common = {
+        "recipe": pocket.Recipe(),
+        "settings": {},
+        "checkpoint": tmp_path / "run.checkpoint",
+        "order": random.Random(0),
+    }
     common |= {"generator": torch.Generator(), "photos": [], "curves": [], "seconds": 1.0, "step": 1, "used": 64}
 
     def run_on(device: str) -> SimpleNamespace:
@@ -140,7 +145,7 @@ def test_a_distillation_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, mon
     first.adapters(first.student(torch.ones(1, 1))).sum().backward()
     first.optimizer.step()
     pocket.Run.save(first, tmp_path / "run.safetensors", {})
-    pocket.Run._resume(second)
+    pocket.Run._resume(second, pocket.kept(second.checkpoint, {}))
     states = second.optimizer.state.values()
     assert [state["step"].device.type for state in states] == ["cpu", "cpu"]
     assert {state["exp_avg"].device.type for state in states} == {"meta"}
