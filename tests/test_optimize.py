@@ -317,13 +317,15 @@ def test_a_device_is_asked_about_the_step_before() -> None:
             watch.before_step()
             parameter.data += 1
             found.append(watch.after_step(number, torch.tensor([value]), last=number + 1 == len(values)))
+            if found[-1]:
+                break
         return found
 
     parameter = torch.zeros(2)
     assert losses(1, 2, 3) == [None, None, None] and parameter.tolist() == [3, 3]
     found = losses(1, float("nan"), 3, 4)
     assert found[:2] == [None, None] and found[2].number == 1 and found[2].loss.isnan()
-    assert parameter.tolist() == [1, 1] or parameter.tolist() == [0, 0]
+    assert parameter.tolist() == [0, 0]
     assert losses(1, float("nan"))[1].number == 1
 
 
