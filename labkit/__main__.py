@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
     try:
-        if "recipe" in options:  # once more, so that what is said on the command line wins over presets
-            options = _parser(other_defaults(options)).parse_args(arguments)
+        if "recipe" in options and (defaults := other_defaults(options)):
+            # once more, so that what is said on the command line wins
+            options = _parser(defaults).parse_args(arguments)
         options.run(options)
     except (ValueError, OSError) as error:
         _say(error)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ class Recipe:
     inputs: tuple[str, ...]
     run: Callable[..., Iterator[Progress]]
     film: Callable[..., Iterator[Any]]
-    film_defaults: Mapping[str, Any] = field(default_factory=dict)
+    film_defaults: Mapping[str, Any]
     always_film: bool = False
 
 
@@ -58,9 +57,9 @@ RECIPES = {
 
 def presets_of(command: str) -> dict[str, Mapping[str, Any]]:
     """The presets of a command: those whose settings it has."""
-    takes = inspect.signature(RECIPES[command].run).parameters
+    takes = options_of(RECIPES[command].run).keys()
     found = {name: value for name, value in vars(presets).items() if name.isupper()}
-    return {name: value for name, value in found.items() if value.keys() <= takes.keys()}
+    return {name: value for name, value in found.items() if value.keys() <= takes}
 
 
 def other_defaults(options: argparse.Namespace) -> Mapping[str, Any]:
