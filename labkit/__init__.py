@@ -23,7 +23,7 @@ from .create import between, channels, create, creating, each
 from .diagnosis import explain_losses
 from .dream import dream, dreaming, ranked_channels
 from .films import frames_of, save_frames
-from .gradients import Evaluation, Evaluator, pick_precision
+from .gradients import Evaluation, Evaluator
 from .histograms import histogram
 from .images import (
     PHOTOS,
@@ -46,6 +46,7 @@ from .moments import diversity, gram
 from .network import Backbone, ReceptiveField
 from .notebook import CheckError, check, compare, curves, show, tidy
 from .optimize import Progress
+from .precision import pick_precision
 from .style import stylize, stylizing
 from .variants import variant
 from .video import dream_frames, journey, stylize_frames

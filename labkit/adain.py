@@ -21,6 +21,7 @@ from .losses import activation
 from .moments import mean_std
 from .network import Backbone
 from .optimize import check_numbers
+from .precision import arithmetic
 from .tiles import in_tiles
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -83,6 +84,7 @@ def load_decoder(path: str | Path | None = None, device: str | torch.device | No
 
 
 @torch.no_grad()
+@arithmetic()
 def transfer(
     photo: Any,
     painting: Any,

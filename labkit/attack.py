@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .gradients import Evaluation
 from .optimize import Pixels, Progress, Stage, check_numbers, descend, make_optimizer
+from .precision import arithmetic
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 Evaluate: TypeAlias = Callable[[Tensor], Evaluation]
@@ -113,6 +114,7 @@ def towards(model: Model, classes: Tensor) -> Evaluate:
     return partial(_cross_entropy, model, classes, 1.0)
 
 
+@arithmetic()
 def _cross_entropy(model: Model, classes: Tensor, weight: float, pictures: Tensor) -> Evaluation:
     pictures = pictures.detach().requires_grad_()
     with torch.enable_grad():
@@ -217,6 +219,7 @@ def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: floa
     return found
 
 
+@arithmetic()
 def _linearised(model: Model, pictures: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The names (N,) of pictures, the logits (N, k) of each one's ``classes``, their gradients (N, k, C * H * W)."""
     pictures = pictures.detach().requires_grad_()

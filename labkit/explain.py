@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .images import heat, luma
 from .network import Backbone
+from .precision import arithmetic
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
 SCALES: Mapping[str, Score] = {
@@ -58,6 +59,7 @@ def class_score(model: Backbone | Score, target: int | str | Tensor, scale: str 
 # --- gradients ---------------------------------------------------------------------------------------------------
 
 
+@arithmetic()
 def gradient(score: Score, inputs: Tensor) -> Tensor:
     """How much the score of each input grows with each of its numbers: the saliency of Simonyan et al. 2014."""
     inputs = inputs.detach().requires_grad_()
@@ -97,6 +99,7 @@ def integrated_gradients(score: Score, inputs: Tensor, baseline: Tensor | float 
     return total / steps * difference
 
 
+@arithmetic()
 def grad_cam(
     network: Backbone, layer: str, target: int | str | Tensor, pictures: Tensor, scale: str = "logit"
 ) -> Tensor:

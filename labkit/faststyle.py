@@ -22,6 +22,7 @@ from .losses import content, total_variation
 from .moments import mean_std, style
 from .network import Backbone
 from .optimize import check_numbers
+from .precision import arithmetic
 from .tiles import in_tiles
 
 NormMoments = list[tuple[Tensor, Tensor]]
@@ -122,6 +123,7 @@ def load_network(path: str | Path | None = None, device: str | torch.device | No
 
 
 @torch.no_grad()
+@arithmetic()
 def repaint(
     photo: Any,
     painting: str | Mapping[str, float] | Tensor,

@@ -14,8 +14,8 @@ from torch import Generator, Tensor, nn
 
 from .allocator import keep_memory
 from .files import Resumable, written_whole
-from .gradients import pick_precision
 from .optimize import State, check_numbers
+from .precision import arithmetic, asked, pick_precision
 
 
 @dataclass
@@ -70,7 +70,7 @@ def fitting(
 
     started = time.perf_counter()
     for step in range(first + 1, steps + 1):
-        with torch.enable_grad():
+        with torch.enable_grad(), arithmetic(asked(precision) == "tf32"):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss = error(generator)
             optimizer.zero_grad()

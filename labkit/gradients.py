@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
@@ -17,9 +16,9 @@ from torch import Tensor
 from .algebra import PIXELS, Features, Loss, Parts, Statistics, Window, summands, wide
 from .allocator import keep_memory
 from .network import Backbone
+from .precision import arithmetic, asked, pick_precision
 from .tiles import LEAST, Tile, cut, estimate, fitting, free_memory, ran_out
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 SMALL = 512**2  # pixels; pictures up to here are not cut unasked
 LARGE = 1024  # the side of tiles that processes share unasked
 T = TypeVar("T")
@@ -49,10 +48,10 @@ class Evaluation:
 class Evaluator:
     """Computes loss and gradient for pictures of one size: ``Evaluator(backbone, loss, size)(picture)``.
 
-    ``size`` is (height, width). ``precision``: "float32", "bfloat16" (the network computes in bfloat16; pixels,
-    statistics and losses stay in float32) or "auto" (see `pick_precision`). No gradient of the weights is computed,
-    and the network runs no further than the deepest layer that the loss reads. A picture on another device is brought
-    to the network's, and loss and gradient back.
+    ``size`` is (height, width). ``precision``: "float32", "tf32", "bfloat16" (the network computes in bfloat16; pixels,
+    statistics and losses stay in float32) or "auto" (see `pick_precision`). No gradient of the weights is computed, and
+    the network runs no further than the deepest layer that the loss reads. A picture on another device is brought to
+    the network's, and what is computed comes back to the picture's.
 
     ``tile``: the side in pixels of the squares that a large picture is cut into: the gradient is the same, and memory
     no longer grows with the network's features (see `labkit.tiles`). "auto" (the default) cuts when the whole would
@@ -77,22 +76,29 @@ class Evaluator:
         if backbone.device.type == "cpu":
             keep_memory()
         self.backbone = backbone.cast(pick_precision(precision, backbone.device))
+        self.tf32 = asked(precision) == "tf32"
         self.size, self.tile, self.spread = size, tile, spread
         self.cuts: dict[tuple[tuple[str, ...], tuple[int, int]], list[Tile]] = {}
         self.slopes: dict[int, Statistics] = {}  # of a linear loss, by the size of the batch
         with torch.no_grad():
             self.loss = loss.bound(self, size)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.backbone.device
+
     def __call__(self, picture: Tensor) -> Evaluation:
         home = picture.device
-        picture = picture.detach().to(self.backbone.device)
+        picture = picture.detach().to(self.device)
         found = self._with_tiles(self.loss.layers, picture, lambda tiles: self._evaluate(picture, tiles))
         parts = {key: part.to(home) for key, part in found.parts.items()}
         return replace(found, loss=found.loss.to(home), parts=parts, gradient=found.gradient.to(home))
 
     def differentiable(self, picture: Tensor) -> Tensor:
         """The loss (N,) as a node of torch's graph, for pictures that are computed from something: never in tiles."""
-        return self._read(self.loss.statistics(self._run(picture, self.loss.layers), Window()))[0]
+        features = self._run(picture.to(self.device), self.loss.layers)
+        return self._read(self.loss.statistics(features, Window()))[0].to(picture.device)
 
     def plus(self, loss: Loss) -> Evaluator:
         """One that evaluates a further loss as well; what this one has prepared is not computed again."""
@@ -104,12 +110,16 @@ class Evaluator:
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""
-        return self._with_tiles(layers, picture, lambda tiles: self._features(picture, layers, tiles))
+        there = picture.to(self.device)
+        found = self._with_tiles(layers, there, lambda tiles: self._features(there, layers, tiles))
+        return {layer: values.to(picture.device) for layer, values in found.items()}
 
     def statistics(self, loss: Loss, picture: Tensor) -> Statistics:
         """The statistics of ``loss``, which must be bound, summed over the whole picture. Not differentiable."""
+        there = picture.to(self.device)
         with torch.no_grad():
-            return self._with_tiles(loss.layers, picture, lambda tiles: self._summed(loss, picture, tiles))
+            found = self._with_tiles(loss.layers, there, lambda tiles: self._summed(loss, there, tiles))
+        return _mapped(lambda leaf: leaf.to(picture.device), found)
 
     def apart(self, picture: Tensor) -> dict[str, Tensor]:
         """The gradient (N, 3, H, W) of each term of the loss by itself, by name; their sum is the loss's."""
@@ -141,7 +151,7 @@ class Evaluator:
         return Evaluation(loss.detach(), {key: part.detach() for key, part in parts.items()}, gradient, self)
 
     def _run(self, picture: Tensor, layers: Sequence[str]) -> Features:
-        found = self.backbone.features(picture, [layer for layer in layers if layer != PIXELS])
+        found = self.backbone.run(picture, [layer for layer in layers if layer != PIXELS])
         return {PIXELS: picture} | found
 
     def _read(self, statistics: Statistics) -> tuple[Tensor, Parts]:
@@ -222,14 +232,15 @@ class Evaluator:
             return self.tile
         if "logits" in layers or size[0] * size[1] <= SMALL:
             return None
-        return fitting(self.backbone, layers, size, free_memory(self.backbone.device))
+        return fitting(self.backbone, layers, size, free_memory(self.device))
 
     def _with_tiles(self, layers: Sequence[str], picture: Tensor, work: Callable[[list[Tile]], T]) -> T:
         """Do ``work`` on tiles; when memory runs out, on smaller ones."""
         size = picture.shape[-2:]
         while True:
             try:
-                return work(self._tiles(layers, size))
+                with arithmetic(self.tf32):
+                    return work(self._tiles(layers, size))
             except (RuntimeError, MemoryError) as error:
                 smaller = (self._tile(layers, size) or max(size)) // 2
                 fixed = self.tile is None or self.spread or "logits" in layers
@@ -239,7 +250,7 @@ class Evaluator:
             warnings.warn(f"memory ran out: going on in tiles of {smaller} pixels", stacklevel=4)
             self.tile = smaller
             self.cuts.clear()
-            if self.backbone.device.type == "cuda":
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     # --- in several processes ---
@@ -280,29 +291,3 @@ def _plus(sums: Statistics, statistics: Statistics, share: float) -> Statistics:
         return more
     adding = _leaves(more)
     return _mapped(lambda leaf: leaf + next(adding), sums)
-
-
-def pick_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype the network computes in.
-
-    "auto" is bfloat16 where the device computes convolutions in it natively (CUDA from Ampere on, CPUs with AMX or
-    AVX512-BF16), else float32; the environment variable LABKIT_PRECISION overrides "auto", so that a whole course can
-    be run in float32, whose numbers agree between machines. (On NVIDIA GPUs from Ampere on, PyTorch rounds what goes
-    into a float32 convolution to 10 bits unless ``torch.backends.cudnn.allow_tf32`` is False.)
-    """
-    if precision == "auto":
-        precision = os.environ.get("LABKIT_PRECISION") or "auto"
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
-    if precision == "auto":
-        precision = "bfloat16" if _has_fast_bfloat16(device) else "float32"
-    return getattr(torch, precision)
-
-
-def _has_fast_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # not public, so they may go
-        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
-    return False

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
+from .precision import arithmetic
+
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -110,28 +112,35 @@ class Backbone(nn.Module):
     def features(self, picture: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """The features (N, C, h, w) of a picture (N, 3, H, W) at the named layers ("logits": (N, classes)).
 
-        Runs no further than the deepest layer asked for. Raises ValueError for an unknown layer and for a picture
-        that is too small, saying how large it must be.
+        They lie on the picture's device, wherever the network computes. Runs no further than the deepest layer asked
+        for. Raises ValueError for an unknown layer and for a picture that is too small, saying how large it must be.
         """
         layers = list(layers)
         self.check_layers(layers)
+        with arithmetic():
+            return self.run(picture, layers)
+
+    def run(self, picture: Tensor, layers: list[str]) -> dict[str, Tensor]:
+        """`features` for loops, which have checked the layers and set the `arithmetic`."""
+        home, device = picture.device, self.device
         last = max((self.layers.index(layer) for layer in layers), default=-1)
         # Normalise in float32: the picture keeps its full precision whatever the network computes in.
-        picture = picture.to(self.device)
-        x = ((picture - self.mean.float()) / self.std.float()).to(self.mean.dtype)
+        x = ((picture.to(device) - self.mean.float()) / self.std.float()).to(self.mean.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         found = {}
         try:
             with RedirectedReLU() if self.redirects else nullcontext():
                 for name, stage in zip(self.names[: last + 1], self.stages, strict=False):
-                    x = stage(x)
+                    # A layer that was asked for is the one that later layers are computed from, wherever it lies: their
+                    # gradient with respect to it can be asked for.
+                    x = stage(x.to(device))
                     if name in layers:
-                        found[name] = x
+                        found[name] = x = x.to(home)
         except RuntimeError as error:
             self._explain_small(picture, layers, error)
             raise
         if "logits" in layers:
-            found["logits"] = self.read_head(self._cells(x))
+            found["logits"] = self.read_head(self._cells(x.to(device))).to(home)
         return found
 
     def _cells(self, x: Tensor) -> Tensor:
@@ -146,7 +155,7 @@ class Backbone(nn.Module):
         return self.head(pooled.flatten(1))
 
     def logits(self, picture: Tensor) -> Tensor:
-        """Class logits (N, classes) of pictures (N, 3, H, W), float32."""
+        """Class logits (N, classes) of pictures (N, 3, H, W), float32, on the pictures' device."""
         return self.features(picture, ["logits"])["logits"].float()
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from .fit import Trained, crops, fitting, load_weights
 from .images import as_picture, luma, resize
 from .network import Backbone
 from .optimize import check_numbers
+from .precision import arithmetic
 from .tiles import in_tiles
 
 Error = Callable[[Tensor, Tensor], Tensor]
@@ -88,6 +89,7 @@ def degraded(picture: Any, scale: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+@arithmetic()
 def upscale(picture: Any, model: Upscaler | None = None, tile: int = 512) -> Tensor:
     """The picture (N, 3, H, W) enlarged, on the CPU: bicubic, plus the same guessed detail in red, green and blue.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.algebra import Statistics
-from labkit.gradients import pick_precision
+from labkit.precision import pick_precision
 
 SIZE = (64, 96)
 STYLE_LAYERS = "relu1_1", "relu2_1", "relu3_1", "relu4_1"
@@ -173,7 +173,7 @@ def test_the_environment_overrides_auto_only(monkeypatch: pytest.MonkeyPatch, en
 
 @pytest.mark.parametrize("fast, dtype", [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_asks_the_device(monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: torch.dtype) -> None:
-    monkeypatch.setattr("labkit.gradients._has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr("labkit.precision._has_fast_bfloat16", lambda device: fast)
     assert pick_precision("auto", CPU) == dtype
     monkeypatch.setenv("LABKIT_PRECISION", "")  # how a shell unsets a variable for one command
     assert pick_precision("auto", CPU) == dtype
@@ -181,7 +181,7 @@ def test_auto_asks_the_device(monkeypatch: pytest.MonkeyPatch, fast: bool, dtype
 
 @pytest.mark.parametrize("precision", ["float16", "half", "", "sin"])
 def test_other_precisions_are_refused(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    message = f"one of auto, float32, bfloat16, not '{precision}'"
+    message = f"one of auto, float32, tf32, bfloat16, not '{precision}'"
     with pytest.raises(ValueError, match=message):
         pick_precision(precision, CPU)
     if precision:
