@@ -2,24 +2,28 @@
 
     python tests/canonical.py [NOTEBOOK ...]      # default: every notebook of the lab
 
-Because one program writes all of them, in one environment, a second run changes no byte, a diff shows what really
-changed, and the numbers agree with those that nbval finds on another machine.
+Because one program writes all of them, in one environment, a second run changes no byte and a diff shows what really
+changed. Every notebook is run on several machines, which environment variables play: the same network computed by
+another processor's instructions. How far the outputs of a cell lie apart is the tolerance that is stored with it, as
+tags, and a cell that no two machines agree on is refused: what it prints has to be claimed instead (`lk.check`).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
-import time
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from agreement import ALIKE, PICTURE, TAG, Output, Tolerance, unlike
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
@@ -31,13 +35,26 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 VARYING = get_sanitize_patterns((ROOT / "tests/sanitize.cfg").read_text(encoding="utf-8"))
 
-# One thread, no GPU and full precision: sums are then taken in one order, and numbers agree between machines.
+# One thread, no GPU and full precision: sums are then taken in one order, and short computations agree everywhere.
 ENVIRONMENT = {
     "LABKIT_PRECISION": "float32",
     "CUDA_VISIBLE_DEVICES": "",
     "OMP_NUM_THREADS": "1",
     "TQDM_DISABLE": "1",  # a progress bar is for whoever waits, not for whoever reads
 }
+
+# What is played by which variables. The first one's outputs are stored.
+MACHINES: dict[str, dict[str, str]] = {
+    "plain": {},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "default"},
+    "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "two threads": {"OMP_NUM_THREADS": "2"},
+    "bfloat16": {"LABKIT_PRECISION": "bfloat16"},
+}
+CLAIMS_ALONE = "bfloat16"  # whose numbers are others, but whose claims hold
+ROOM = 3  # how many times the spread that was seen is allowed
+TIMEOUT = 600  # seconds for one cell, so that a busy machine does not fail
+LARGEST = 0.1  # the spread of numbers, and the tolerance of pictures, beyond which they are not compared
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -50,29 +67,81 @@ README_LINK = re.compile(r"https://colab\.research\.google\.com/github/\S+?/note
 INSTALL = re.compile(r"^    %pip install .*$", re.MULTILINE)
 
 
-def kernel_environment() -> dict[str, str]:
-    """The environment of a canonical kernel: this process's own, but without a choice of plotting backend."""
-    return {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | ENVIRONMENT
+def kernel_environment(machine: str = "plain") -> dict[str, str]:
+    """The environment of a kernel on a machine: this process's own, but without a choice of plotting backend."""
+    own = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    return own | ENVIRONMENT | MACHINES[machine]
 
 
-def refresh(path: Path) -> None:
-    """Run one notebook and write it back, whole or not at all.
+def refresh(path: Path, runs: Mapping[str, NotebookNode]) -> None:
+    """Write a notebook with the outputs and tolerances of its ``runs``, by machine; whole or not at all.
 
-    Raises ValueError when the notebook lacks the places for the public address, RuntimeError when a cell fails.
+    Raises ValueError, naming the cells, when the machines do not agree.
     """
-    stored = nbformat.read(path, as_version=4)
-    fresh = address(nbformat.read(path, as_version=4), path.name)
-    execute(fresh, path)
-    for cell, before in zip(fresh.cells, stored.cells, strict=True):
+    stored, fresh = nbformat.read(path, as_version=4), runs["plain"]
+    others = {name: run for name, run in runs.items() if name not in ("plain", CLAIMS_ALONE)}
+    complaints = []
+    for index, (cell, before) in enumerate(zip(fresh.cells, stored.cells, strict=True)):
         if cell.cell_type == "code":
             cell.outputs = list(in_order(cell.outputs))
+            said, tolerance = compared(cell, {name: run.cells[index] for name, run in others.items()})
+            complaints += [f"{cell_id(index)}: {one}" for one in said]
+            kept = [tag for tag in cell.metadata.get("tags", []) if tag != ALIKE and not TAG.fullmatch(tag)]
+            cell.metadata = {"tags": kept} if (kept := kept + tolerance.tags) else {}
             if settled(cell.outputs) == settled(before.get("outputs")):
                 cell.outputs = before.outputs
+    if complaints:
+        raise ValueError("\n".join([f"{path.name}: the machines do not agree", *complaints]))
     clean(fresh)
     nbformat.validate(fresh)
     temporary = path.with_suffix(".partial")
     nbformat.write(fresh, temporary)
     temporary.replace(path)
+
+
+def compared(cell: NotebookNode, others: Mapping[str, NotebookNode]) -> tuple[list[str], Tolerance]:
+    """What the machines do not agree on in a cell, in sentences, and the tolerance that allows for the rest."""
+    complaints, largest_number, largest_picture, alike = [], 0.0, 0.0, False
+    if "nbval-ignore-output" in cell.metadata.get("tags", []):
+        return [], Tolerance()
+    mine = shown(cell.outputs)
+    for machine, other in others.items():
+        theirs = shown(list(in_order(other.outputs)))
+        if [kind for kind, _ in mine] != [kind for kind, _ in theirs]:
+            complaints.append(f"on {machine} other kinds of output")
+            continue
+        for (_, first), (_, second) in zip(mine, theirs, strict=True):
+            number, picture = first.spread(second)
+            if number > LARGEST:
+                complaints.append(f"on {machine} {first.farthest(second)}")
+            elif ROOM * picture > LARGEST:
+                alike = True
+                complaints += [f"on {machine} {said}" for said in map(unlike, first.pictures, second.pictures) if said]
+            largest_number, largest_picture = max(largest_number, number), max(largest_picture, picture)
+    if complaints:
+        return complaints, Tolerance()
+    usual = Tolerance()
+    rms = None if alike else max(usual.rms, rounded_up(ROOM * largest_picture))
+    return complaints, Tolerance(max(usual.rtol, rounded_up(ROOM * largest_number)), rms)
+
+
+def shown(outputs: Iterable[NotebookNode]) -> list[tuple[str, Output]]:
+    """What nbval compares of a cell's outputs: (kind, output)."""
+    found = []
+    for output in outputs:
+        kinds = {"stream": {output.get("name"): output.get("text")}, "error": {"evalue": output.get("evalue")}}
+        for kind, text in kinds.get(output.output_type, output.get("data", {})).items():
+            if isinstance(text, str):
+                found.append((kind, Output.read(text, settled(PICTURE.sub("<picture>", text)))))
+    return found
+
+
+def rounded_up(value: float) -> float:
+    """To two digits, upwards: a tag should be short and not change with every run."""
+    if value == 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit) * unit:.2g}")
 
 
 def repository() -> str:
@@ -111,23 +180,28 @@ def address(notebook: NotebookNode, name: str) -> NotebookNode:
     return notebook
 
 
-def execute(notebook: NotebookNode, path: Path) -> None:
-    """Run every cell in the folder of the notebook, with the Python that runs this program."""
+def execute(path: Path, machine: str = "plain") -> NotebookNode:
+    """A notebook with the address written and every cell run, in its folder, with the Python that runs this program.
+
+    Raises ValueError when the notebook lacks the places for the public address, RuntimeError when a cell fails.
+    """
+    notebook = address(nbformat.read(path, as_version=4), path.name)
     client = NotebookClient(
         notebook,
         # The kernel that nbval starts as well: a "python3" of the user's own could be another Python.
         km=AsyncKernelManager(kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager()),
         extra_arguments=["--log-level=ERROR"],
-        timeout=600,
+        timeout=TIMEOUT,
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    with client.setup_kernel(cleanup_kc=True, env=kernel_environment()):
+    with client.setup_kernel(cleanup_kc=True, env=kernel_environment(machine)):
         for index, cell in enumerate(notebook.cells):
             try:
                 client.execute_cell(cell, index)
             except (CellControlSignal, DeadKernelError) as error:
-                raise RuntimeError(f"{path.name}, {cell_id(index)}: {error}") from error
+                raise RuntimeError(f"{path.name}, {cell_id(index)}, {machine}: {error}") from error
+    return notebook
 
 
 def cell_id(index: int) -> str:
@@ -171,18 +245,24 @@ def main(arguments: list[str] | None = None) -> int:
     """Refresh the notebooks; 1 when one of them could not be, and the others are done all the same."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all of notebooks/")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="kernels at a time (default: one a core)")
+    options = parser.parse_args(arguments)
     failed = False
     readme = ROOT / "README.md"
     readme.write_text(address_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    for path in parser.parse_args(arguments).notebooks or sorted(NOTEBOOKS.glob("*.ipynb")):
-        start = time.perf_counter()
-        try:
-            refresh(path)
-        except (RuntimeError, ValueError) as error:
-            print(f"FAILED {error}", file=sys.stderr)
-            failed = True
-        else:
-            print(f"{path.name}: {time.perf_counter() - start:.1f} s, {path.stat().st_size / 1024:.0f} KB")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        running = {
+            path: {machine: pool.submit(execute, path, machine) for machine in MACHINES}
+            for path in options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
+        }
+        for path, runs in running.items():
+            try:
+                refresh(path, {machine: run.result() for machine, run in runs.items()})
+            except (RuntimeError, ValueError) as error:
+                print(f"FAILED {error}", file=sys.stderr, flush=True)
+                failed = True
+            else:
+                print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB", flush=True)
     return int(failed)
 
 

@@ -17,7 +17,8 @@ import canonical
 import nbformat
 import pytest
 import test_notebooks as checks
-from conftest import NUMBER, PICTURE, same_number, sanitize
+from agreement import ALIKE, NUMBER, PICTURE, Tolerance, same_number
+from conftest import sanitize
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image, ImageEnhance, ImageOps, PngImagePlugin
@@ -46,7 +47,7 @@ PARTS = {
     "imports": ("We draw with matplotlib and Pillow, and keep the time.", IMPORTS),
     "environment": (
         "The kernel says in which environment it runs, so that a test can see it.",
-        'print([os.environ[name] for name in ("LABKIT_PRECISION", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")])',
+        'print([os.environ[name] for name in ("LABKIT_PRECISION", "CUDA_VISIBLE_DEVICES")])',
     ),
     "folder": ("It runs in the folder of its notebook.", "print('model.ipynb' in os.listdir())"),
     "loss": ("A loss is a number with many digits.", "loss = 0.7312468\nprint(f'loss {loss:.7f}')"),
@@ -78,7 +79,9 @@ PARTS = {
     "overprint": ("A line that is printed over is read once.", "print('1 of 2\\r2 of 2')"),
     "checks": (
         "Here a stand-in takes the place of labkit, since this is about the tests and not about the lab.",
-        "lk = types.SimpleNamespace(check=lambda name, value, expected, rtol=1e-3: print('✓', name))",
+        "def claim(name, value, expected, rtol=1e-3):\n"
+        "    print(f'✓ {name}: {value:.4g} (expected {expected:.4g} ± {rtol:.2g})')\n\n\n"
+        "lk = types.SimpleNamespace(check=claim)",
     ),
     **{
         f"check {count}": (
@@ -157,7 +160,7 @@ def test_a_second_run_changes_no_byte(model_path: Path) -> None:
 
 def test_runner_has_its_own_environment_and_tidies(book: checks.Notebook) -> None:
     shown = {name: part(book.node, name).outputs[0].text for name in ("environment", "backend", "folder", "overprint")}
-    assert shown["environment"] == "['float32', '', '1']\n"
+    assert shown["environment"] == "['float32', '']\n"
     assert "inline" in shown["backend"]
     assert shown["folder"] == "True\n"
     assert shown["overprint"] == "2 of 2\n"
@@ -175,7 +178,7 @@ def test_runner_names_the_cell_that_fails(tmp_path: Path, capsys: pytest.Capture
     nbformat.write(new_notebook(cells=cells), path)
     before = path.read_bytes()
     assert canonical.main([str(path)]) == 1
-    assert re.search(r"broken\.ipynb, cell-02: .*ZeroDivisionError", capsys.readouterr().err, re.DOTALL)
+    assert re.search(r"broken\.ipynb, cell-02, plain: .*ZeroDivisionError", capsys.readouterr().err, re.DOTALL)
     assert path.read_bytes() == before
 
 
@@ -241,6 +244,18 @@ def brighter(image: Image.Image) -> Image.Image:
     return ImageEnhance.Brightness(image).enhance(1.01)
 
 
+def blank(image: Image.Image) -> Image.Image:
+    return Image.new("RGB", image.size, "grey")
+
+
+def noise(image: Image.Image) -> Image.Image:
+    return Image.effect_noise(image.size, 75).convert("RGB")
+
+
+def reddened(image: Image.Image) -> Image.Image:
+    return Image.blend(image, Image.new("RGB", image.size, "red"), 0.2)
+
+
 def strip(cell: NotebookNode) -> None:
     cell.update(outputs=[], execution_count=None)
 
@@ -269,6 +284,18 @@ MUTANTS: dict[str, tuple[str, Mutation, bool]] = {
     "a plot negated": ("plot", redrawn(ImageOps.invert), False),
     "a plot by another matplotlib": ("plot", redrawn(ImageOps.invert, "Matplotlib version0.1"), True),
     "a plot by another program": ("plot", redrawn(ImageOps.invert, "Pen and paper"), False),
+    "other strokes, in a cell that asks for alike ones": (
+        "picture",
+        tagged(ALIKE, redrawn(ImageOps.mirror)),
+        True,
+    ),
+    "a blank picture, in such a cell": ("picture", tagged(ALIKE, redrawn(blank)), False),
+    "noise, in such a cell": ("picture", tagged(ALIKE, redrawn(noise)), False),
+    "another mean colour, in such a cell": ("picture", tagged(ALIKE, redrawn(reddened)), False),
+    "another size, in such a cell": ("picture", tagged(ALIKE, redrawn(lambda image: image.resize((48, 32)))), False),
+    "what a claim measured": ("check one", rewritten("0.7312 ", "0.7309 "), True),
+    "what a claim says": ("check one", rewritten("expected 0.7312", "expected 0.8312"), False),
+    "a claim that does not hold": ("check one", rewritten("✓", "✗"), False),
     "a picture in HTML negated": ("slider", redrawn(ImageOps.invert), False),
     "a picture in HTML 1 % brighter": ("slider", redrawn(brighter), True),
     "a number in HTML off by 1 %": ("slider", scaled(1.01), False),
@@ -283,7 +310,7 @@ MUTANTS: dict[str, tuple[str, Mutation, bool]] = {
 def passed(model_path: Path) -> dict[str, bool]:
     """Whether nbval passes the untouched model and every mutant; these are cells of one notebook, to save time."""
     whole = nbformat.read(model_path, as_version=4)
-    before = [deepcopy(part(whole, name)) for name in ("imports", "loss", "picture")]
+    before = [deepcopy(part(whole, name)) for name in ("imports", "loss", "picture", "checks")]
     mutants = []
     for name, mutate, _ in MUTANTS.values():
         mutants.append(deepcopy(part(whole, name)))
@@ -374,6 +401,74 @@ def test_text_agrees_but_for_what_varies(reference: str, now: str, same: bool) -
         sanitize(SimpleNamespace(parent=patterns, cell=new_code_cell()), text) for text in (reference, now)
     )
     assert (first == second) == same and (first != second) != same
+
+
+# --- tolerances are measured --------------------------------------------------------------------------------------
+
+
+def printed(text: str, *tags: str) -> NotebookNode:
+    """A cell that has printed ``text``."""
+    output = nbformat.v4.new_output("stream", name="stdout", text=text)
+    return new_code_cell("1", outputs=[output], metadata={"tags": list(tags)})
+
+
+def drawn(image: Image.Image) -> NotebookNode:
+    """A cell that has shown a picture."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    data = {"image/png": base64.b64encode(file.getvalue()).decode()}
+    return new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", data=data)])
+
+
+WEDGE = Image.linear_gradient("L").convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("plain", "other", "tags"),
+    [
+        (printed("loss 0.5000"), printed("loss 0.5000"), []),
+        (printed("loss 0.5000"), printed("loss 0.5001"), []),
+        (printed("loss 0.5000"), printed("loss 0.5100"), ["rtol=0.059"]),
+        (printed("1.000 and 2.000"), printed("1.010 and 2.100"), ["rtol=0.15"]),
+        (printed("loss 0.5000", "rtol=0.9"), printed("loss 0.5000"), []),  # what was guessed is forgotten
+        (printed("took 1.5 s"), printed("took 9.5 s"), []),
+        (drawn(WEDGE), drawn(WEDGE), []),
+        (drawn(WEDGE), drawn(ImageEnhance.Brightness(WEDGE).enhance(0.98)), ["rms=0.041"]),
+        (drawn(WEDGE), drawn(WEDGE.rotate(180)), [ALIKE]),
+    ],
+)
+def test_the_spread_that_was_seen_is_allowed_three_times(
+    plain: NotebookNode, other: NotebookNode, tags: list[str]
+) -> None:
+    complaints, tolerance = canonical.compared(plain, {"another": other})
+    assert not complaints and tolerance.tags == tags and Tolerance.of(tags) == tolerance
+
+
+@pytest.mark.parametrize(
+    ("plain", "other", "words"),
+    [
+        (printed("loss 0.5"), printed("loss 0.6"), "on another 0.5 is 0.6"),  # one unit, and yet a fifth
+        (printed("loss 0.5"), printed("loss nan"), "'loss 0.5' is 'loss nan'"),
+        (printed("3 cats"), printed("4 cats"), "'3 cats' is '4 cats'"),
+        (printed("a cat"), drawn(WEDGE), "other kinds of output"),
+        (drawn(WEDGE), drawn(blank(WEDGE)), "contrast"),
+        (drawn(WEDGE), drawn(noise(WEDGE)), "roughness"),
+        (drawn(WEDGE), drawn(WEDGE.resize((9, 9))), "is now one of"),
+    ],
+)
+def test_what_no_two_machines_agree_on_is_refused(plain: NotebookNode, other: NotebookNode, words: str) -> None:
+    complaints, _ = canonical.compared(plain, {"the same": plain, "another": other})
+    assert len(complaints) == 1 and words in complaints[0]
+
+
+def test_the_runner_refuses_and_names_the_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "torn.ipynb"
+    source = "import os\nprint('threads', os.environ['OMP_NUM_THREADS'])"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# Torn"), new_code_cell(SETUP), new_code_cell(source)]), path)
+    before = path.read_bytes()
+    assert canonical.main([str(path)]) == 1
+    assert "cell-02: on two threads 'threads 1' is 'threads 2'" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 # --- the checks of test_notebooks.py -----------------------------------------------------------------------------

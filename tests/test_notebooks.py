@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 import canonical
 import nbformat
 import pytest
-from conftest import PICTURE
+from agreement import PICTURE
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 from nbval.plugin import find_comment_markers, find_metadata_tags
