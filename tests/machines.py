@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all of notebooks/")
     parser.add_argument("--machines", nargs="+", choices=MACHINES, default=list(MACHINES), help="default: all")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="notebooks at a time (default: one a core)"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="kernels at a time (default: one a core)"
     )
     options = parser.parse_args(arguments)
     notebooks = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
