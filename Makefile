@@ -1,23 +1,33 @@
 # make lab    set everything up on the first run and open the notebooks
 # make test   set everything up on the first run; lint, unit tests, every notebook
+# make quick  lint and unit tests without the slow ones, in three minutes
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: lab test notebooks paintings bench clean
+.PHONY: lab test quick lint machines notebooks paintings bench clean
 
 # Waiting threads sleep: when other programs want the cores too, spinning ones make PyTorch ten times slower
 # (measured on two cores beside one busy process: 500 ms an evaluation against 49 ms; alone 23 ms against 30 ms).
 lab: $(READY)
 	OMP_WAIT_POLICY=passive $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
 
-test: $(READY)
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 600 -n 2 --dist loadfile
+
+quick: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n 2 --dist loadfile -q
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check labkit tests tools benchmarks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
-		--nbval-cell-timeout 120 -n 2 --dist loadfile
+
+# Run every notebook on every machine that can be played on this one, and print a table (an hour on two cores)
+machines: $(READY)
+	$(BIN)/python tests/machines.py $(NOTEBOOK)
 
 # Run every notebook and store its outputs (NOTEBOOK=notebooks/02_deepdream.ipynb for one)
 notebooks: $(READY)

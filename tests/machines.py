@@ -24,11 +24,21 @@ VERDICT = re.compile(r"^(PASSED|FAILED|ERROR) \S*?(\w+)\.ipynb(?:::Cell (\d+))?"
 def judge(machine: str, notebooks: Sequence[Path], jobs: int) -> tuple[dict[str, list[int] | None], str]:
     """By notebook, which of its code cells failed on a machine (None: it was not run), and all that pytest said."""
     kind = "--nbval-lax" if machine == CLAIMS_ALONE else "--nbval"
-    command = [sys.executable, "-m", "pytest", *map(str, notebooks), kind, "--nbval-current-env", "-rA", "--tb=short"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *(path.name for path in notebooks),
+        kind,
+        "--nbval-current-env",
+        "-rA",
+        "--tb=short",
+    ]
     command += ["--nbval-sanitize-with", str(ROOT / "tests/sanitize.cfg"), "--nbval-cell-timeout", str(TIMEOUT)]
-    command += ["-p", "conftest", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-n", str(jobs), "--dist=loadfile"]
+    command += ["-p", "conftest", "-p", "no:cacheprovider", "--rootdir=.", "-n", str(jobs), "--dist=loadfile"]
     environment = {"LABKIT_MACHINE": machine, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    run = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+    # From their own folder, since nbval names a notebook by its path below the root.
+    run = subprocess.run(command, cwd=notebooks[0].parent, env=os.environ | environment, capture_output=True, text=True)
     said = run.stdout + run.stderr
     found: dict[str, list[int] | None] = {path.stem: None for path in notebooks}
     for verdict, stem, cell in VERDICT.findall(said):
@@ -59,9 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all of notebooks/")
     parser.add_argument("--machines", nargs="+", choices=MACHINES, default=list(MACHINES), help="default: all")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="kernels at a time (default: one a core)"
-    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="kernels at a time (default: one a core)")
     options = parser.parse_args(arguments)
     notebooks = options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
     verdicts = {}

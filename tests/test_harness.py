@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import canonical
+import machines
 import nbformat
 import pytest
 import test_notebooks as checks
@@ -469,6 +470,29 @@ def test_the_runner_refuses_and_names_the_cell(tmp_path: Path, capsys: pytest.Ca
     assert canonical.main([str(path)]) == 1
     assert "cell-02: on two threads 'threads 1' is 'threads 2'" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+# --- all machines -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_says_which_cells_failed_on_which_machine(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook = nbformat.read(model_path, as_version=4)
+    scaled(1.01)(part(notebook, "loss"))
+    path = model_path.with_name("wrong.ipynb")
+    nbformat.write(notebook, path)
+    status = machines.main([str(path), "--machines", "plain", "bfloat16"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    index = notebook.cells.index(part(notebook, "loss"))
+    # In bfloat16 numbers are others: only the claims are asked for, and the environment's cell prints what it is.
+    assert status == 1 and rows == [["plain", "bfloat16"], ["wrong", f"cell-{index:02d}", "passed"]]
+
+
+def test_a_notebook_that_did_not_run_has_not_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "torn.ipynb"
+    path.write_text("{")
+    with pytest.raises(nbformat.reader.NotJSONError):
+        machines.main([str(path), "--machines", "plain"])
+    assert machines.judge("plain", [path], 1)[0] in ({"torn": None}, {"torn": [0]})
 
 
 # --- the checks of test_notebooks.py -----------------------------------------------------------------------------
