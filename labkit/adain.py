@@ -22,6 +22,7 @@ from .moments import mean_std
 from .network import Backbone
 from .optimize import check_numbers
 from .precision import arithmetic
+from .repeatable import Conv2d
 from .tiles import in_tiles
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -49,10 +50,10 @@ class Decoder(nn.Module):
         for stage in widths:
             layers: list[nn.Module] = []
             for width in stage:
-                layers += [nn.Conv2d(channels, width, 3, padding=1, padding_mode="reflect"), nn.ReLU()]
+                layers += [Conv2d(channels, width, 3, padding=1, padding_mode="reflect"), nn.ReLU()]
                 channels = width
             self.stages.append(nn.Sequential(*layers))
-        self.last = nn.Conv2d(channels, 3, 3, padding=1, padding_mode="reflect")
+        self.last = Conv2d(channels, 3, 3, padding=1, padding_mode="reflect")
 
     @property
     def scale(self) -> int:
@@ -95,8 +96,9 @@ def transfer(
     style_scale: float = 1.0,
     tile: int = 1024,
 ) -> Tensor:
-    """The photo (1, 3, H, W), on the CPU, in the style of any painting: encoded, given its moments by `adain`, decoded.
+    """The photo (1, 3, H, W) in the style of any painting: encoded, given its moments by `adain`, decoded.
 
+    It comes back to the photo's device.
     painting: anything `as_picture` takes. decoder: None for the bundled one, which belongs to the pocket network.
     backbone: a loaded network stays where it is, and the bundled decoder joins it; a named one joins the decoder.
     strength: from 0, the photo as the decoder remembers it, to 1. style_scale: the painting's longer side relative to
@@ -109,7 +111,8 @@ def transfer(
     decoder = load_decoder(device=backbone.device if loaded else None) if decoder is None else decoder
     place = next(decoder.parameters()).device
     backbone = backbone if loaded else load_backbone(backbone, place)
-    photo, layer, scale = as_picture(photo).to(backbone.device), STYLE_LAYERS[-1], decoder.scale
+    photo, layer, scale = as_picture(photo), STYLE_LAYERS[-1], decoder.scale
+    home, photo = photo.device, photo.to(backbone.device)
     height, width = photo.shape[-2:]
     padded = F.pad(photo, (0, -width % scale, 0, -height % scale), mode="replicate")
     painting = resize(as_picture(painting), max(1, round(style_scale * max(height, width))))
@@ -117,8 +120,8 @@ def transfer(
         Evaluator(backbone, activation(layer), picture.shape[-2:], tile=max(tile, 64)).features(picture, [layer])[layer]
         for picture in (padded, painting)
     )
-    mixed = torch.lerp(features, adain(features, wanted), strength).to(place)
-    return in_tiles(decoder, mixed, tile // scale, decoder.radius, scale)[..., :height, :width].clamp(0, 1).cpu()
+    mixed = torch.lerp(features, adain(features, wanted.to(features.device)), strength).to(place)
+    return in_tiles(decoder, mixed, tile // scale, decoder.radius, scale)[..., :height, :width].clamp(0, 1).to(home)
 
 
 def decoding(

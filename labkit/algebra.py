@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .network import Backbone
+from .precision import off_mps
 
 PIXELS = "pixels"  # the name under which losses find the picture itself among the features
 Features: TypeAlias = Mapping[str, Tensor]
@@ -208,8 +209,8 @@ def mean_of(statistics: Statistics) -> Tensor:
 
 
 def float64(values: Tensor) -> Tensor:
-    """In float64, on the CPU if the device (Apple's MPS) has none."""
-    return (values.cpu() if values.device.type == "mps" else values).double()
+    """In float64, on the CPU if the device has none."""
+    return off_mps(values).double()
 
 
 def as_list(given: Any) -> list[Any]:

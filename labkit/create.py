@@ -19,10 +19,11 @@ from torch import Tensor
 from .algebra import Loss, Sum
 from .backbones import load_backbone
 from .gradients import Evaluation, Evaluator
-from .images import as_picture, colour_correlation, resize
+from .images import antialiased, as_picture, colour_correlation, resize
 from .losses import activation
 from .network import Backbone
 from .optimize import Pixels, Progress, Stage, State, check_numbers, descend, finish, make_optimizer, restored
+from .repeatable import enlarged, sampled
 
 PARAMETERISATIONS = ("fourier", "laplacian", "cppn", "pixels")
 
@@ -135,7 +136,7 @@ def moved(
         with torch.enable_grad():
             still = picture.detach().requires_grad_()
             grid = F.affine_grid(movements(still, jitter, zoom, rotate, generator), list(still.shape), False)
-            swung = F.grid_sample(still, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+            swung = sampled(still, grid)
         found = evaluate(swung.detach())
         (gradient,) = torch.autograd.grad(swung, still, found.gradient)
         return replace(found, gradient=gradient)
@@ -220,15 +221,12 @@ class Laplacian(Rendered):
         levels = max(1, int(math.log2(min(self.size) / smallest)) + 1)
         for level in reversed(range(levels)):
             size = tuple(max(1, math.ceil(side / 2**level)) for side in self.size)
-            part = F.interpolate(rest, size, mode="bilinear", antialias=True) if level else rest
-            rest = rest - self._enlarged(part)
+            part = antialiased(rest, size, "bilinear") if level else rest
+            rest = rest - enlarged(part, self.size)
             self.parameters.append(part.contiguous().requires_grad_())
 
-    def _enlarged(self, part: Tensor) -> Tensor:
-        return F.interpolate(part, self.size, mode="bilinear")
-
     def render(self) -> Tensor:
-        return to_rgb(sum(self._enlarged(part) for part in self.parameters), self.colours)
+        return to_rgb(sum(enlarged(part, self.size) for part in self.parameters), self.colours)
 
 
 class Cppn(Rendered):

@@ -23,6 +23,7 @@ from .moments import mean_std, style
 from .network import Backbone
 from .optimize import check_numbers
 from .precision import arithmetic
+from .repeatable import Conv2d
 from .tiles import in_tiles
 
 NormMoments = list[tuple[Tensor, Tensor]]
@@ -66,10 +67,10 @@ class StyleNetwork(nn.Module):
         plan = [(3, width, 9, 1), (width, 2 * width, 3, 2), (2 * width, wide, 3, 2)]
         plan += [(wide, wide, 3, 1)] * (2 * blocks) + [(wide, 2 * width, 3, 1), (2 * width, width, 3, 1)]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(i, o, kernel, stride, kernel // 2, padding_mode="reflect") for i, o, kernel, stride in plan
+            Conv2d(i, o, kernel, stride, kernel // 2, padding_mode="reflect") for i, o, kernel, stride in plan
         )
         self.norms = nn.ModuleList(ConditionalNorm(o, len(self.names)) for _, o, _, _ in plan)
-        self.last = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
+        self.last = Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
 
     @property
     def radius(self) -> int:
@@ -131,7 +132,7 @@ def repaint(
     tile: int | None = 1024,
     thumbnail: int = 512,
 ) -> Tensor:
-    """The photo (1, 3, H, W), on the CPU, in the style of a painting that the network has learnt, or of a mixture.
+    """The photo (1, 3, H, W), on its device, in the style of a painting that the network has learnt, or of a mixture.
 
     painting: see `StyleNetwork.mixture`. network: None for the bundled one, on the best device; any other computes
         where it is.
@@ -141,12 +142,13 @@ def repaint(
     """
     check_numbers(4, Integral, thumbnail=thumbnail, **({} if tile is None else {"tile": tile}))
     network = load_network() if network is None else network
-    photo = as_picture(photo).to(network.last.weight.device)
+    photo = as_picture(photo)
+    home, photo = photo.device, photo.to(network.last.weight.device)
     mixture = network.mixture(painting)
     if tile is None or max(photo.shape[-2:]) <= tile:
-        return network(photo, mixture).cpu()
+        return network(photo, mixture).to(home)
     moments = network.moments(resize(photo, thumbnail), mixture)
-    return in_tiles(lambda part: network(part, mixture, moments), photo, tile // 4 * 4, network.radius).cpu()
+    return in_tiles(lambda part: network(part, mixture, moments), photo, tile // 4 * 4, network.radius).to(home)
 
 
 def learning(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .algebra import Features, Reader, Statistics, Window, float64, wide
 from .painted import Painted
+from .precision import is_mps
 
 CHUNK = 2**20  # values counted before they are added up
 BEYOND = 3.0  # how far the bins go on, in ranges of the painting and in the logarithm: to e^3, 20 times as far
@@ -99,15 +100,18 @@ class Counts(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, guide: Tensor | None, low: float, high: float, bins: int) -> Tensor:
         ctx.save_for_backward(values, guide)
         ctx.plan = low, high, bins
+        # GPUs add in any order: whole numbers, of which Apple's cannot add long ones, have the same sum in each.
+        dtype, unit = (torch.float32, 1) if is_mps(values.device) else (torch.int64, 2**42)
         found = values.new_zeros(*values.shape[:2], round((high - low) * bins) + 1)
-        for first in range(0, values.shape[2], CHUNK):  # a float32 that has counted 16 million stands still
+        for first in range(0, values.shape[2], CHUNK):  # then sums stay below 2^62, and float32 counts every one
             span = slice(first, first + CHUNK)
             nearest, away = _places(values[..., span], *ctx.plan)
             weight = 1.0 if guide is None else guide[span]
-            part = torch.zeros_like(found)
+            part = torch.zeros_like(found, dtype=dtype)
             for step, share in ((-1, (0.5 - away) ** 2 / 2), (0, 0.75 - away**2), (1, (0.5 + away) ** 2 / 2)):
-                part.scatter_add_(2, (nearest + step).clamp(0, found.shape[2] - 1), share * weight)
-            found += part
+                places = (nearest + step).clamp(0, found.shape[2] - 1)
+                part.scatter_add_(2, places, (unit * share * weight).to(dtype))
+            found += part.to(found.dtype) / unit
         return found
 
     @staticmethod

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, Unidentifie
 from torch import Tensor
 
 from .files import bundled, check_writable, written_whole
+from .precision import off_mps
 from .sixteen import write_png, write_tiff
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
@@ -165,7 +166,13 @@ def resize(picture: Tensor, size: int | tuple[int, int]) -> Tensor:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
     if tuple(size) == (height, width):
         return picture
-    return F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return antialiased(picture, size).clamp(0, 1)
+
+
+def antialiased(picture: Tensor, size: Sequence[int], mode: str = "bicubic") -> Tensor:
+    """The picture resized to ``size`` (height, width) with antialiasing (bicubic: a = -0.5, as Pillow), not clamped."""
+    small = F.interpolate(off_mps(picture), tuple(size), mode=mode, antialias=True, align_corners=False)
+    return small.to(picture.device)
 
 
 def luma(picture: Tensor) -> Tensor:
@@ -192,7 +199,7 @@ def heat(values: Tensor) -> Tensor:
     from matplotlib import colormaps
 
     colours = colormaps["inferno"](values[:, 0].detach().cpu().clamp(0, 1).numpy())[..., :3]
-    return torch.from_numpy(colours).float().permute(0, 3, 1, 2)
+    return torch.from_numpy(colours).float().permute(0, 3, 1, 2).to(values.device)
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -269,8 +276,8 @@ def grid(pictures: list[Tensor], columns: int, gap: int = 4) -> Tensor:
         raise ValueError("a grid needs pictures, all of one size, and at least one column")
     height, width = pictures[0].shape[-2:]
     rows = math.ceil(len(pictures) / columns)
-    sheet = torch.ones(1, 3, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    sheet = pictures[0].new_ones(1, 3, rows * (height + gap) - gap, columns * (width + gap) - gap).float()
     for index, one in enumerate(pictures):
         top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
-        sheet[0, :, top : top + height, left : left + width] = one.detach().float().cpu()
+        sheet[0, :, top : top + height, left : left + width] = one.detach()
     return sheet

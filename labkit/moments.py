@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from .algebra import Features, Loss, Reader, Statistics, Window, float64, wide
 from .painted import Painted
+from .precision import is_mps
 
 CHUNK = 2**21  # features that a CPU converts to float32 at a time
 
@@ -124,7 +125,7 @@ class style(Painted):
         and the whole, would make eigenvalues of its own: the gradient would be off by 1e-4.
         """
         backbone, sizes = reader.backbone, [size, *(painting.shape[-2:] for painting in paintings)]
-        exact = self.statistic == "wasserstein" and backbone.device.type != "mps"
+        exact = self.statistic == "wasserstein" and not is_mps(backbone.device)
         self.singular = {
             layer
             for layer in self.layers

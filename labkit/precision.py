@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 PRECISIONS = ("auto", *DTYPES)
@@ -57,6 +58,16 @@ def arithmetic(tf32: bool = False) -> Iterator[None]:
     finally:
         for setting in before:
             setattr(*setting)
+
+
+def is_mps(device: torch.device) -> bool:
+    """Whether this is an Apple GPU, which has no float64 and, in older versions of PyTorch, lacks some operations."""
+    return device.type == "mps"
+
+
+def off_mps(values: Tensor) -> Tensor:
+    """The values, on the CPU if they lie on an Apple GPU: for a step that it may lack (see `is_mps`)."""
+    return values.cpu() if is_mps(values.device) else values
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

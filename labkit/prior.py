@@ -8,7 +8,6 @@ from numbers import Integral
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones import load_backbone
@@ -17,12 +16,13 @@ from .gradients import Evaluator
 from .images import as_picture
 from .losses import anchor
 from .optimize import Average, Progress, Stage, check_numbers, descend, make_optimizer
+from .repeatable import Conv2d, enlarged
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     """Convolution, batch normalisation, leaky ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, padding_mode="reflect"), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)
+        Conv2d(inputs, outputs, 3, stride, 1, padding_mode="reflect"), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)
     )
 
 
@@ -45,7 +45,7 @@ class Hourglass(nn.Module):
             x = down(x)
         for up in self.up:
             beside = handed.pop()
-            x = up(torch.cat([F.interpolate(x, beside.shape[-2:], mode="bilinear"), beside], 1))
+            x = up(torch.cat([enlarged(x, beside.shape[-2:]), beside], 1))
         return self.last(x).sigmoid()
 
 

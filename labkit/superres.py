@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .backbones import pick_device
 from .files import bundled
 from .fit import Trained, crops, fitting, load_weights
-from .images import as_picture, luma, resize
+from .images import antialiased, as_picture, luma, resize
 from .network import Backbone
 from .optimize import check_numbers
 from .precision import arithmetic
@@ -73,7 +73,7 @@ def load_upscaler(path: str | Path | None = None, device: str | torch.device | N
 def bicubic(picture: Tensor, scale: int) -> Tensor:
     """The picture enlarged bicubically (a = -0.5, as Pillow and MATLAB do), not clamped."""
     size = [side * scale for side in picture.shape[-2:]]
-    return F.interpolate(picture, size, mode="bicubic", antialias=True, align_corners=False)
+    return antialiased(picture, size)
 
 
 def degraded(picture: Any, scale: int) -> tuple[Tensor, Tensor]:
@@ -84,14 +84,14 @@ def degraded(picture: Any, scale: int) -> tuple[Tensor, Tensor]:
     large = as_picture(picture)
     height, width = (side // scale for side in large.shape[-2:])
     large = large[..., : height * scale, : width * scale]
-    small = F.interpolate(large, (height, width), mode="bicubic", antialias=True, align_corners=False)
+    small = antialiased(large, (height, width))
     return (small.clamp(0, 1) * 255).round() / 255, large
 
 
 @torch.no_grad()
 @arithmetic()
 def upscale(picture: Any, model: Upscaler | None = None, tile: int = 512) -> Tensor:
-    """The picture (N, 3, H, W) enlarged, on the CPU: bicubic, plus the same guessed detail in red, green and blue.
+    """The picture (N, 3, H, W) enlarged, on its device: bicubic, plus the same guessed detail in red, green and blue.
 
     Detail of luma alone is what eyes see; the colours stay bicubic. ``model``: None for the bundled one, which doubles,
     on the best device; any other computes where it is.
@@ -100,9 +100,10 @@ def upscale(picture: Any, model: Upscaler | None = None, tile: int = 512) -> Ten
     """
     check_numbers(1, tile=tile)
     model = load_upscaler() if model is None else model
-    picture = as_picture(picture).to(next(model.parameters()).device)
+    picture = as_picture(picture)
+    home, picture = picture.device, picture.to(next(model.parameters()).device)
     detail = in_tiles(lambda part: model(luma(part)), picture, tile, model.radius, model.scale)
-    return (bicubic(picture, model.scale) + detail).clamp(0, 1).cpu()
+    return (bicubic(picture, model.scale) + detail).clamp(0, 1).to(home)
 
 
 # --- training -----------------------------------------------------------------------------------------------------

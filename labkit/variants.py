@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .images import photo
 from .network import Backbone
+from .repeatable import Conv2d
 
 POOLINGS = ("max", "average", "l2")
 BORDERS = ("zeros", "replicate", "reflect")
@@ -47,7 +48,7 @@ def variant(backbone: Backbone, pooling: str = "max", border: str = "zeros") -> 
         first = next((m for m in found.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None or isinstance(first.padding, str) or not any(first.padding):
             raise ValueError(f"{backbone.name} has no first convolution with a border")
-        first.padding_mode = border
+        first.__class__, first.padding_mode = Conv2d, border
     return found
 
 

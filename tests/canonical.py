@@ -180,22 +180,26 @@ def address(notebook: NotebookNode, name: str) -> NotebookNode:
     return notebook
 
 
-def execute(path: Path, machine: str = "plain") -> NotebookNode:
+def execute(path: Path, machine: str = "plain", first: str = "") -> NotebookNode:
     """A notebook with the address written and every cell run, in its folder, with the Python that runs this program.
 
+    first: a line that the kernel runs before them, with this folder among the places of its modules.
     Raises ValueError when the notebook lacks the places for the public address, RuntimeError when a cell fails.
     """
-    notebook = address(nbformat.read(path, as_version=4), path.name)
+    notebook, environment = address(nbformat.read(path, as_version=4), path.name), kernel_environment(machine)
+    if first:
+        places = str(Path(__file__).parent), environment.get("PYTHONPATH", "")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     client = NotebookClient(
         notebook,
         # The kernel that nbval starts as well: a "python3" of the user's own could be another Python.
         km=AsyncKernelManager(kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager()),
-        extra_arguments=["--log-level=ERROR"],
+        extra_arguments=["--log-level=ERROR", *([f"--IPKernelApp.exec_lines={first}"] if first else [])],
         timeout=TIMEOUT,
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    with client.setup_kernel(cleanup_kc=True, env=kernel_environment(machine)):
+    with client.setup_kernel(cleanup_kc=True, env=environment):
         for index, cell in enumerate(notebook.cells):
             try:
                 client.execute_cell(cell, index)
