@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -216,12 +217,15 @@ BACKBONES: dict[str, tuple[Callable[[str], Backbone], str]] = {
 def load_backbone(name: str | Backbone = "pocket", device: str | torch.device | None = None) -> Backbone:
     """The named network (see `BACKBONES`), frozen, on ``device`` (None: CUDA, then MPS, then CPU).
 
+    A loaded network is returned as it is, or, if it is to compute on another device, a copy of it there.
+
     Weights are looked for in the folder that the environment variable LABKIT_WEIGHTS names, then, for torchvision's
     networks, in torchvision's cache and on its server. Raises ValueError for an unknown name or a damaged file and
     FileNotFoundError, saying which file, how large and where to put it, when weights cannot be had.
     """
     if isinstance(name, Backbone):
-        return name if device is None else name.to(pick_device(device))
+        there = name.device if device is None else pick_device(device)
+        return name if there == name.device else copy.deepcopy(name).to(there)
     if name not in BACKBONES:
         raise ValueError(f"no backbone named {name!r}; there are {', '.join(BACKBONES)}")
     build, _ = BACKBONES[name]

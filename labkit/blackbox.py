@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attack import Evaluate, Model, Threat, ask, check_range, each, surprise
+from .attack import Evaluate, Model, Threat, answers, ask, check_range, each, surprise
 from .gradients import Evaluation
 from .optimize import check_numbers
 
@@ -29,7 +29,7 @@ def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05,
         for _ in range(samples):
             step = torch.randn(pictures.shape, generator=generator).to(pictures)
             sides = ((pictures + s * step).clamp(0, 1) for s in (sigma, -sigma))
-            ahead, behind = (-surprise(model(side).to(side.device), labels) for side in sides)
+            ahead, behind = (-surprise(answers(model, side), labels) for side in sides)
             gradient += each(ahead - behind) * step / (2 * sigma * samples)
             loss += (ahead + behind) / (2 * samples)
         return Evaluation(loss, {("cross_entropy", ""): loss}, gradient)
@@ -80,7 +80,7 @@ def square(
 
     def score(change: Tensor, which: Tensor | slice) -> Tensor:
         changed = threat.project(pictures[which] + change, pictures[which])
-        return margin(model(changed).to(changed.device), labels[which])
+        return margin(answers(model, changed), labels[which])
 
     change = signs(number, colours, 1, width).expand(pictures.shape).clone()  # stripes: a good start
     best = score(change, slice(None))
@@ -193,7 +193,7 @@ def votes(model: Model, pictures: Tensor, sigma: float, *, samples: int = 1000, 
         noise = torch.randn(samples, *picture.shape, generator=generator)
         logits = ask(lambda some, picture=picture: model(picture + sigma * some.to(picture)), noise)
         counts.append(logits.argmax(1).bincount(minlength=logits.shape[1]))
-    return torch.stack(counts)
+    return torch.stack(counts).to(pictures.device)
 
 
 def certify(
@@ -211,8 +211,8 @@ def certify(
     # The class is chosen on votes of its own: chosen on those that are counted, it would be flattered.
     classes = votes(model, pictures, sigma, samples=100, seed=seed).argmax(1)
     wins = votes(model, pictures, sigma, samples=samples, seed=seed + 1).gather(1, classes[:, None])[:, 0]
-    lowest = betaincinv(wins.numpy(), (samples - wins + 1).numpy(), alpha)  # Clopper and Pearson 1934
+    lowest = betaincinv(wins.cpu().numpy(), (samples - wins + 1).cpu().numpy(), alpha)  # Clopper and Pearson 1934
     bound = torch.from_numpy(lowest).nan_to_num(0)  # no wins
     sure = bound > 0.5
     radii = torch.where(sure, sigma * torch.special.ndtri(bound), 0.0)
-    return Certificate(torch.where(sure, classes, -1), radii.float())
+    return Certificate(torch.where(sure.to(classes.device), classes, -1), radii.float().to(classes.device))

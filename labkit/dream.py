@@ -126,9 +126,13 @@ def dreaming(
 
 
 def dream(photo: Any, *args: Any, progress: bool = True, **options: Any) -> Tensor:
-    """Dream to the end, with a progress bar, and return the picture (N, 3, H, W). For the arguments see `dreaming`."""
+    """Dream to the end, with a progress bar, and return the picture (N, 3, H, W), on the photo's device.
+
+    For the arguments see `dreaming`.
+    """
     photo = as_picture(photo)
-    return resize(finish(dreaming(photo, *args, **options), progress), photo.shape[-2:])  # if stopped at an octave
+    found = finish(dreaming(photo, *args, **options), progress)
+    return resize(found, photo.shape[-2:]).to(photo.device)  # if stopped at an octave
 
 
 CHANNEL_ORDERS = ("strongest", "weakest", "random")

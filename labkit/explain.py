@@ -47,7 +47,8 @@ def class_score(model: Backbone | Score, target: int | str | Tensor, scale: str 
         target = model.class_index(target)
 
     def score(inputs: Tensor) -> Tensor:
-        found = logits(inputs)
+        with arithmetic():
+            found = logits(inputs)
         wanted = torch.as_tensor(target, device=found.device).expand(len(found))
         if wanted.min() < 0 or wanted.max() >= found.shape[1]:
             raise ValueError(f"there is no class {target}: they run from 0 to {found.shape[1] - 1}")

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .algebra import float64
 from .optimize import check_numbers
+from .precision import arithmetic, off_mps
 
 # --- a model as a function of its weights -------------------------------------------------------------------------
 
@@ -46,12 +48,14 @@ def loss(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor) -> 
     return F.cross_entropy(predict(model, weights, inputs), targets)
 
 
+@arithmetic()
 def gradient(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """The gradient (P,) of `loss` with respect to ``weights``."""
     weights = weights.detach().requires_grad_()
     return torch.autograd.grad(loss(weights, model, inputs, targets), weights)[0]
 
 
+@arithmetic()
 def accuracy(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
     """The share of ``inputs`` (n, ...) that are given their class; of several models (K, P) the mean."""
     answers = [predict(model, own, inputs).argmax(1) for own in weights.view(-1, weights.shape[-1])]
@@ -82,11 +86,11 @@ def dirichlet_split(targets: Tensor, clients: int, alpha: float, seed: int = 0) 
     for _ in range(1000):
         held: list[list[Tensor]] = [[] for _ in range(clients)]
         for label in targets.unique():
-            indices = torch.from_numpy(random.permutation((targets == label).nonzero()[:, 0].numpy()))
+            indices = torch.from_numpy(random.permutation((targets == label).nonzero()[:, 0].cpu().numpy()))
             cuts = random.dirichlet([alpha] * clients).cumsum()[:-1] * len(indices)
             for mine, part in zip(held, indices.tensor_split(cuts.astype(int).tolist()), strict=True):
                 mine.append(part)
-        split = [torch.cat(parts) for parts in held]
+        split = [torch.cat(parts).to(targets.device) for parts in held]
         if all(len(part) for part in split):
             return split
     raise ValueError(f"with alpha={alpha:g}, {clients} clients never all got some of {len(targets)} examples")
@@ -219,7 +223,7 @@ def gossip(
         raise ValueError(
             f"the mixing matrix must be {count} x {count}, not negative, every row and column summing to 1"
         )
-    links = (mixing > 0) & ~torch.eye(count, dtype=torch.bool)
+    links = (mixing > 0) & ~torch.eye(count, dtype=torch.bool, device=mixing.device)
     weights = weights.expand(count, -1)
     for number in range(1, rounds + 1):
         trained = [c.train(own, model, seed=seed + number, **training) for c, own in zip(clients, weights, strict=True)]
@@ -255,14 +259,14 @@ def metropolis(graph: Tensor) -> Tensor:
     """
     if graph.ndim != 2 or not torch.equal(graph, graph.T) or graph.diagonal().any():
         raise ValueError("a graph is a symmetric square matrix of true and false, false on the diagonal")
-    degree = graph.sum(1)
-    mixing = graph.double() / (1 + torch.maximum(degree[:, None], degree))
+    degree = off_mps(graph).sum(1)
+    mixing = float64(graph) / (1 + torch.maximum(degree[:, None], degree))
     return mixing + (1 - mixing.sum(1)).diag()
 
 
 def contraction(mixing: Tensor) -> float:
     """By how much a round of gossip shrinks the clients' disagreement, at least: the second largest |eigenvalue|."""
-    return torch.linalg.eigvalsh(mixing).abs().sort().values[-2].item()
+    return torch.linalg.eigvalsh(float64(mixing)).abs().sort().values[-2].item()
 
 
 def check_whole(**numbers: int) -> None:

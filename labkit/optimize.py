@@ -21,6 +21,7 @@ from .allocator import release_memory
 from .divergence import Watch
 from .files import Resumable
 from .gradients import Evaluation
+from .precision import arithmetic
 
 State = dict[str, Any]
 
@@ -212,6 +213,7 @@ def descend(
     for step in range(first, stage.steps):
         evaluations: list[Evaluation] = []
 
+        @arithmetic()
         def closure(evaluations: list[Evaluation] = evaluations) -> Tensor:
             evaluation = evaluate(parameterisation.picture())
             evaluations.append(evaluation)

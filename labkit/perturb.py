@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .explain import Score
+from .precision import off_mps
 
 Game: TypeAlias = Callable[[Tensor], Tensor]
 MOST_PLAYERS = 16  # 65,536 coalitions
@@ -56,14 +57,16 @@ def _starts(side: int, size: int, stride: int) -> list[int]:
 def weighted_line(points: Tensor, values: Tensor, weights: Tensor, ridge: float = 0) -> Tensor:
     """Intercept and slopes (1 + d,) of the line through ``values`` (M,) at ``points`` (M, d) by weighted least squares.
 
-    ``ridge`` penalises the squared slopes. Computed in float64 on the CPU: not every other device has it.
+    ``ridge`` penalises the squared slopes. float64, computed on the CPU; it comes home to a device that has float64.
     """
+    home = off_mps(points[:0]).device
     points, values, weights = points.cpu(), values.cpu(), weights.cpu()
     design = torch.cat([torch.ones(len(points), 1), points], 1).double()
     weighted = design * weights.double()[:, None]
     penalty = ridge * torch.eye(design.shape[1], dtype=torch.float64)
     penalty[0, 0] = 0
-    return torch.linalg.lstsq(weighted.T @ design + penalty, weighted.T @ values.double(), driver="gelsd").solution
+    found = torch.linalg.lstsq(weighted.T @ design + penalty, weighted.T @ values.double(), driver="gelsd")
+    return found.solution.to(home)
 
 
 def local_line(points: Tensor, values: Tensor, query: Tensor, width: float) -> Tensor:

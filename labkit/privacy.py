@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
+from .algebra import float64
 from .federated import Client, Round, check_whole, loss, message_bytes
 from .gradients import Evaluation
 from .optimize import Pixels, Progress, Stage, check_numbers, descend, make_optimizer
+from .precision import arithmetic
 
 # --- what an update gives away ------------------------------------------------------------------------------------
 
@@ -66,6 +68,7 @@ def membership_advantage(members: Tensor, others: Tensor) -> float:
 # --- differential privacy -----------------------------------------------------------------------------------------
 
 
+@arithmetic()
 def clipped_sum(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor, clip: float) -> Tensor:
     """The sum (P,) of the examples' gradients, each cut down to at most the length ``clip``: nobody counts for more."""
     each = vmap(grad(loss), (None, None, 0, 0))(weights, model, inputs[:, None], targets[:, None])
@@ -161,4 +164,4 @@ def unmask(messages: Sequence[Tensor], bits: int = 16) -> Tensor:
     if not messages:
         raise ValueError("there are no messages to add up")
     total = torch.stack(list(messages)).sum(0) % MODULUS
-    return torch.where(total < MODULUS // 2, total, total - MODULUS).double() / 2**bits
+    return float64(torch.where(total < MODULUS // 2, total, total - MODULUS)) / 2**bits

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .network import Backbone
+from .precision import arithmetic
 from .rounding import Affine, magnitude, pack, signs, straight_through, uniform, xnor_dot
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
@@ -31,7 +32,8 @@ def layers_of(network: nn.Module) -> dict[str, Layer]:
 
 def _outputs(network: nn.Module, x: Tensor) -> Tensor:
     """What the network says: a backbone's logits of pictures, or the result of calling any other module."""
-    return network.logits(x) if isinstance(network, Backbone) else network(x)
+    with arithmetic():
+        return network.logits(x) if isinstance(network, Backbone) else network(x)
 
 
 def quantized(
@@ -138,16 +140,18 @@ def _not_empty(pictures: Tensor) -> Tensor:
 def as_int8(network: nn.Module, pictures: Tensor) -> nn.Module:
     """A copy that stores int8 weights and calls PyTorch's quantised operations: torchao's export path for x86 CPUs.
 
-    Calibrated on ``pictures``; takes batches of their shape. It is slower than ``network`` until `torch.compile` has
-    turned it into a program for whole numbers, which needs a C++ compiler. ModuleNotFoundError without torchao.
+    Calibrated on ``pictures``; takes batches of their shape, on the CPU. It is slower than ``network`` until
+    `torch.compile` has turned it into a program for whole numbers, which needs a C++ compiler. ModuleNotFoundError
+    without torchao.
     """
     with _quiet():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
         quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+        network, pictures = copy.deepcopy(network).cpu(), _not_empty(pictures).cpu()
         with torch.no_grad():
-            exported = torch.export.export(_Callable(network), (_not_empty(pictures),)).module()
+            exported = torch.export.export(_Callable(network), (pictures,)).module()
             prepared = prepare_pt2e(exported, quantizer)
             prepared(pictures)
             return convert_pt2e(prepared)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .network import Backbone, Recommended
+from .precision import arithmetic
 
 NAMES = ("plus", "cross", "square", "ring")
 GLYPH, DISC = 7, 5  # sides in pixels of what is drawn
@@ -123,6 +124,7 @@ def network(gated: bool = False, size: int = 24, seed: int = 0) -> Backbone:
     return backbone
 
 
+@arithmetic()
 def fit(backbone: Backbone, drawn: Shapes, epochs: int = 10, sparsity: float = 0, seed: int = 0) -> Backbone:
     """Train a network on drawn pictures, in place, and return it, frozen again. Prints nothing; takes seconds.
 
@@ -130,14 +132,15 @@ def fit(backbone: Backbone, drawn: Shapes, epochs: int = 10, sparsity: float = 0
     network.
     """
     random = torch.Generator().manual_seed(seed)
+    pictures, labels = drawn.pictures.to(backbone.device), drawn.labels.to(backbone.device)
     backbone.train().requires_grad_(True)
     optimizer = torch.optim.Adam(backbone.parameters())
     batches = [batch for _ in range(epochs) for batch in torch.randperm(len(drawn.labels), generator=random).split(64)]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=len(batches))
     for batch in batches:
         layers = ["gates", "logits"] if sparsity else ["logits"]
-        features = backbone.features(drawn.pictures[batch], layers)
-        loss = F.cross_entropy(features["logits"], drawn.labels[batch].to(backbone.device))
+        features = backbone.features(pictures[batch], layers)
+        loss = F.cross_entropy(features["logits"], labels[batch])
         if sparsity:
             loss = loss + sparsity * gates(features["gates"]).sum((1, 2, 3)).mean()
         optimizer.zero_grad()

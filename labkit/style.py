@@ -170,10 +170,13 @@ def stylizing(
 
 
 def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **options: Any) -> Tensor:
-    """Stylise to the end, with a progress bar, and return the picture (1, 3, H, W). Arguments: see `stylizing`."""
+    """Stylise to the end, with a progress bar, and return the picture (1, 3, H, W), on the photo's device.
+
+    For the arguments see `stylizing`.
+    """
     photo = as_picture(photo)
     picture = finish(stylizing(photo, painting, *args, **options), progress)
-    return resize(picture, photo.shape[-2:])  # if stopped at a smaller scale
+    return resize(picture, photo.shape[-2:]).to(photo.device)  # if stopped at a smaller scale
 
 
 def against(

@@ -25,6 +25,7 @@ from .images import as_picture
 from .losses import anchor
 from .network import Backbone
 from .optimize import Progress, check_numbers
+from .precision import arithmetic, off_mps
 from .style import stylizing
 
 Flow = Callable[[Tensor, Tensor], Tensor]
@@ -64,7 +65,7 @@ def journey(
     for number in count() if seconds is None else range(max(1, round(seconds * fps))):
         if number:
             picture = moved(picture, zoom ** (1 / fps), rotate / fps)
-        picture = _dreamt(picture, backbone, layers, seed + number, options).picture
+        picture = _dreamt(picture, backbone, layers, seed + number, options).picture.to(picture.device)
         yield picture
 
 
@@ -176,7 +177,7 @@ def _film(
         raise ValueError(f'flow is "auto", a function or None, not {flow!r}')
     last = result = None
     for number, frame in enumerate(frames_of(frames)):
-        frame = frame.cpu()
+        home, frame = frame.device, frame.cpu()
         past = Past(frame)
         if last is not None:
             if frame.shape != last.shape:
@@ -188,7 +189,7 @@ def _film(
             past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
         made, last = make(number, frame, past), frame
         result = made.pixels.detach().clamp(0, 1).cpu()  # not the picture, whose colours may have been changed since
-        yield made.picture
+        yield made.picture.to(home)
 
 
 def _dreamt(picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]) -> Progress:
@@ -208,10 +209,11 @@ def moved(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:
     """The picture enlarged about its middle and turned anticlockwise; what comes in at the border is mirrored."""
     angle, aspect = math.radians(degrees), picture.shape[2] / picture.shape[3]
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
+    home, picture = picture.device, off_mps(picture)
     matrix = torch.tensor([[cosine, -sine * aspect, 0.0], [sine / aspect, cosine, 0.0]]).to(picture)
     grid = F.affine_grid(matrix.expand(len(picture), 2, 3), list(picture.shape), align_corners=False)
     found = F.grid_sample(picture, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-    return found.clamp(0, 1)
+    return found.clamp(0, 1).to(home)
 
 
 # --- optical flow -------------------------------------------------------------------------------------------------
@@ -219,12 +221,14 @@ def moved(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:
 
 def warped(picture: Tensor, flow: Tensor) -> Tensor:
     """The picture (N, C, H, W) read at each place plus ``flow`` (N, 2, H, W), (right, down) in pixels."""
+    home, picture, flow = picture.device, off_mps(picture), off_mps(flow)
     height, width = picture.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     places = torch.stack([columns, rows]).to(flow) + flow
     sides = flow.new_tensor([width, height]).view(2, 1, 1)
     grid = ((2 * places + 1) / sides - 1).permute(0, 2, 3, 1)
-    return F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    found = F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return found.to(home)
 
 
 def visible(there: Tensor, back: Tensor) -> Tensor:
@@ -264,6 +268,7 @@ def raft(device: torch.device | str = "cpu") -> Flow | None:
     network = network.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()
+    @arithmetic()
     def flow(frame: Tensor, other: Tensor) -> Tensor:
         size = frame.shape[-2:]
         fit = tuple(max(128, 8 * math.ceil(side / 8)) for side in size)  # what the network can take
