@@ -169,6 +169,7 @@ class Sum(Loss):
                         f"a loss with weights for {len(weight)} pictures needs as many, not {len(value)}: "
                         f"variations={len(weight)}"
                     )
+                weight = weight.to(value.device) if isinstance(weight, Tensor) else weight
                 found[key] = found.get(key, 0) + weight * value
         return found
 

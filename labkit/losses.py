@@ -135,8 +135,8 @@ class class_logit(Loss):
 
     def readout(self, statistics: Statistics) -> Tensor:
         (cells,) = statistics
-        logits = self.backbone.read_head(cells.to(self.backbone.mean.dtype))
-        return logits[:, self.target].to(cells.dtype)
+        logits = self.backbone.read_head(cells.to(self.backbone.mean))
+        return logits[:, self.target].to(cells)
 
     def _arguments(self) -> str:
         return repr(self.target)
@@ -204,8 +204,9 @@ class caricature(Loss):
 
     def readout(self, statistics: Statistics) -> Tensor:
         product, square = statistics
-        cosine = product / (square * self.square).clamp_min(1e-12).sqrt()
-        return product / self.square * cosine.clamp_min(0.1) ** self.power
+        own = self.square.to(product.device)
+        cosine = product / (square * own).clamp_min(1e-12).sqrt()
+        return product / own * cosine.clamp_min(0.1) ** self.power
 
 
 # --- matching pictures: style transfer ----------------------------------------------------------------------------
@@ -254,7 +255,7 @@ class content(Loss):
 
     def parts(self, statistics: Statistics) -> Parts:
         return {
-            (self.name, layer): weight * (total / count / self.scales[layer])
+            (self.name, layer): weight * (total / count / self.scales[layer].to(total.device))
             for layer, weight, (total, count) in zip(self.layers, self.weights, statistics, strict=True)
         }
 

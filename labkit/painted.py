@@ -64,6 +64,7 @@ class Painted(Loss):
         Loss.bound(bound, reader, size)
         side = max(1, round(self.scale * max(size)))
         paintings = [resize(painting, side).to(reader.backbone.device) for painting in self.paintings]
+        bound.device = reader.backbone.device
         bound.prepare(reader, paintings, size)
         found = []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
@@ -105,9 +106,13 @@ class Painted(Loss):
     def parts(self, statistics: Statistics) -> Parts:
         rows = enumerate(zip(self.layers, self.weights, statistics, strict=True))
         return {
-            (self.name, layer): (weight * self.distance(index, self.normalised(own))).to(own[-1])  # as features are
+            # The statistics may come from another device; what is made of them is as they are.
+            (self.name, layer): (weight * self.distance(index, self._arrived(self.normalised(own)))).to(own[-1])
             for index, (layer, weight, own) in rows
         }
+
+    def _arrived(self, means: list[Tensor]) -> list[Tensor]:
+        return [mean.to(self.device) for mean in means]
 
 
 def _mixed(statistics: Iterable[list[Tensor]], shares: list[float]) -> list[Tensor]:

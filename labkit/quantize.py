@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TypeAlias
 
 import torch
@@ -142,7 +143,7 @@ def as_int8(network: nn.Module, pictures: Tensor) -> nn.Module:
 
     Calibrated on ``pictures``; takes batches of their shape, on the CPU. It is slower than ``network`` until
     `torch.compile` has turned it into a program for whole numbers, which needs a C++ compiler. ModuleNotFoundError
-    without torchao.
+    without torchao, RuntimeError with one that is too old for this PyTorch.
     """
     with _quiet():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -154,7 +155,13 @@ def as_int8(network: nn.Module, pictures: Tensor) -> nn.Module:
             exported = torch.export.export(_Callable(network), (pictures,)).module()
             prepared = prepare_pt2e(exported, quantizer)
             prepared(pictures)
-            return convert_pt2e(prepared)
+            converted = convert_pt2e(prepared)
+    if not any(value.dtype == torch.int8 for value in converted.state_dict().values()):
+        raise RuntimeError(
+            f"torchao {version('torchao')} finds no layers in what torch {torch.__version__} exports: "
+            "install a torchao of the same months"
+        )
+    return converted
 
 
 class _Callable(nn.Module):

@@ -80,6 +80,9 @@ class Elsewhere(Tensor):
     def numpy(self, **options: Any) -> Any:
         raise TypeError("can't convert a tensor on another device to numpy: use Tensor.cpu() first")
 
+    def quantile(self, *args: Any, **options: Any) -> Tensor:  # whose inner steps are in float64, but not on Apple's
+        return self.held.detach().quantile(*args, **options).to(ELSEWHERE)
+
     def __repr__(self, **options: Any) -> str:
         return f"{self.held!r} elsewhere"
 
