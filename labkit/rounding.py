@@ -124,6 +124,7 @@ def _searched(
     rows: Tensor, low: Tensor, high: Tensor, grid: Callable[..., Affine], loss: Callable[..., Tensor], bins: int = 1024
 ) -> tuple[Tensor, Tensor]:
     """The fraction of [low, high] (C, 1) whose grid has the least loss on the histograms of ``rows`` (C, M)."""
+    low, high = low.clamp(max=0), high.clamp(min=0)  # every grid has a zero, and the smallest holds little else
     width = ((high - low) / bins).clamp_min(1e-12)
     index = ((rows - low) / width).long().clamp(0, bins - 1)
     # An exact zero stays exact on every grid, so the many zeros after a ReLU must not pull at the range.

@@ -252,6 +252,14 @@ def test_zeros_do_not_pull_at_the_range(clip: str) -> None:
 
 
 @pytest.mark.parametrize("clip", CLIPS)
+def test_numbers_of_one_sign_far_from_zero_are_calibrated_as_well(clip: str) -> None:
+    x = torch.linspace(1, 1.1, 9)  # the smallest grids that are tried end long before the first of them
+    grid, mirrored = uniform(x, 2, clip=clip), uniform(-x, 2, clip=clip)
+    torch.testing.assert_close(mirrored.scale, grid.scale, rtol=0.03, atol=0)
+    assert 0.5 < grid.scale <= 1.1
+
+
+@pytest.mark.parametrize("clip", CLIPS)
 def test_numbers_in_half_precision_are_calibrated_as_well(clip: str) -> None:
     x = normal(200_000).half()  # whose counts no half precision holds
     assert uniform(x, 4, clip=clip).scale.item() == uniform(x.float(), 4, clip=clip).scale.item()
