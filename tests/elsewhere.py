@@ -283,10 +283,9 @@ def _without_modes(work: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_notebook(path: Path, apple: bool = False) -> None:
     """Run every cell on a machine that has the other device. Raises RuntimeError, naming the first cell that fails."""
-    import nbformat
     from canonical import execute
 
-    execute(nbformat.read(path, as_version=4), path, f"import elsewhere; elsewhere.Device(apple={apple}).__enter__()")
+    execute(path, first=f"import elsewhere; elsewhere.Device(apple={apple}).__enter__()")
 
 
 def main(arguments: list[str] | None = None) -> int:
