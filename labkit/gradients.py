@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .algebra import PIXELS, Features, Loss, Parts, Statistics, Window, summands, wide
 from .allocator import keep_memory
@@ -97,8 +98,7 @@ class Evaluator:
 
     def differentiable(self, picture: Tensor) -> Tensor:
         """The loss (N,) as a node of torch's graph, for pictures that are computed from something: never in tiles."""
-        features = self._run(picture.to(self.device), self.loss.layers)
-        return self._read(self.loss.statistics(features, Window()))[0].to(picture.device)
+        return _Differentiable.apply(picture, self)
 
     def plus(self, loss: Loss) -> Evaluator:
         """One that evaluates a further loss as well; what this one has prepared is not computed again."""
@@ -146,9 +146,12 @@ class Evaluator:
             return self._evaluate_tiles(picture, tiles)
         picture = picture.requires_grad_()
         with torch.enable_grad():
-            loss, parts = self._read(self.loss.statistics(self._run(picture, self.loss.layers), Window()))
+            loss, parts = self._read(self._whole(picture))
             (gradient,) = torch.autograd.grad(loss.sum(), picture)
         return Evaluation(loss.detach(), {key: part.detach() for key, part in parts.items()}, gradient, self)
+
+    def _whole(self, picture: Tensor) -> Statistics:
+        return self.loss.statistics(self._run(picture, self.loss.layers), Window())
 
     def _run(self, picture: Tensor, layers: Sequence[str]) -> Features:
         found = self.backbone.run(picture, [layer for layer in layers if layer != PIXELS])
@@ -270,6 +273,24 @@ class Evaluator:
         dist.all_reduce(message)
         parts = iter(message.split([leaf.numel() for leaf in _leaves(sums)]))
         return _mapped(lambda leaf: next(parts).view(leaf.shape), sums)
+
+
+class _Differentiable(torch.autograd.Function):
+    """The loss (N,) of pictures as a node of torch's graph, whose way back keeps the evaluator's arithmetic too."""
+
+    @staticmethod
+    def forward(ctx: Any, picture: Tensor, evaluator: Evaluator) -> Tensor:
+        ctx.evaluator, ctx.picture = evaluator, picture.detach().to(evaluator.device).requires_grad_()
+        with torch.enable_grad(), arithmetic(evaluator.tf32):
+            ctx.loss, _ = evaluator._read(evaluator._whole(ctx.picture))
+        return ctx.loss.detach().to(picture.device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        with arithmetic(ctx.evaluator.tf32):
+            (gradient,) = torch.autograd.grad(ctx.loss, ctx.picture, slope.to(ctx.loss), retain_graph=True)
+        return gradient.to(slope.device), None
 
 
 def _leaves(statistics: Statistics | Tensor) -> Iterator[Tensor]:

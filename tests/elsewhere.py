@@ -137,8 +137,8 @@ class Device(ExitStack):
 
     def _everywhere(self, function: Callable[..., Any], changed: Callable[[Callable[..., Any]], Any]) -> None:
         """Change a function in every module that has it."""
-        for module in list(sys.modules.values()):
-            for name, value in list(vars(module).items()) if module.__name__.startswith("labkit") else ():
+        for place, module in list(sys.modules.items()):
+            for name, value in list(vars(module).items()) if place.partition(".")[0] == "labkit" else ():
                 if value is function:
                     self.enter_context(patch.object(module, name, changed(function)))
 

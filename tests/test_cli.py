@@ -257,7 +257,7 @@ def test_layers_are_listed(capsys: pytest.CaptureFixture) -> None:
         (["cat.png", "--size", "5"], "is too small for relu4_3 of pocket: its sides must be at least 8"),
         (["cat.png", "--mask", "missing.png"], "no picture at missing.png"),
         (["cat.png", "--device", "abacus"], "the device 'abacus' cannot be used here"),
-        (["cat.png", "--precision", "float3"], "precision is one of auto, float32, bfloat16"),
+        (["cat.png", "--precision", "float3"], "precision is one of auto, float32, tf32, bfloat16"),
     ],
 )
 def test_a_mistake_about_a_dream_is_one_line(

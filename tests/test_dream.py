@@ -503,7 +503,7 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
         ({"layers": -lk.activation("relu2_9")}, "pocket has no layer 'relu2_9'"),
         ({"mask": "center"}, "the only mask with a name"),
         ({"mask": torch.ones(4, 4)}, "a mask for this picture has the shape (43, 64)"),
-        ({"precision": "float16"}, "precision is one of auto, float32, bfloat16"),
+        ({"precision": "float16"}, "precision is one of auto, float32, tf32, bfloat16"),
         ({"backbone": "inception"}, "no backbone named 'inception'; there are pocket"),
     ],
 )

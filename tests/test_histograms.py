@@ -93,7 +93,7 @@ def test_the_gradient_draws_each_value_to_the_paintings_of_its_rank() -> None:
 
 def test_it_is_nothing_at_the_painting_and_blind_to_places() -> None:
     painting, other = lk.painting("koi_mosaic", 96), lk.photo("chelsea", 96)
-    backbone = lk.load_backbone("pocket")
+    backbone = lk.load_backbone("pocket", "cpu")
     evaluator = lk.Evaluator(backbone, lk.histogram(painting, ["relu2_1"]), painting.shape[-2:], "float32")
     assert abs(evaluator(painting).loss.item()) < 1e-9
     assert evaluator(other).loss.item() > 0.01
