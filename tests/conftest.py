@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 import nbval.kernel
+import pytest
 from agreement import PICTURE, Output
 from canonical import kernel_environment
 from nbval.plugin import IPyNbCell
@@ -48,3 +49,15 @@ IPyNbCell.sanitize, IPyNbCell.compare_outputs, IPyNbCell.format_output_compare =
 nbval.kernel.start_new_kernel = functools.partial(
     nbval.kernel.start_new_kernel, env=kernel_environment(os.environ.get("LABKIT_MACHINE", "plain"))
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share out files, as ``--dist loadfile`` does, but the notebooks that run on another device one by one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if "test_elsewhere.py::test_a_notebook" in nodeid else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None

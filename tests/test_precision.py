@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import labkit as lk
 from labkit.network import Recommended
+from labkit.optimize import Pixels, Stage, descend, make_optimizer
 from labkit.precision import arithmetic
 
 cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
@@ -85,6 +86,47 @@ def test_what_has_no_precision_is_float32(call: Callable[[lk.Backbone], object])
     backbone, witness = watched()
     call(backbone)
     assert witness.seen and set(witness.seen) == {EXACT}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: lk.explain.class_score(model, 1)(PICTURE),
+        lambda model: lk.explain.gradient(lk.explain.class_score(model, 1), PICTURE),
+        lambda model: lk.perturb.occlusion(lk.explain.class_score(model, 1), PICTURE, 4, 4),
+        lambda model: lk.blackbox.nes(model, torch.tensor([1]), samples=1)(PICTURE),
+        lambda model: lk.blackbox.votes(model, PICTURE, 0.1, samples=2),
+        lambda model: lk.quantize.calibrate(model, PICTURE),
+        lambda model: lk.quantize.divergence(model, model, PICTURE),
+        lambda model: lk.federated.gradient(lk.federated.weights_of(model), model, PICTURE, torch.tensor([1])),
+        lambda model: lk.federated.accuracy(lk.federated.weights_of(model), model, PICTURE, torch.tensor([1])),
+    ],
+    ids=["score", "gradient", "occlusion", "nes", "votes", "calibrate", "divergence", "federated", "accuracy"],
+)
+def test_any_model_computes_in_float32(call: Callable[[nn.Module], object]) -> None:
+    witness = Witness()
+    call(nn.Sequential(witness, nn.Conv2d(3, 4, 8), nn.Flatten()))
+    assert witness.seen and set(witness.seen) == {EXACT}
+
+
+def test_what_makes_the_picture_computes_in_float32_too() -> None:
+    """A parameterisation is no part of what is evaluated, but it multiplies as well, forwards and backwards."""
+    witness, seen = Witness(), []
+
+    class Watched(Pixels):
+        def picture(self) -> Tensor:
+            return witness(super().picture())
+
+        def backward(self, gradient: Tensor) -> None:
+            seen.append(settings())
+            super().backward(gradient)
+
+    pixels, start = Watched(PICTURE), PICTURE.new_zeros(1)
+    optimizer = make_optimizer("ascent", pixels.parameters, 0.1)
+    for _ in descend(Stage(0, 1, 2, 0, 2), pixels, lambda x: lk.Evaluation(start, {}, 0 * x), optimizer):
+        witness.seen.pop()  # the last one is of the picture that is shown
+    assert len(seen) == 2 and {*seen, *witness.seen} == {EXACT}
+    assert settings() != EXACT
 
 
 @pytest.mark.parametrize("tf32", [False, True])

@@ -350,6 +350,7 @@ def test_two_processes_compute_the_gradient_of_one(tmp_path: Path) -> None:
 def test_the_command_line_shares_one_picture(tmp_path: Path) -> None:
     lk.save(lk.photo("chelsea", 160), tmp_path / "cat.png")
     options = ["-m", "labkit", "stylize", "cat.png", "koi_mosaic", "--steps", "4", "--precision", "float32"]
+    options += ["--device", "cpu"]  # of which every machine has enough for two processes
     done = torchrun(*options, "-o", "two.png", cwd=tmp_path)
     assert done.stdout.split() == ["two.png"], "only the first process speaks"
     subprocess.run([sys.executable, *options, "-o", "one.png"], cwd=tmp_path, capture_output=True, check=True)
