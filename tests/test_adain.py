@@ -75,6 +75,7 @@ def test_transfer_in_tiles_is_exact(tile: int) -> None:
     torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_decoding_lowers_the_error() -> None:
     torch.manual_seed(0)
     run = decoding(Decoder(), PAINTINGS, [PHOTO], side=64, batch=2, steps=40, learning_rate=2e-3)

@@ -37,6 +37,7 @@ print(json.dumps({"could": could, "plain": plain, "kept": kept, "returned": held
 """
 
 
+@pytest.mark.slow
 def test_memory_is_kept_and_given_back() -> None:
     """In a process of its own, because it holds for the whole process."""
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)

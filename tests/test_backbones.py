@@ -120,6 +120,7 @@ def test_no_stage_runs_beyond_the_deepest_layer(name: str) -> None:
         net.features(noise(64, 64), [net.names[deepest + 1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_channels_are_those_of_the_features(name: str) -> None:
     net = network(name)
@@ -163,6 +164,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sizes"), SIZES)
 def test_the_minimum_size_is_exact(name: str, sizes: dict[str, int]) -> None:
     net = network(name)
@@ -540,6 +542,7 @@ print(*[name for name in ("torchvision", "matplotlib", "skimage", "IPython", "ip
 """
 
 
+@pytest.mark.slow
 def test_importing_does_no_work(tmp_path: Path) -> None:
     environment = os.environ | {
         "PYTHONPATH": str(Path(lk.__file__).parents[1]),

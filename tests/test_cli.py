@@ -229,6 +229,7 @@ def test_backbones_are_listed(capsys: pytest.CaptureFixture) -> None:
     assert [line.split()[0] for line in lines] == list(lk.BACKBONES)
 
 
+@pytest.mark.slow
 def test_layers_are_listed(capsys: pytest.CaptureFixture) -> None:
     run("layers", "pocket")
     header, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
@@ -363,6 +364,7 @@ def interrupt_after(count: int, reason: BaseException, patch: pytest.MonkeyPatch
     patch.setattr(lk.Evaluator, "__call__", counted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", [KeyboardInterrupt(), SystemError("the machine went down")], ids=["Ctrl-C", "crash"])
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("name", RUNS)
@@ -438,6 +440,7 @@ def test_a_mistake_leaves_the_checkpoint_alone(
 # --- as a program ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_program(folder: Path) -> None:
     def labkit(*arguments: str) -> tuple[int, str, str]:
         environment = os.environ | {"PYTHONPATH": str(Path(lk.__file__).parents[1])}
@@ -607,6 +610,7 @@ def test_a_journey_begins_at_a_photo(folder: Path, written: list) -> None:
     assert torch.equal(written[0][0], expected) and written[0][1] == 6
 
 
+@pytest.mark.slow
 def test_what_is_said_wins_over_the_defaults_of_films(film: list, written: list) -> None:
     arguments = ["film.gif", "-o", "out.webp", "--flow", "none", *QUICK]
     run("dream", *arguments)

@@ -267,6 +267,7 @@ def on_cpu() -> lk.Backbone:
     return lk.load_backbone("pocket", "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apple", [False, True], ids=["GPU", "Apple's GPU"])
 @pytest.mark.parametrize("recipe", [*OF_A_PHOTO, *OF_NOTHING])
 def test_answers_come_home(recipe: str, apple: bool, on_cpu: lk.Backbone) -> None:
@@ -359,6 +360,7 @@ def test_apples_has_no_float64() -> None:
 # --- notebooks ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_runs_on_another_device(path: Any) -> None:
     run_notebook(path)

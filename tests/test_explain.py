@@ -156,6 +156,7 @@ def test_integrated_gradients_share_a_product_and_give_nothing_to_a_bystander() 
     torch.testing.assert_close(found, torch.tensor([[3.0, 3.0, 0.0]]))
 
 
+@pytest.mark.slow
 def test_integrated_gradients_add_up(trained: lk.Backbone, drawn: shapes.Shapes) -> None:
     pictures = drawn.pictures[:8]
     score = explain.class_score(trained, drawn.labels[:8])
@@ -283,6 +284,7 @@ def test_an_overlay_lies_where_its_picture_does() -> None:
 # --- the truth is known ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_explanations_of_a_trained_network_find_the_shape(trained: lk.Backbone, drawn: shapes.Shapes) -> None:
     pictures, labels, masks = drawn.pictures, drawn.labels, drawn.masks
     assert (trained.logits(pictures).argmax(1) == labels).float().mean() > 0.9
@@ -298,6 +300,7 @@ def test_explanations_of_a_trained_network_find_the_shape(trained: lk.Backbone, 
     assert explain.pointing_game(integrated, masks) > 0.85
 
 
+@pytest.mark.slow
 def test_a_gated_network_is_its_own_explanation(gated: lk.Backbone, drawn: shapes.Shapes) -> None:
     features = gated.features(drawn.pictures, ["gates", "glu", "logits"])
     torch.testing.assert_close(features["glu"].sum((2, 3)), features["logits"], rtol=1e-4, atol=1e-4)
@@ -532,6 +535,7 @@ def test_occlusion_agrees_with_captum(captum, trained: lk.Backbone, drawn: shape
     agree(perturb.occlusion(explain.class_score(trained, y), x, size=6, stride=3), theirs[:, :1])
 
 
+@pytest.mark.slow
 def test_games_agree_with_captum(captum, trained: lk.Backbone, drawn: shapes.Shapes) -> None:
     x, y = drawn.pictures[:1], int(drawn.labels[0])
     segments = torch.arange(24)[:, None] // 12 * 3 + torch.arange(24) // 8

@@ -100,6 +100,7 @@ def test_the_radius_is_enough_and_not_wasteful() -> None:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_loss() -> None:
     torch.manual_seed(0)
     model = StyleNetwork(list(PAINTINGS), width=6, blocks=1)
@@ -147,6 +148,7 @@ def test_the_picture_is_brought_home(tile: int | None) -> None:
 # --- the networks that travel with the lab --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_bundled_network_paints() -> None:
     """Each of its paintings is nearer by the loss than the photo, and each fits its own painting best."""
     model, backbone = load_network(), backbone_of("pocket")

@@ -20,6 +20,8 @@ from torch import nn
 
 from labkit import federated
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("flwr")
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = Path(sys.executable).parent  # of the environment that runs the tests

@@ -43,6 +43,8 @@ import matplotlib.pyplot as plt
 from IPython.display import HTML, display
 from PIL import Image"""
 
+pytestmark = pytest.mark.slow
+
 # The parts of the story: a name for the tests below, a sentence of prose, a cell of code.
 PARTS = {
     "imports": ("We draw with matplotlib and Pillow, and keep the time.", IMPORTS),

@@ -238,6 +238,7 @@ def test_the_seed_decides_the_picture(name: str, pocket: lk.Backbone) -> None:
     assert lk.difference(one, other).mean() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3, 4, 6], ids=["first scale", "end of the scale", "second scale", "end"])
 @every_run
 def test_a_resumed_run_is_the_run_to_the_last_bit(run: Run, stop: int, pocket: lk.Backbone, tmp_path: Path) -> None:

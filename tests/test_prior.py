@@ -15,6 +15,7 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
     return (a - b).square().mean().sqrt().item()
 
 
+@pytest.mark.slow
 def test_it_cleans_on_the_way() -> None:
     noise = torch.randn(CLEAN.shape, generator=torch.Generator().manual_seed(1))
     noisy = (CLEAN + 0.15 * noise).clamp(0, 1)
@@ -22,6 +23,7 @@ def test_it_cleans_on_the_way() -> None:
     assert apart(last.picture, CLEAN) < 0.7 * apart(noisy, CLEAN)
 
 
+@pytest.mark.slow
 def test_what_is_masked_is_guessed_from_the_rest() -> None:
     """Random pixels are missing; black is what they would be without a guess."""
     mask = (torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) > 0.5).float()

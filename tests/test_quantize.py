@@ -427,6 +427,7 @@ def test_calibration_leaves_no_trace() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
 
 
+@pytest.mark.slow
 def test_eight_bits_agree_with_torchaos_export_path() -> None:
     """The same ranges give the same network; torchao's own observers would choose the ranges by histogram."""
     pytest.importorskip("torchao")

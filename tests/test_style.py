@@ -138,6 +138,7 @@ def test_the_histogram_is_a_fourth_term_against_the_same_paintings_and_layers(po
     assert terms["style"] == pytest.approx(stylizing(pocket, **options)[0].terms["style"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_histogram_comes_nearer_to_the_paintings(pocket: lk.Backbone) -> None:
     without, with_it = (stylize(pocket, histogram_weight=weight, smallest=64) for weight in (0, 10))
     distance = lk.histogram(PAINTING, OPTIONS["style_layers"])
@@ -161,6 +162,7 @@ def test_the_gram_loss_is_gatys(pocket: lk.Backbone) -> None:
 OTHER = lk.painting("noon_pond", 64)
 
 
+@pytest.mark.slow
 def test_the_more_a_painting_weighs_the_nearer_the_result_comes_to_it(pocket: lk.Backbone) -> None:
     near, far = (lk.style(one, OPTIONS["style_layers"]) for one in (PAINTING, OTHER))
     results = [stylize(pocket, painting=[PAINTING, OTHER], style_weights=w) for w in ((4, 0), (2, 2), (0, 1))]

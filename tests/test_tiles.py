@@ -109,6 +109,7 @@ LOSSES: dict[str, lk.Loss] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
 @pytest.mark.parametrize("tile", [64, 97])
 def test_tiles_give_the_loss_and_gradient_of_the_whole(loss: lk.Loss, tile: int) -> None:
@@ -132,6 +133,7 @@ def test_tiles_are_exact_where_covariances_are_singular() -> None:
     assert cut.loss.dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "resnet50", "vgg16", "squeezenet1_1", "googlenet_bvlc"])
 def test_tiles_are_exact_on_every_network(name: str) -> None:
     try:
@@ -179,6 +181,7 @@ def test_a_linear_loss_saves_the_first_pass(monkeypatch: pytest.MonkeyPatch, los
     assert found == runs
 
 
+@pytest.mark.slow
 def test_recipes_take_tiles() -> None:
     photo = lk.photo("chelsea", 128)
     options = {"device": "cpu", "precision": "float32", "progress": False}
@@ -331,6 +334,7 @@ def torchrun(*command: str, count: int = 2, **options: object) -> subprocess.Com
     return subprocess.run([*launcher, *command], env=environment, capture_output=True, text=True, check=True, **options)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_the_gradient_of_one(tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(tests=str(Path(__file__).parent)))
@@ -347,6 +351,7 @@ def test_two_processes_compute_the_gradient_of_one(tmp_path: Path) -> None:
         assert relative_error(gradient, truth.gradient) < 1e-5, name
 
 
+@pytest.mark.slow
 def test_the_command_line_shares_one_picture(tmp_path: Path) -> None:
     lk.save(lk.photo("chelsea", 160), tmp_path / "cat.png")
     options = ["-m", "labkit", "stylize", "cat.png", "koi_mosaic", "--steps", "4", "--precision", "float32"]

@@ -17,6 +17,8 @@ import labkit as lk
 from labkit.files import bundled
 from labkit.fit import load_weights
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 

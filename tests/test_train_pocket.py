@@ -21,6 +21,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import eval_pocket as evaluation
 import train_pocket as training
 
+pytestmark = pytest.mark.slow
+
 SHA256 = "90a1a6c2c8540b64591530a970a9655777b9bf1b2e57b2e3eca21917925dbca5"
 CPU = torch.device("cpu")
 IMAGES = Path(os.environ.get("LABKIT_WEIGHTS", "/nowhere")).parent / "images"

@@ -60,6 +60,7 @@ def test_a_border_is_the_pictures_own(border: str) -> None:
     torch.testing.assert_close(zeros[..., 1:-1, 1:-1], found[..., 1:-1, 1:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"pooling": "average"}, {"pooling": "l2"}, {"border": "replicate"}])
 def test_tiles_of_a_variant_are_exact(options: dict) -> None:
     backbone = lk.variant(network("pocket"), **options)
