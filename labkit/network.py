@@ -6,10 +6,10 @@ import bisect
 import copy
 import difflib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any
 
 import torch
@@ -51,6 +51,19 @@ class Recommended:
     style: Mapping[str, float]
 
 
+def remembered(question: Callable[..., Any]) -> Callable[..., Any]:
+    """A question about a network's shapes, which are found by trial and asked hundreds of times: asked once."""
+
+    @wraps(question)
+    def answer(self: Backbone, *asked: Any) -> Any:
+        key = question.__name__, *asked
+        if key not in self.answers:
+            self.answers[key] = question(self, *asked)
+        return self.answers[key]
+
+    return answer
+
+
 class Backbone(nn.Module):
     """A frozen network, cut into named stages that run one after the other.
 
@@ -76,6 +89,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name, self.grid, self.head, self.recommended = name, grid, head, recommended
         self.redirects = False
+        self.answers: dict[tuple, Any] = {}  # of `remembered` questions
         self.names = list(stages)  # kept apart: nn.ModuleDict forbids dots in its keys
         self.stages = nn.ModuleList(stages.values())
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, 3, 1, 1))
@@ -178,15 +192,18 @@ class Backbone(nn.Module):
         near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4) or [c for c in lower if name in c][:3]
         raise ValueError(f"there is no class {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
 
+    @remembered
     def channels(self, layer: str) -> int:
         """How many channels a layer has."""
         size = max(64, self.minimum_size(layer))
         return self.on_meta((size, size), layer).shape[1]
 
+    @remembered
     def map_size(self, layer: str, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of a layer's feature map for pictures of ``size`` (height, width)."""
         return self.on_meta(size, layer).shape[2:]
 
+    @remembered
     def minimum_size(self, layer: str) -> int:
         """The smallest side, in pixels, of a picture that reaches ``layer``. Found by trial, on shapes alone."""
         self.check_layers([layer])

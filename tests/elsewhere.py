@@ -38,6 +38,7 @@ COPYING = ("aten::_to_copy", "aten::copy_")
 INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index")
 JOINING = ("aten::cat", "aten::stack")
 WIDE = (torch.float64, torch.complex128)
+PLAIN = (int, bool, float, str, torch.dtype)
 # Of the operations that labkit and the notebooks use on a device, those without an MPS kernel in PyTorch 2.6.
 LACKING = frozenset(
     f"aten::{name}"
@@ -100,6 +101,10 @@ class Kernels(TorchDispatchMode):
     def __init__(self, apple: bool = False):
         super().__init__()
         self.apple, self.ran = apple, set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # which would wrap each of the calls below in several others
+        return False
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         return _run(operation, args, kwargs or {}, self.apple, self.ran)
@@ -189,7 +194,7 @@ def _run(operation: Any, args: tuple, kwargs: dict[str, Any], apple: bool = Fals
     here: list[Tensor] = []
     held = [_held(value, there, here) for value in args]
     options = {key: _held(value, there, here) for key, value in kwargs.items()} if kwargs else {}
-    if any(x.is_meta for x in here):  # a question about shapes
+    if here and any(x.is_meta for x in here):  # a question about shapes
         return operation(*map(_emptied, args), **{key: _emptied(value) for key, value in kwargs.items()})
     if there and here and not kind.copies:
         # A GPU takes numbers (tensors without dimensions) from the CPU, and indices of its own tensors.
@@ -225,13 +230,16 @@ def _check_apples(name: str, args: list[Any]) -> None:
 
 def _held(value: Any, there: list[Elsewhere], here: list[Tensor]) -> Any:
     """``value`` as the CPU has it; tensors in it are added to the list of those on their device."""
-    if isinstance(value, Elsewhere):
+    kind = type(value)
+    if kind is Elsewhere:
         there.append(value)
         return value.held
+    if kind in PLAIN:
+        return value
+    if kind in (list, tuple):
+        return value if value and type(value[0]) in PLAIN else kind(_held(x, there, here) for x in value)
     if isinstance(value, Tensor):
         here.append(value)
-    elif type(value) in (list, tuple) and not (value and type(value[0]) in (int, bool)):
-        return type(value)(_held(x, there, here) for x in value)
     return value
 
 
@@ -242,7 +250,7 @@ def _emptied(value: Any) -> Any:
 
 
 def _wrapped(value: Any, apple: bool, name: str) -> Any:
-    if isinstance(value, Tensor):
+    if type(value) is Tensor:
         if apple and value.dtype in WIDE:
             raise TypeError(f"{name}: float64 does not exist here, as on Apple's GPUs")
         return Elsewhere(value)

@@ -136,6 +136,20 @@ def test_a_network_is_frozen(name: str) -> None:
     assert not any(parameter.requires_grad for parameter in net.parameters())
 
 
+def test_a_network_is_asked_for_a_shape_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, real, asked = lk.load_backbone("pocket", "cpu"), lk.Backbone.on_meta, []
+    monkeypatch.setattr(lk.Backbone, "on_meta", lambda *args: asked.append(args) or real(*args))
+
+    def shapes() -> tuple[object, ...]:
+        sizes = (network.map_size(layer, (60, 40)) for layer in ("relu2_1", "relu3_1"))
+        return *sizes, network.channels("relu3_1"), network.minimum_size("relu3_1")
+
+    assert shapes() == ((30, 20), (15, 10), 128, 4)
+    count = len(asked)
+    assert count and shapes() == ((30, 20), (15, 10), 128, 4) and len(asked) == count
+    assert lk.load_backbone("pocket", "cpu").answers == {}, "each network has its own"
+
+
 @pytest.mark.parametrize(
     "ask",
     [
