@@ -43,13 +43,14 @@ from .images import (
 )
 from .losses import activation, anchor, caricature, class_logit, content, guide, total_variation
 from .moments import diversity, gram
-from .network import Backbone, ReceptiveField
+from .network import Backbone, ReceptiveField, Recommended
 from .notebook import CheckError, check, compare, curves, show, tidy
 from .optimize import Progress
 from .precision import pick_precision
 from .style import stylize, stylizing
 from .variants import variant
 from .video import dream_frames, journey, stylize_frames
+from .wrapping import wrap
 
 from .moments import style  # isort: skip  # last, because importing the module .style took its name
 
@@ -75,6 +76,7 @@ __all__ = [
     "Loss",
     "Progress",
     "ReceptiveField",
+    "Recommended",
     "Sum",
     "Window",
     "activation",
@@ -142,4 +144,5 @@ __all__ = [
     "to_pil",
     "total_variation",
     "variant",
+    "wrap",
 ]

@@ -262,13 +262,20 @@ def _missing(name: str, file: str, size: str, how: str, cause: Exception | None 
 
 
 def _read(path: Path, name: str) -> State:
-    """A state dict in float32 from .safetensors, or from .pth with weights_only."""
+    """A state dict in float32 from .safetensors, or from .pth with weights_only.
+
+    It may lie in a checkpoint under "state_dict" or "model", and its keys may begin with "module.".
+    """
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+            state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
+        return {
+            key.removeprefix("module."): value.float() if value.is_floating_point() else value
+            for key, value in state.items()
+        }
     except Exception as error:  # safetensors, zip and pickle each have errors of their own
         raise _unreadable(path, name) from error
 
@@ -281,10 +288,22 @@ def _fill(modules: dict[str, nn.Module], state: State, name: str) -> None:
     """Copy ``<key>.<parameter>`` of ``state`` into modules[key]; every tensor must be there and fit."""
     for key, module in modules.items():
         part = {k.removeprefix(key + "."): v for k, v in state.items() if k.rpartition(".")[0] == key}
-        try:
-            module.load_state_dict(part)
-        except RuntimeError as error:
-            raise ValueError(f"the weights file is not one of {name}: {key} does not fit") from error
+        _load(module, part, name, f"{key}.")
+
+
+def _load(module: nn.Module, state: State, name: str, prefix: str = "") -> None:
+    """Copy a state dict into a module. ValueError, naming the first key that does not fit, if one does not."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        wanted, there = ({key: tuple(value.shape) for key, value in s.items()} for s in (module.state_dict(), state))
+        counters = [key for key in wanted if key.endswith("num_batches_tracked")]  # old files have none
+        key = next(k for k in [*wanted, *there] if k not in counters and wanted.get(k) != there.get(k))
+        if key not in there:
+            what = "is missing"
+        else:
+            what = f"has the shape {there[key]}, not {wanted[key]}" if key in wanted else "does not belong to it"
+        raise ValueError(f"the weights file is not one of {name}: {prefix}{key} {what}") from error
 
 
 def _torchvision(name: str, **options: bool) -> nn.Module:
@@ -306,8 +325,5 @@ def _torchvision(name: str, **options: bool) -> nn.Module:
     if name.startswith(("vgg", "googlenet")):
         options["init_weights"] = False  # which takes seconds, to be overwritten
     net = zoo.get_model(name, weights=None, **options)
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the weights file is not one of torchvision's {name}") from error
+    _load(net, state, f"torchvision's {name}")
     return net

@@ -133,10 +133,15 @@ def guided(model: nn.Module) -> Iterator[None]:
     relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
     if not relus:
         raise ValueError("there is no ReLU module to guide: guided backpropagation changes nothing here")
+    inplace = [relu.inplace for relu in relus]
     hooks = [relu.register_full_backward_hook(lambda _relu, into, _out: (into[0].clamp_min(0),)) for relu in relus]
+    for relu in relus:
+        relu.inplace = False  # which such hooks do not allow
     try:
         yield
     finally:
+        for relu, before in zip(relus, inplace, strict=True):
+            relu.inplace = before
         for hook in hooks:
             hook.remove()
 
@@ -153,11 +158,9 @@ def randomised(network: Backbone, down_to: str | None = None, seed: int = 0) -> 
     if down_to is not None:
         network.check_layers([down_to])
     copy, random = deepcopy(network), torch.Generator().manual_seed(seed)
-    first = 0 if down_to is None else copy.layers.index(down_to)
-    for module in (*copy.stages[first:], copy.head):
-        for weights in module.parameters():
-            order = torch.randperm(weights.numel(), generator=random).to(weights.device)
-            weights.data.copy_(weights.flatten()[order].view_as(weights))
+    for weights in copy.parameters_from(down_to):
+        order = torch.randperm(weights.numel(), generator=random).to(weights.device)
+        weights.data.copy_(weights.flatten()[order].view_as(weights))
     return copy
 
 

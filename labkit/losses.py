@@ -25,6 +25,7 @@ from .algebra import (
     layer_weights,
     mean_of,
     positions,
+    wide,
 )
 from .images import as_picture, resize
 from .network import averages
@@ -120,7 +121,11 @@ class class_logit(Loss):
 
     def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
         bound, backbone = copy(self), reader.backbone
-        bound.target, bound.layers, bound.backbone = backbone.class_index(self.target), (backbone.names[-1],), backbone
+        super().bound(reader, size)
+        bound.target, bound.backbone = backbone.class_index(self.target), backbone
+        if backbone.head is None:  # a wrapped network, whose logits come out of it whole
+            return bound
+        bound.layers = (backbone.names[-1],)
         bound.linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
         height, width = backbone.map_size(bound.layers[0], size)
         bound.rows, bound.columns = (averages(side, backbone.grid, backbone.device) for side in (height, width))
@@ -128,6 +133,8 @@ class class_logit(Loss):
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
+        if layer == "logits":
+            return [wide(features[layer][:, self.target])]
         rows, columns = self.rows, self.columns  # (grid, h) and (grid, w): averages as matrices
         if layer in window.outer:
             rows, columns = rows[:, window.outer[layer][0]], columns[:, window.outer[layer][1]]
@@ -135,6 +142,8 @@ class class_logit(Loss):
 
     def readout(self, statistics: Statistics) -> Tensor:
         (cells,) = statistics
+        if cells.ndim == 1:
+            return cells
         logits = self.backbone.read_head(cells.to(self.backbone.mean))
         return logits[:, self.target].to(cells)
 

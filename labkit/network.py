@@ -5,50 +5,25 @@ from __future__ import annotations
 import bisect
 import copy
 import difflib
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.overrides import TorchFunctionMode
 
+from .images import luma
+from .meta import first_line, run_on_meta, try_out
 from .precision import arithmetic
+from .receptive_fields import ReceptiveField, measured
+from .recommended import Recommended
+from .redirected import RedirectedReLU
 
+Keep: TypeAlias = Callable[[str, Tensor], Tensor]
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class ReceptiveField:
-    """The square of pixels that one unit of a layer can see: its side and the step between neighbours, in pixels.
-
-    ``start`` is the position, relative to the picture's corner, where the square of the unit (0, 0) begins: negative,
-    because padding lets it begin outside. See Araujo et al. 2019, doi:10.23915/distill.00021.
-    """
-
-    size: int = 1
-    stride: int = 1
-    start: int = 0
-
-    def then(self, kernel: int, stride: int, padding: int) -> ReceptiveField:
-        """The field after one more convolution or pooling."""
-        return ReceptiveField(
-            self.size + (kernel - 1) * self.stride, self.stride * stride, self.start - padding * self.stride
-        )
-
-
-@dataclass(frozen=True)
-class Recommended:
-    """Layers that work well on a network: for dreams, for content, and for style with their weights."""
-
-    dream: Mapping[str, float]
-    content: tuple[str, ...]
-    style: Mapping[str, float]
 
 
 def remembered(question: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,36 +43,48 @@ class Backbone(nn.Module):
     """A frozen network, cut into named stages that run one after the other.
 
     ``stages``: name -> module; every name is a layer. ``head`` maps the last stage's features, averaged over a
-    ``grid`` x ``grid`` of cells and flattened, to class logits. ``recommended`` names good layers. ``mean`` and
-    ``std`` normalise RGB in [0, 1]. The parameters are frozen: the picture is what is tuned.
+    ``grid`` x ``grid`` of cells and flattened, to class logits. ``recommended`` names good layers (None: a guess).
+    ``mean`` and ``std`` (three values or one) normalise RGB in [0, 1]. ``classes``: their names, or how many there are;
+    None: ImageNet's if there are a thousand, else numbers. ``colours``: 3, or 1 for a network that takes grey pictures.
+
+    The modules become the backbone's own: parameters are frozen (the picture is what is tuned), modules are put to
+    evaluation and out of place. `labkit.wrap` makes a backbone of any module and leaves it as it is.
     """
 
     mean: Tensor
     std: Tensor
+    layout = torch.channels_last  # of features and weights in memory: what convolutions are fastest in
 
     def __init__(
         self,
         name: str,
-        stages: OrderedDict[str, nn.Module],
-        head: nn.Module,
-        recommended: Recommended,
+        stages: Mapping[str, nn.Module],
+        head: nn.Module | None,
+        recommended: Recommended | None = None,
         *,
         grid: int = 1,
-        mean: Iterable[float] = IMAGENET[0],
-        std: Iterable[float] = IMAGENET[1],
+        mean: float | Iterable[float] = IMAGENET[0],
+        std: float | Iterable[float] = IMAGENET[1],
+        classes: int | Iterable[str] | None = None,
+        colours: int = 3,
     ):
         super().__init__()
-        self.name, self.grid, self.head, self.recommended = name, grid, head, recommended
+        self.name, self.grid, self.head, self.colours = name, grid, head, colours
         self.redirects = False
         self.answers: dict[tuple, Any] = {}  # of `remembered` questions
         self.names = list(stages)  # kept apart: nn.ModuleDict forbids dots in its keys
         self.stages = nn.ModuleList(stages.values())
-        self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(tuple(std)).view(1, 3, 1, 1))
+        self.recommended = Recommended.guess(self.names) if recommended is None else recommended
+        self.register_buffer("mean", _rgb(mean, "mean"))
+        self.register_buffer("std", _rgb(std, "std"))
+        if not (self.std > 0).all():
+            raise ValueError(f"std must be positive, not {self.std.flatten().tolist()}")
         for module in self.modules():
             if hasattr(module, "inplace"):
                 module.inplace = False  # an in-place ReLU would overwrite the layer that was asked for
         self.eval().requires_grad_(False)
+        if classes is not None:
+            self.name_classes(classes)
 
     @property
     def layers(self) -> list[str]:
@@ -106,10 +93,20 @@ class Backbone(nn.Module):
 
     @cached_property
     def classes(self) -> list[str]:
-        """The names of the thousand ImageNet classes, in the order of the logits."""
+        """The names of the classes, in the order of the logits."""
+        count = self.channels("logits")
+        if count != 1000:
+            return [str(number) for number in range(count)]
         from torchvision.models import VGG16_Weights
 
         return VGG16_Weights.IMAGENET1K_V1.meta["categories"]
+
+    def name_classes(self, classes: int | Iterable[str]) -> None:
+        """Name the classes; ValueError if there are not as many as logits."""
+        names = [str(name) for name in (range(classes) if isinstance(classes, Integral) else classes)]
+        if len(names) != (count := self.channels("logits")):
+            raise ValueError(f"{self.name} has {count} classes, not {len(names)}")
+        self.classes = names
 
     @property
     def device(self) -> torch.device:
@@ -137,25 +134,54 @@ class Backbone(nn.Module):
     def run(self, picture: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """`features` for loops, which have checked the layers and set the `arithmetic`."""
         home, device = picture.device, self.device
-        last = max((self.layers.index(layer) for layer in layers), default=-1)
         # Normalise in float32: the picture keeps its full precision whatever the network computes in.
-        x = ((picture.to(device) - self.mean.float()) / self.std.float()).to(self.mean.dtype)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = (picture.to(device) - self.mean.float()) / self.std.float()
+        x = (luma(x) if self.colours == 1 else x).to(self.mean.dtype).contiguous(memory_format=self.layout)
         found = {}
         try:
+            overwritten = self._overwritten(x, layers)
+
+            def keep(name: str, x: Tensor) -> Tensor:
+                # A layer that was asked for is the one that later layers are computed from, wherever it lies: their
+                # gradient with respect to it can be asked for.
+                fragile = name in overwritten
+                found[name] = x = (x.clone() if fragile else x).to(home)
+                return (x.clone() if fragile else x).to(device)
+
             with RedirectedReLU() if self.redirects else nullcontext():
-                for name, stage in zip(self.names[: last + 1], self.stages, strict=False):
-                    # A layer that was asked for is the one that later layers are computed from, wherever it lies: their
-                    # gradient with respect to it can be asked for.
-                    x = stage(x.to(device))
-                    if name in layers:
-                        found[name] = x = x.to(home)
+                self(x, layers, keep)
         except RuntimeError as error:
             self._explain_small(picture, layers, error)
             raise
-        if "logits" in layers:
-            found["logits"] = self.read_head(self._cells(x.to(device))).to(home)
         return found
+
+    def forward(self, x: Tensor, layers: list[str], keep: Keep) -> None:
+        """Call ``keep`` with the name and the features of every one of ``layers``, for a normalised picture ``x``.
+
+        What it returns is what later layers are computed from.
+        """
+        last = max((self.layers.index(layer) for layer in layers), default=-1)
+        for name, stage in zip(self.names[: last + 1], self.stages, strict=False):
+            x = stage(x)
+            if name in layers:
+                x = keep(name, x)
+        if "logits" in layers:
+            keep("logits", self.read_head(self._cells(x)))
+
+    def _overwritten(self, x: Tensor, layers: list[str]) -> set[str]:
+        """Which of the layers later ones overwrite, with an operation in place: they must be copied."""
+        key = "overwritten", *layers
+        if len(layers) > 1 and key not in self.answers:
+            kept: dict[str, tuple[Tensor, int]] = {}
+
+            def keep(name: str, x: Tensor) -> Tensor:
+                kept[name] = x, x._version
+                return x
+
+            with torch.inference_mode(False):
+                run_on_meta(self, x.to("meta"), layers, keep)
+            self.answers[key] = {name for name, (f, version) in kept.items() if f._version != version}
+        return self.answers.get(key, set())
 
     def _cells(self, x: Tensor) -> Tensor:
         """Features averaged over the head's grid of cells."""
@@ -182,15 +208,16 @@ class Backbone(nn.Module):
 
     def class_index(self, name: int | str) -> int:
         """The index of a class given by number or by name; ValueError with the nearest names if there is none."""
-        if isinstance(name, int):
+        if isinstance(name, Integral):
             if not 0 <= name < len(self.classes):
                 raise ValueError(f"there is no class {name}: they run from 0 to {len(self.classes) - 1}")
-            return name
+            return int(name)
         lower = [c.lower() for c in self.classes]
         if name.lower() in lower:
             return lower.index(name.lower())
         near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4) or [c for c in lower if name in c][:3]
-        raise ValueError(f"there is no class {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
+        hint = f"did you mean {', '.join(near)}?" if near else f"they run from {self.classes[0]} to {self.classes[-1]}"
+        raise ValueError(f"there is no class {name!r}: {hint}")
 
     @remembered
     def channels(self, layer: str) -> int:
@@ -205,36 +232,60 @@ class Backbone(nn.Module):
 
     @remembered
     def minimum_size(self, layer: str) -> int:
-        """The smallest side, in pixels, of a picture that reaches ``layer``. Found by trial, on shapes alone."""
+        """The smallest side, in pixels, of a picture that reaches ``layer``. Found by trial, on shapes alone.
+
+        Raises ValueError, with torch's reason, when not even a picture of 1024 pixels does.
+        """
         self.check_layers([layer])
 
         def reaches(size: int) -> bool:
             try:
                 self.on_meta((size, size), layer)
-            except RuntimeError:  # a pooling window larger than its input
+            except RuntimeError as error:  # a pooling window larger than its input
+                if size >= 1024:
+                    reason = try_out(self, (size, size), self.colours, [layer], lambda name, x: x).error or error
+                    raise ValueError(f"{layer} of {self.name} takes no picture: {first_line(reason)}") from error
                 return False
             return True
 
-        return bisect.bisect_left(range(1, 1024), True, key=reaches) + 1
+        size = next(size for size in (2**k for k in range(11)) if reaches(size))
+        smaller = range(size // 2 + 1, size)
+        return size // 2 + 1 + bisect.bisect_left(smaller, True, key=reaches)
 
     def receptive_field(self, layer: str) -> ReceptiveField:
-        """What one unit of ``layer`` sees of the picture, computed from kernels, strides and paddings."""
+        """What one unit of ``layer`` sees of the picture, measured once (see `labkit.receptive_fields`).
+
+        Raises ValueError, with the reason, if that is not a square of a fixed size.
+        """
         self.check_layers([layer])
-        field = ReceptiveField()
-        for name, stage in zip(self.names, self.stages, strict=True):
-            field = _through(stage, field)
-            if name == layer:
-                return field
-        raise ValueError(
-            "the logits see the whole picture: they have no receptive field of a fixed size, and a loss on them "
-            "cannot be cut into tiles (class_logit can)"
-        )
+        if layer == "logits":
+            raise ValueError(
+                "the logits see the whole picture: they have no receptive field of a fixed size, and a loss on them "
+                "cannot be cut into tiles" + (" (class_logit can)" if self.head else "")
+            )
+        found = self._measured(layer)
+        if isinstance(found, str):
+            raise ValueError(
+                f"{layer} of {self.name} has no receptive field of a fixed size, so that it cannot be cut into tiles "
+                f"(tile=None computes the whole): {found}"
+            )
+        return found
+
+    @remembered
+    def _measured(self, layer: str) -> ReceptiveField | str:
+        return measured(self, layer)
+
+    def parameters_from(self, layer: str | None) -> Iterator[nn.Parameter]:
+        """The parameters of a layer and of all that comes after it; None: all."""
+        first = 0 if layer is None else self.layers.index(layer)
+        for module in (*self.stages[first:], self.head):
+            yield from module.parameters()
 
     def cast(self, dtype: torch.dtype) -> Backbone:
         """This network computing in ``dtype``, weights laid out channels-last: itself, or a copy."""
         if dtype == self.mean.dtype:
-            return self.to(memory_format=torch.channels_last)
-        return copy.deepcopy(self).to(dtype=dtype, memory_format=torch.channels_last)
+            return self.to(memory_format=self.layout)
+        return copy.deepcopy(self).to(dtype=dtype, memory_format=self.layout)
 
     def redirected(self) -> Backbone:
         """A copy whose ReLUs let the gradient pass where all of it would be blocked (see `RedirectedReLU`).
@@ -248,12 +299,10 @@ class Backbone(nn.Module):
 
     def on_meta(self, size: tuple[int, int], layer: str, differentiable: bool = False) -> Tensor:
         """The features of a picture of ``size`` (height, width) as a tensor that has a shape and no data."""
-        x = torch.empty(1, 3, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
-        for name, stage in zip(self.names, self.stages, strict=True):
-            x = _without_data(stage, x)
-            if name == layer:
-                return x
-        return _without_data(self.head, F.adaptive_avg_pool2d(x, self.grid).flatten(1))[..., None, None]
+        found: dict[str, Tensor] = {}
+        x = torch.empty(1, self.colours, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
+        run_on_meta(self, x, [layer], lambda name, x: found.setdefault(name, x))
+        return found[layer][..., None, None] if found[layer].ndim == 2 else found[layer]
 
     def _explain_small(self, picture: Tensor, layers: list[str], error: Exception) -> None:
         deepest = max(layers, key=self.layers.index)
@@ -277,62 +326,9 @@ def averages(length: int, cells: int, device: torch.device | None = None) -> Ten
     return F.adaptive_avg_pool1d(torch.eye(length), cells).T.to(device)
 
 
-class RedirectedReLU(TorchFunctionMode):
-    """While it is on, every ReLU is differentiated as in Lucid (Olah, Mordvintsev and Schubert 2017).
-
-    Where x <= 0 a ReLU blocks the gradient. When that leaves nothing of a picture's gradient, what would raise x in a
-    descent (the negative part of the gradient) passes even there; otherwise the gradient is the usual one. A mode, and
-    not modules in place of nn.ReLU, because some networks call the function.
-    """
-
-    names = frozenset({"relu", "relu_"})  # F.relu, torch.relu, Tensor.relu and their in-place forms
-
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if getattr(function, "__name__", "") in self.names:
-            return _Redirected.apply(*args[:1])
-        return function(*args, **(kwargs or {}))
-
-
-class _Redirected(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.relu()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        passes = x > 0
-        alive = (passes & (gradient != 0)).flatten(1).any(1).view(-1, *[1] * (x.ndim - 1))
-        return gradient * (passes | (~alive & (gradient < 0)))
-
-
-def _without_data(module: nn.Module, x: Tensor) -> Tensor:
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return functional_call(module, {key: value.to("meta") for key, value in tensors.items()}, x)
-
-
-def _through(module: nn.Module, field: ReceptiveField) -> ReceptiveField:
-    """The receptive field after ``module``; of parallel branches the widest one counts."""
-
-    def square(value: int | tuple[int, ...]) -> int:
-        return value if isinstance(value, int) else value[0]
-
-    kind = type(module).__name__  # torchvision's classes by name, so that pocket need not import it
-    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        return field.then(square(module.kernel_size), square(module.stride), square(module.padding))
-    if isinstance(module, nn.Sequential):
-        chain = list(module)
-    elif kind == "Inception":
-        return max((_through(branch, field) for branch in module.children()), key=lambda f: f.size)
-    elif kind == "Fire":
-        chain = [module.squeeze, module.expand3x3]
-    elif kind == "Bottleneck":
-        chain = [module.conv1, module.conv2, module.conv3]
-    elif kind == "BasicConv2d":
-        chain = [module.conv]
-    else:
-        return field  # everything else works on each position by itself
-    for child in chain:
-        field = _through(child, field)
-    return field
+def _rgb(values: float | Iterable[float], what: str) -> Tensor:
+    """Three numbers, or one for all colours, as a tensor (1, 3, 1, 1)."""
+    numbers = [float(value) for value in ([values] if isinstance(values, Real) else values)]
+    if len(numbers) not in (1, 3):
+        raise ValueError(f"{what} has three values, one a colour, or one for all, not {len(numbers)}")
+    return torch.tensor(numbers).expand(3).reshape(1, 3, 1, 1).clone()

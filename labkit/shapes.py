@@ -119,9 +119,7 @@ def network(gated: bool = False, size: int = 24, seed: int = 0) -> Backbone:
             stages["glu"] = nn.GLU(1)
             head = Total((size // 2) ** 2)
     recommended = Recommended({"relu4": 1.0}, ("relu4",), {"relu2": 1.0, "relu4": 1.0})
-    backbone = Backbone("shapes", stages, head, recommended, mean=(GREY,) * 3, std=(0.25,) * 3)
-    backbone.classes = list(NAMES)
-    return backbone
+    return Backbone("shapes", stages, head, recommended, mean=GREY, std=0.25, classes=NAMES)
 
 
 @arithmetic()

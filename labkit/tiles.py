@@ -50,11 +50,13 @@ def halo(backbone: Backbone, layers: Sequence[str]) -> tuple[int, int]:
 def cut(backbone: Backbone, layers: Sequence[str], size: tuple[int, int], tile: int) -> list[Tile]:
     """Tiles for pictures of ``size`` (height, width), nearly equal, each owning a square of about ``tile`` pixels.
 
-    Borders lie on multiples of the deepest layer's stride, so that every tile's pools and strided convolutions fall on
+    Borders lie on multiples of the layers' strides, so that every tile's pools and strided convolutions fall on
     the same pixels as the whole picture's. A tile at a true border ends there, with the network's own padding.
     """
+    if max(size) <= tile:
+        return [Tile((slice(None), slice(None)), Window())]
     seen, (before, after) = fields(backbone, layers), halo(backbone, layers)
-    step = max(f.stride for f in seen.values())
+    step = math.lcm(*(f.stride for f in seen.values()))
     before = math.ceil(before / step) * step
     rows, columns = (_spans(length, tile, step, before, after, seen) for length in size)
     return [
@@ -117,7 +119,9 @@ def _bytes_per_pixel(backbone: Backbone, layers: Sequence[str]) -> float:
     least = max(128, backbone.minimum_size(deepest))
     per_pixel = (kept(2 * least) - kept(least)) / (3 * least**2)  # the weights, which are kept too, cancel
     # Losses compute in float32: each of their layers is kept once more, and its gradient stands beside it.
-    per_pixel += sum(8 * backbone.channels(layer) / backbone.receptive_field(layer).stride ** 2 for layer in layers)
+    side = 2 * least
+    places = {layer: math.prod(backbone.map_size(layer, (side, side))) / side**2 for layer in layers}
+    per_pixel += sum(8 * backbone.channels(layer) * share for layer, share in places.items())
     return per_pixel + 64
 
 

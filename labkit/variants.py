@@ -43,7 +43,7 @@ def variant(backbone: Backbone, pooling: str = "max", border: str = "zeros") -> 
             sides = old.kernel_size, old.stride, old.padding, old.ceil_mode
             setattr(parent, name, ScaledPool(*sides, power=1 if pooling == "average" else 2))
         with torch.no_grad():
-            found.features(photo("chelsea", 256).to(found.device, found.mean.dtype), found.layers[-2:-1])
+            found.features(photo("chelsea", 256).to(found.device, found.mean.dtype), found.names[-1:])
     if border != "zeros":
         first = next((m for m in found.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None or isinstance(first.padding, str) or not any(first.padding):

@@ -20,6 +20,7 @@ from .backbones import BACKBONES, load_backbone
 from .controls import Chooser, Layers, LayerWeights
 from .dream import dreaming
 from .images import PHOTOS, paintings, resize, save, to_pil
+from .network import Backbone
 from .notebook import jpeg
 from .optimize import OPTIMIZERS, Progress
 from .style import AFTER, BEFORE, INITS, stylizing
@@ -28,11 +29,13 @@ EVERY = 0.2  # seconds between two previews
 SIZES = (256, 384, 512, 768, 1024)
 
 
-def lab(photo: Any = "chelsea", painting: Any = "koi_mosaic", backbone: str = "pocket", size: int = 384) -> Lab:
+def lab(
+    photo: Any = "chelsea", painting: Any = "koi_mosaic", backbone: str | Backbone = "pocket", size: int = 384
+) -> Lab:
     """A dream lab and a style lab, to be displayed as the last line of a cell.
 
     photo, painting: the name of a bundled one, or anything `as_picture` takes; both can be changed and uploaded there.
-    backbone: a name; size: the longer side in pixels.
+    backbone: a name or a loaded network; size: the longer side in pixels.
     """
     return Lab(photo, painting, backbone, size)
 
@@ -40,14 +43,14 @@ def lab(photo: Any = "chelsea", painting: Any = "koi_mosaic", backbone: str = "p
 class Lab(w.Tab):
     """The two views, `dream` and `style`, as tabs."""
 
-    def __init__(self, photo: Any, painting: Any, backbone: str, size: int):
+    def __init__(self, photo: Any, painting: Any, backbone: str | Backbone, size: int):
         self.dream, self.style = dream_view(photo, backbone, size), style_view(photo, painting, backbone, size)
         super().__init__([self.dream, self.style])
         self.set_title(0, "Dream")
         self.set_title(1, "Style")
 
 
-def dream_view(photo: Any, backbone: str, size: int) -> View:
+def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
     """A view on `dreaming`."""
     controls = {
         "layers": LayerWeights(lambda recommended: recommended.dream),
@@ -63,7 +66,7 @@ def dream_view(photo: Any, backbone: str, size: int) -> View:
     return View(dreaming, [Chooser("photo", photo, PHOTOS, images.photo)], controls, backbone, size, "dream.png")
 
 
-def style_view(photo: Any, painting: Any, backbone: str, size: int) -> View:
+def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -> View:
     """A view on `stylizing`."""
     controls = {
         "content_weight": w.FloatSlider(1.0, min=0.0, max=10.0, step=0.1),
@@ -98,7 +101,7 @@ class View(w.HBox):
         recipe: Callable[..., Iterator[Progress]],
         choosers: Sequence[Chooser],
         controls: Mapping[str, w.Widget],
-        backbone: str,
+        backbone: str | Backbone,
         size: int,
         file: str,
     ):
@@ -109,7 +112,8 @@ class View(w.HBox):
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
 
-        self.backbone = w.Dropdown(options=list(BACKBONES), value=backbone, description="network")
+        networks = {name: name for name in BACKBONES} | ({} if isinstance(backbone, str) else {backbone.name: backbone})
+        self.backbone = w.Dropdown(options=list(networks.items()), value=backbone, description="network")
         self.size = w.Dropdown(options=sorted({*SIZES, size}), value=size, description="longer side")
         self.start_button = w.Button(description="Start", button_style="primary", icon="play")
         self.stop_button = w.Button(description="Stop", icon="stop", disabled=True)
@@ -167,7 +171,7 @@ class View(w.HBox):
         except (ValueError, OSError) as error:
             self._say(error)
             return
-        self.settings = {"recipe": self.recipe.__name__, "backbone": self.backbone.value, **options}
+        self.settings = {"recipe": self.recipe.__name__, "backbone": self.backbone.label, **options}
         self.settings |= {chooser.choice.description: chooser.choice.value for chooser in self.choosers}
         self.settings["size"] = self.size.value
         self.stopping = threading.Event()

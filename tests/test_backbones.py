@@ -166,6 +166,77 @@ def test_an_unknown_layer_suggests_the_nearest(ask: Callable[[lk.Backbone, str],
         ask(network("pocket"), wrong)
 
 
+# --- a backbone built by hand --------------------------------------------------------------------------------------
+
+
+def built(first: nn.Module | None = None, second: nn.Module | None = None, **options: object) -> lk.Backbone:
+    stages = {"first": first or nn.Conv2d(3, 4, 3), "second": second or nn.ReLU()}
+    return lk.Backbone("built", stages, nn.Linear(4, 10), **options)
+
+
+@pytest.mark.parametrize("mean", [0, 1, 0.5, (0.5,), (0, 1, 0), torch.tensor([0.5, 0.5, 0.5])])
+def test_mean_and_std_are_three_numbers_or_one_whole_or_not(mean: object) -> None:
+    net = built(nn.Identity(), mean=mean, std=2)
+    expected = (noise(8, 8) - torch.as_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)) / 2
+    torch.testing.assert_close(net.features(noise(8, 8), ["first"])["first"], expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (0.5, 0.5)}, "mean has three values, one a colour, or one for all, not 2"),
+        ({"std": ()}, "std has three values, one a colour, or one for all, not 0"),
+        ({"std": (1, 0, 1)}, r"std must be positive, not \[1.0, 0.0, 1.0\]"),
+        ({"classes": 9}, "built has 10 classes, not 9"),
+        ({"classes": ["a", "b"]}, "built has 10 classes, not 2"),
+    ],
+)
+def test_senseless_arguments_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        built(**options)
+
+
+def test_classes_of_a_backbone_built_by_hand() -> None:
+    assert built().classes == built(classes=10).classes == list("0123456789")
+    (row,) = built(classes="abcdefghij").classify(noise(8, 8), top=10)
+    assert {name for name, _ in row} == set("abcdefghij")
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ((nn.Conv2d(1, 4, 3),), "second of built takes no picture: stages.0 takes 1 channels, not 3"),
+        ((nn.Conv2d(4, 4, 3),), "second of built takes no picture: stages.0 takes 4 channels, not 3"),
+        ((None, nn.Module()), "second of built takes no picture: .*missing the required .forward. function"),
+    ],
+)
+def test_a_mistake_is_not_called_a_small_picture(stages: tuple, message: str) -> None:
+    net = built(*stages)
+    for layers in (["second"], ["first", "second"]):
+        with pytest.raises(ValueError, match=message) as caught:
+            net.features(noise(96, 64), layers)
+        assert "\n" not in str(caught.value) and "too small" not in str(caught.value)
+
+
+def test_a_grey_backbone() -> None:
+    net = built(nn.Conv2d(1, 4, 3), colours=1, mean=0, std=1)
+    expected = net.stages[0](lk.luma(noise(9, 9)))
+    torch.testing.assert_close(net.features(noise(9, 9), ["first"])["first"], expected)
+    assert net.minimum_size("first") == 3 and net.receptive_field("first") == lk.ReceptiveField(3)
+
+
+def test_a_function_in_place_does_not_overwrite_the_layer_before() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu_(x)
+
+    net = built(second=InPlace())
+    found = net.features(noise(9, 9), ["first", "second"])
+    assert (found["first"] < 0).any() and torch.equal(found["second"], found["first"].relu())
+    with torch.inference_mode():
+        assert torch.equal(net.features(noise(9, 9), ["first", "second"])["first"], found["first"])
+
+
 # --- how large a picture must be ---------------------------------------------------------------------------------
 
 SIZES = [
@@ -279,7 +350,7 @@ def test_a_class_by_number_or_name(name: int | str) -> None:
         (1000, "there is no class 1000: they run from 0 to 999"),
         (-1, "there is no class -1: they run from 0 to 999"),
         ("egyptian kat", r"there is no class 'egyptian kat': did you mean egyptian cat.*\?"),
-        ("zzzzqqqq", "there is no class 'zzzzqqqq'$"),
+        ("zzzzqqqq", "there is no class 'zzzzqqqq': they run from tench to toilet tissue$"),
     ],
 )
 def test_an_unknown_class_suggests_the_nearest(name: int | str, message: str) -> None:
@@ -513,8 +584,37 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path, monkeypatch: pytes
     state["conv3_2.weight"] = state["conv3_2.weight"][:, :-1].clone()
     save_file(state, tmp_path / "pocket.safetensors")
     monkeypatch.setattr(backbones, "bundled", lambda relative: tmp_path / "pocket.safetensors")
-    with pytest.raises(ValueError, match="the weights file is not one of pocket: conv3_2 does not fit"):
+    with pytest.raises(
+        ValueError, match=r"not one of pocket: conv3_2.weight has the shape \(128, 127, 3, 3\), not \(128, 128, 3, 3\)"
+    ):
         lk.load_backbone("pocket", "cpu")
+
+
+@pytest.mark.parametrize("pack", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_as_training_scripts_save_them(offline: Path, pack: Callable, prefix: str) -> None:
+    state = random_torchvision("squeezenet1_1").state_dict()
+    torch.save(pack({f"{prefix}{key}": value for key, value in state.items()}), offline / "squeezenet1_1-b8a52dc0.pth")
+    found = lk.load_backbone("squeezenet1_1", "cpu").stages[0].weight
+    assert torch.equal(found, state["features.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update({"classifier.1.weight": torch.rand(365, 512, 1, 1)}),
+         "classifier.1.weight has the shape (365, 512, 1, 1), not (1000, 512, 1, 1)"),
+        (lambda s: s.pop("features.3.squeeze.bias"), "features.3.squeeze.bias is missing"),
+        (lambda s: s.update({"extra.weight": torch.rand(3)}), "extra.weight does not belong to it"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_named(offline: Path, change: Callable, message: str) -> None:
+    state = random_torchvision("squeezenet1_1").state_dict()
+    change(state)
+    torch.save(state, offline / "squeezenet1_1-b8a52dc0.pth")
+    with pytest.raises(ValueError, match=re.escape(f"not one of torchvision's squeezenet1_1: {message}")) as caught:
+        lk.load_backbone("squeezenet1_1", "cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_backbone_lists_those_there_are() -> None:
