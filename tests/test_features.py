@@ -29,7 +29,7 @@ def test_functions_exist() -> None:
 
 def test_options_exist() -> None:
     takers = [lk.dreaming, lk.stylizing, lk.creating, lk.journey, lk.style, lk.activation, lk.save, lk.save_frames]
-    takers += [lk.faststyle.learning, lk.faststyle.repaint, lk.adain.transfer, lk.superres.upscale, fitting]
+    takers += [lk.wrap, lk.faststyle.learning, lk.faststyle.repaint, lk.adain.transfer, lk.superres.upscale, fitting]
     known = {name for taker in takers for name in inspect.signature(taker).parameters}
     named = set(re.findall(r"\b([a-z_]+)=", TEXT))
     assert len(named) > 20
