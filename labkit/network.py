@@ -149,13 +149,17 @@ class Backbone(nn.Module):
                 return (x.clone() if fragile else x).to(device)
 
             with RedirectedReLU() if self.redirects else nullcontext():
-                self(x, layers, keep)
+                self.propagate(x, layers, keep)
         except RuntimeError as error:
             self._explain_small(picture, layers, error)
             raise
         return found
 
-    def forward(self, x: Tensor, layers: list[str], keep: Keep) -> None:
+    def forward(self, x: Tensor, layers: list[str] | None = None, keep: Keep | None = None) -> Tensor | None:
+        """Class logits of pictures: a backbone can be called as any classifier can; or, with ``keep``, `propagate`."""
+        return self.logits(x) if keep is None else self.propagate(x, layers, keep)
+
+    def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
         """Call ``keep`` with the name and the features of every one of ``layers``, for a normalised picture ``x``.
 
         What it returns is what later layers are computed from.

@@ -208,7 +208,7 @@ class Wrapped(Backbone):
                 f"{first_line(error)}"
             ) from error
 
-    def forward(self, x: Tensor, layers: list[str], keep: Keep) -> None:
+    def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
         left, thread = set(layers), get_ident()
 
         def hook(layer: str) -> Any:

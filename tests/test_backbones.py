@@ -136,6 +136,11 @@ def test_a_network_is_frozen(name: str) -> None:
     assert not any(parameter.requires_grad for parameter in net.parameters())
 
 
+def test_a_network_is_called_as_a_classifier_is() -> None:
+    network, picture = lk.load_backbone("pocket", "cpu"), lk.photo("chelsea", 64)
+    assert torch.equal(network(picture), network.logits(picture))
+
+
 def test_a_network_is_asked_for_a_shape_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network, real, asked = lk.load_backbone("pocket", "cpu"), lk.Backbone.on_meta, []
     monkeypatch.setattr(lk.Backbone, "on_meta", lambda *args: asked.append(args) or real(*args))

@@ -132,7 +132,8 @@ class Drops(nn.Module):
             lambda: nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 3, 1)),
             "pixel_unshuffle expects height to be divis",
         ),
-        (lambda: nn.MaxPool2d((2, 3)), "units do not see the same pixels"),
+        # PyTorch before 2.15 stops earlier, as the pool leaves too few columns for the convolution.
+        (lambda: nn.MaxPool2d((2, 3)), "(units do not see the same pixels|Calculated padded input size)"),
         (Drops, "it changes with pixels beyond those that were found to matter"),
     ],
 )
