@@ -97,14 +97,14 @@ def each(values: Tensor) -> Tensor:
 
 
 @arithmetic()
-def answers(model: Model, pictures: Tensor) -> Tensor:
-    """What the model answers (N, K), on the pictures' device."""
+def home_logits(model: Model, pictures: Tensor) -> Tensor:
+    """The logits (N, K) of pictures, on their device, wherever the model computes."""
     return model(pictures).to(pictures.device)
 
 
 def ask(model: Model, pictures: Tensor, batch: int = 64) -> Tensor:
     """The same, but it is asked about ``batch`` pictures at a time."""
-    return torch.cat([answers(model, part) for part in pictures.split(batch)])
+    return torch.cat([home_logits(model, part) for part in pictures.split(batch)])
 
 
 # --- what an attacker wants ---------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def towards(model: Model, classes: Tensor) -> Evaluate:
 def _cross_entropy(model: Model, classes: Tensor, weight: float, pictures: Tensor) -> Evaluation:
     pictures = pictures.detach().requires_grad_()
     with torch.enable_grad():
-        loss = weight * surprise(answers(model, pictures), classes)
+        loss = weight * surprise(home_logits(model, pictures), classes)
         (gradient,) = torch.autograd.grad(loss.sum(), pictures)
     return Evaluation(loss.detach(), {("cross_entropy", ""): loss.detach()}, gradient)
 
@@ -206,7 +206,7 @@ def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: floa
     check_range(pictures)
     found, rows = pictures.clone(), torch.arange(len(pictures), device=pictures.device)
     with torch.no_grad():
-        tried = answers(model, pictures).sort(dim=1, descending=True, stable=True).indices[:, :classes]
+        tried = home_logits(model, pictures).sort(dim=1, descending=True, stable=True).indices[:, :classes]
     if tried.shape[1] < 2:
         raise ValueError("DeepFool crosses the boundary between two classes: a model with one logit has none")
     for _ in range(steps):
@@ -230,7 +230,7 @@ def _linearised(model: Model, pictures: Tensor, classes: Tensor) -> tuple[Tensor
     """The names (N,) of pictures, the logits (N, k) of each one's ``classes``, their gradients (N, k, C * H * W)."""
     pictures = pictures.detach().requires_grad_()
     with torch.enable_grad():
-        logits = answers(model, pictures)
+        logits = home_logits(model, pictures)
         chosen = logits.gather(1, classes)
         slopes = [torch.autograd.grad(one.sum(), pictures, retain_graph=True)[0].flatten(1) for one in chosen.T]
     return logits.argmax(1), chosen.detach(), torch.stack(slopes, 1)

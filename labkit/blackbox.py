@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attack import Evaluate, Model, Threat, answers, ask, check_range, each, surprise
+from .attack import Evaluate, Model, Threat, ask, check_range, each, home_logits, surprise
 from .gradients import Evaluation
 from .optimize import check_numbers
 
@@ -29,7 +29,7 @@ def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05,
         for _ in range(samples):
             step = torch.randn(pictures.shape, generator=generator).to(pictures)
             sides = ((pictures + s * step).clamp(0, 1) for s in (sigma, -sigma))
-            ahead, behind = (-surprise(answers(model, side), labels) for side in sides)
+            ahead, behind = (-surprise(home_logits(model, side), labels) for side in sides)
             gradient += each(ahead - behind) * step / (2 * sigma * samples)
             loss += (ahead + behind) / (2 * samples)
         return Evaluation(loss, {("cross_entropy", ""): loss}, gradient)
@@ -80,7 +80,7 @@ def square(
 
     def score(change: Tensor, which: Tensor | slice) -> Tensor:
         changed = threat.project(pictures[which] + change, pictures[which])
-        return margin(answers(model, changed), labels[which])
+        return margin(home_logits(model, changed), labels[which])
 
     change = signs(number, colours, 1, width).expand(pictures.shape).clone()  # stripes: a good start
     best = score(change, slice(None))

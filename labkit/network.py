@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .images import luma
 from .meta import first_line, run_on_meta, try_out
 from .precision import arithmetic
-from .receptive_fields import ReceptiveField, measured
+from .receptive_fields import ReceptiveField, measure_receptive_field
 from .recommended import Recommended
 from .redirected import RedirectedReLU
 
@@ -277,7 +277,7 @@ class Backbone(nn.Module):
 
     @remembered
     def _measured(self, layer: str) -> ReceptiveField | str:
-        return measured(self, layer)
+        return measure_receptive_field(self, layer)
 
     def parameters_from(self, layer: str | None) -> Iterator[nn.Parameter]:
         """The parameters of a layer and of all that comes after it; None: all."""

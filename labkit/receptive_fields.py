@@ -69,7 +69,7 @@ def _touched(
 
 
 @torch.no_grad()
-def measured(network: Backbone, layer: str) -> ReceptiveField | str:
+def measure_receptive_field(network: Backbone, layer: str) -> ReceptiveField | str:
     """The receptive field of a layer; or, if a unit does not see a square of a fixed size, the reason in words."""
     # On the CPU, where NaN goes where it should; buffers are copied, lest a NaN stays in one.
     tensors = {key: value.to("cpu", torch.float32) for key, value in network.named_parameters()}
