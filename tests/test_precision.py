@@ -18,6 +18,16 @@ cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
 State = tuple[bool, bool, bool, bool]
 
 
+@pytest.fixture(autouse=True)
+def _usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own settings, whatever threads of other tests that overlapped have left."""
+    if hasattr(matmul, "fp32_precision"):
+        monkeypatch.setattr(cudnn.conv, "fp32_precision", "tf32")
+        monkeypatch.setattr(matmul, "fp32_precision", "none")
+    monkeypatch.setattr(cudnn, "deterministic", False)
+    monkeypatch.setattr(cudnn, "benchmark", False)
+
+
 def settings() -> State:
     """Whether convolutions and matrix products may be rounded to TF32, and whether cuDNN repeats itself."""
     if hasattr(matmul, "fp32_precision"):
