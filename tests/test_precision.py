@@ -19,13 +19,11 @@ State = tuple[bool, bool, bool, bool]
 
 
 @pytest.fixture(autouse=True)
-def _usual(monkeypatch: pytest.MonkeyPatch) -> None:
+def _usual() -> None:
     """PyTorch's own settings, whatever threads of other tests that overlapped have left."""
     if hasattr(matmul, "fp32_precision"):
-        monkeypatch.setattr(cudnn.conv, "fp32_precision", "tf32")
-        monkeypatch.setattr(matmul, "fp32_precision", "none")
-    monkeypatch.setattr(cudnn, "deterministic", False)
-    monkeypatch.setattr(cudnn, "benchmark", False)
+        cudnn.conv.fp32_precision, matmul.fp32_precision = "tf32", "none"
+    cudnn.deterministic = cudnn.benchmark = False
 
 
 def settings() -> State:
