@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 PRECISIONS = ("auto", *DTYPES)
+Settings: TypeAlias = list[tuple[Any, str, Any]]
+_LOCK = Lock()
+_ENTERED: list[Settings] = []  # what was found first, then what each `arithmetic` that is on asks for
 
 
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -50,14 +55,24 @@ def arithmetic(tf32: bool = False) -> Iterator[None]:
     else:
         rounding = [(place, "allow_tf32", tf32) for place in (cudnn, matmul)]
     wanted = [(cudnn, "benchmark", False), (cudnn, "deterministic", True), *rounding]
-    before = [(place, name, getattr(place, name)) for place, name, _ in wanted]
-    for setting in wanted:
-        setattr(*setting)
+    with _LOCK:
+        if not _ENTERED:
+            _ENTERED.append([(place, name, getattr(place, name)) for place, name, _ in wanted])
+        _ENTERED.append(wanted)
+        _set(wanted)
     try:
         yield
     finally:
-        for setting in before:
-            setattr(*setting)
+        with _LOCK:  # of threads that overlap, the last to leave restores what the first one found
+            del _ENTERED[next(k for k, settings in enumerate(_ENTERED) if settings is wanted)]
+            _set(_ENTERED[-1])
+            if len(_ENTERED) == 1:
+                _ENTERED.clear()
+
+
+def _set(settings: Settings) -> None:
+    for setting in settings:
+        setattr(*setting)
 
 
 def is_mps(device: torch.device) -> bool:

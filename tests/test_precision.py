@@ -18,14 +18,6 @@ cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
 State = tuple[bool, bool, bool, bool]
 
 
-@pytest.fixture(autouse=True)
-def _usual() -> None:
-    """PyTorch's own settings, whatever threads of other tests that overlapped have left."""
-    if hasattr(matmul, "fp32_precision"):
-        cudnn.conv.fp32_precision, matmul.fp32_precision = "tf32", "none"
-    cudnn.deterministic = cudnn.benchmark = False
-
-
 def settings() -> State:
     """Whether convolutions and matrix products may be rounded to TF32, and whether cuDNN repeats itself."""
     if hasattr(matmul, "fp32_precision"):
@@ -154,3 +146,13 @@ def test_they_nest() -> None:
         with arithmetic():
             assert settings() == EXACT
         assert settings() == ROUNDED
+
+
+def test_of_contexts_that_overlap_the_last_one_restores() -> None:
+    before, first, second = settings(), arithmetic(), arithmetic(tf32=True)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert settings() == ROUNDED
+    second.__exit__(None, None, None)
+    assert settings() == before
