@@ -48,7 +48,7 @@ MACHINES: dict[str, dict[str, str]] = {
     "plain": {},
     "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "default"},
     "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
-    "two threads": {"OMP_NUM_THREADS": "2"},
+    "two threads": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"},  # as in `make lab`
     "bfloat16": {"LABKIT_PRECISION": "bfloat16"},
 }
 CLAIMS_ALONE = "bfloat16"  # whose numbers are others, but whose claims hold

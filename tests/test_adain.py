@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from test_backbones import network as backbone_of
@@ -11,8 +13,8 @@ import labkit as lk
 from labkit.adain import STYLE_LAYERS, Decoder, adain, decoding, load_decoder, transfer
 from labkit.moments import mean_std
 
-PHOTO = lk.photo("chelsea", 128)
-PAINTINGS = [lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")]
+cat = cache(lambda: lk.photo("chelsea", 128))
+two_paintings = cache(lambda: [lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")])
 
 
 def test_adain_gives_the_moments_of_the_style() -> None:
@@ -29,8 +31,8 @@ def test_a_flat_channel_takes_the_mean_and_stays_flat() -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 83), (96, 50)])
 def test_results_have_the_size_of_the_photo(size: tuple[int, int]) -> None:
-    photo = lk.resize(PHOTO, size)
-    assert transfer(photo, PHOTO, Decoder()).shape == photo.shape
+    photo = lk.resize(cat(), size)
+    assert transfer(photo, cat(), Decoder()).shape == photo.shape
 
 
 def test_the_decoder_has_a_radius() -> None:
@@ -54,14 +56,14 @@ def test_the_bundled_decoder_joins_the_network(monkeypatch: pytest.MonkeyPatch) 
     backbone = lk.load_backbone("pocket", "cpu").to("meta")
     monkeypatch.setattr(lk.adain, "load_decoder", lambda device: (asked.append(device), load(device=device))[1])
     with pytest.raises(NotImplementedError):
-        transfer(PHOTO, PHOTO, backbone=backbone)
+        transfer(cat(), cat(), backbone=backbone)
     assert asked == [torch.device("meta")] and backbone.device.type == "meta"
 
 
 def test_a_network_of_ones_own_stays_where_it_is() -> None:
     backbone = lk.load_backbone("pocket", "cpu")
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):  # the picture, brought home
-        transfer(PHOTO, PHOTO, Decoder().to("meta"), backbone)
+        transfer(cat(), cat(), Decoder().to("meta"), backbone)
     assert {tensor.device.type for tensor in backbone.state_dict().values()} == {"cpu"}
 
 
@@ -71,14 +73,14 @@ def test_transfer_in_tiles_is_exact(tile: int) -> None:
     decoder, photo = Decoder(), lk.resize(lk.photo("coffee"), (150, 187))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_PRECISION", "float32")
-        whole, tiled = (transfer(photo, PHOTO, decoder, tile=t) for t in (1000, tile))
+        whole, tiled = (transfer(photo, cat(), decoder, tile=t) for t in (1000, tile))
     torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-5)
 
 
 @pytest.mark.slow
 def test_decoding_lowers_the_error() -> None:
     torch.manual_seed(0)
-    run = decoding(Decoder(), PAINTINGS, [PHOTO], side=64, batch=2, steps=40, learning_rate=2e-3)
+    run = decoding(Decoder(), two_paintings(), [cat()], side=64, batch=2, steps=40, learning_rate=2e-3)
     early, late = mean_error(run, 4, 4)
     assert late < 0.9 * early
 
@@ -98,4 +100,4 @@ def test_the_bundled_decoder_takes_a_painting_it_has_not_seen() -> None:
 )
 def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        transfer(PHOTO, PHOTO, Decoder(), **options)
+        transfer(cat(), cat(), Decoder(), **options)

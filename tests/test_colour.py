@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor
 import labkit as lk
 from labkit.colour import KINDS, matched
 
-PHOTO, PAINTING = lk.photo("chelsea", 64), lk.painting("koi_mosaic", 50)
+cat = cache(lambda: lk.photo("chelsea", 64))
+koi = cache(lambda: lk.painting("koi_mosaic", 50))
 OPTIONS = {"steps": 6, "smallest": 45, "style_layers": ["relu1_1", "relu2_1"], "precision": "float32"}
 
 
@@ -31,7 +34,7 @@ def dull(picture: Tensor) -> Tensor:
 
 
 def test_luma_exchanges_y_and_keeps_cb_and_cr() -> None:
-    picture, photo = dull(lk.resize(PAINTING, PHOTO.shape[-2:])), dull(PHOTO)
+    picture, photo = dull(lk.resize(koi(), cat().shape[-2:])), dull(cat())
     found = rgb2ycbcr(matched(picture, photo, "luma")[0].double().numpy(), channel_axis=0)
     ours, other = (rgb2ycbcr(x[0].double().numpy(), channel_axis=0) for x in (picture, photo))
     np.testing.assert_allclose(found[0], ours[0], atol=1e-4)  # of 16 to 235
@@ -39,19 +42,19 @@ def test_luma_exchanges_y_and_keeps_cb_and_cr() -> None:
 
 
 def test_luma_takes_a_photo_of_another_size() -> None:
-    found = matched(PHOTO, lk.photo("chelsea", 128), "luma")
-    assert (found - PHOTO).abs().mean() < 0.01
+    found = matched(cat(), lk.photo("chelsea", 128), "luma")
+    assert (found - cat()).abs().mean() < 0.01
 
 
 def test_linear_matches_mean_and_covariance() -> None:
-    picture, photo = dull(PAINTING), dull(PHOTO)
+    picture, photo = dull(koi()), dull(cat())
     for found, wanted in zip(moments(matched(picture, photo, "linear")), moments(photo), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-7)
 
 
 def test_linear_is_the_optimal_transport_of_gaussians() -> None:
     """Its map is symmetric and positive, and has moved colours by the Wasserstein distance: less is impossible."""
-    picture, photo = dull(PAINTING), dull(PHOTO)
+    picture, photo = dull(koi()), dull(cat())
     found = matched(picture, photo, "linear")
     (m, s), (n, t) = moments(picture), moments(photo)
     distance = ((m - n) ** 2).sum() + np.trace(s + t - 2 * np.real(sqrtm(sqrtm(s) @ t @ sqrtm(s))))
@@ -60,14 +63,12 @@ def test_linear_is_the_optimal_transport_of_gaussians() -> None:
 
 
 def test_histogram_is_scikit_images() -> None:
-    found = matched(PAINTING, PHOTO, "histogram")
-    reference = match_histograms(
-        PAINTING[0].permute(1, 2, 0).numpy(), PHOTO[0].permute(1, 2, 0).numpy(), channel_axis=2
-    )
+    found = matched(koi(), cat(), "histogram")
+    reference = match_histograms(koi()[0].permute(1, 2, 0).numpy(), cat()[0].permute(1, 2, 0).numpy(), channel_axis=2)
     np.testing.assert_allclose(found[0].permute(1, 2, 0), reference, atol=1e-6)
     for channel in range(3):
         np.testing.assert_allclose(
-            np.quantile(found[0, channel], [0.1, 0.5, 0.9]), np.quantile(PHOTO[0, channel], [0.1, 0.5, 0.9]), atol=0.01
+            np.quantile(found[0, channel], [0.1, 0.5, 0.9]), np.quantile(cat()[0, channel], [0.1, 0.5, 0.9]), atol=0.01
         )
 
 
@@ -76,14 +77,14 @@ def test_histogram_is_scikit_images() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_has_its_own_colours_already(kind: str) -> None:
-    torch.testing.assert_close(matched(PHOTO, PHOTO, kind), PHOTO, rtol=0, atol=1e-4)
+    torch.testing.assert_close(matched(cat(), cat(), kind), cat(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("grey", ["picture", "reference", "both"])
 def test_grey_and_flat_pictures_are_no_trouble(kind: str, grey: str) -> None:
     flat = torch.full((1, 3, 8, 8), 0.5)
-    found = matched(PHOTO if grey == "reference" else flat, PHOTO if grey == "picture" else flat, kind)
+    found = matched(cat() if grey == "reference" else flat, cat() if grey == "picture" else flat, kind)
     assert found.isfinite().all() and found.min() >= 0 and found.max() <= 1
     if grey != "picture":
         assert (found - found.mean(1, keepdim=True)).abs().max() < 1e-3
@@ -91,8 +92,8 @@ def test_grey_and_flat_pictures_are_no_trouble(kind: str, grey: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_picture_of_a_batch_is_matched_by_itself(kind: str) -> None:
-    batch = torch.cat([PHOTO, PHOTO.flip(2) * 0.5])
-    references = torch.cat([PHOTO.flip(1), PHOTO.flip(3)])
+    batch = torch.cat([cat(), cat().flip(2) * 0.5])
+    references = torch.cat([cat().flip(1), cat().flip(3)])
     pairs = zip(batch.split(1), references.split(1), strict=True)
     together = matched(batch, references, kind)
     torch.testing.assert_close(together, torch.cat([matched(a, b, kind) for a, b in pairs]))
@@ -102,9 +103,9 @@ def test_each_picture_of_a_batch_is_matched_by_itself(kind: str) -> None:
 
 def test_what_cannot_be_matched_is_refused() -> None:
     with pytest.raises(ValueError, match="colours are matched by luma, linear, histogram, not 'lab'"):
-        matched(PHOTO, PHOTO, "lab")
+        matched(cat(), cat(), "lab")
     with pytest.raises(ValueError, match="3 pictures cannot take the colours of 2: give one for each"):
-        matched(PHOTO.repeat(3, 1, 1, 1), PHOTO.repeat(2, 1, 1, 1))
+        matched(cat().repeat(3, 1, 1, 1), cat().repeat(2, 1, 1, 1))
 
 
 # --- style transfer ------------------------------------------------------------------------------------------------
@@ -112,29 +113,29 @@ def test_what_cannot_be_matched_is_refused() -> None:
 
 @pytest.mark.parametrize("colour", ["linear", "histogram"])
 def test_before_the_painting_takes_the_photos_colours(colour: str) -> None:
-    found = lk.stylize(PHOTO, PAINTING, colour=colour, progress=False, **OPTIONS)
+    found = lk.stylize(cat(), koi(), colour=colour, progress=False, **OPTIONS)
     device = lk.pick_device()  # where the recipe computes: another one rounds otherwise
-    painting = matched(PAINTING.to(device), PHOTO.to(device), colour)
-    by_hand = lk.stylize(PHOTO, painting, progress=False, **OPTIONS)
+    painting = matched(koi().to(device), cat().to(device), colour)
+    by_hand = lk.stylize(cat(), painting, progress=False, **OPTIONS)
     assert torch.equal(found, by_hand)
 
 
 @pytest.mark.parametrize("colour", ["luma", "linear-after", "histogram-after"])
 def test_after_the_result_takes_them(colour: str) -> None:
-    found = lk.stylize(PHOTO, PAINTING, colour=colour, progress=False, **OPTIONS)
-    plain = lk.stylize(PHOTO, PAINTING, progress=False, **OPTIONS)
-    torch.testing.assert_close(found, matched(plain, PHOTO, colour.removesuffix("-after")))
+    found = lk.stylize(cat(), koi(), colour=colour, progress=False, **OPTIONS)
+    plain = lk.stylize(cat(), koi(), progress=False, **OPTIONS)
+    torch.testing.assert_close(found, matched(plain, cat(), colour.removesuffix("-after")))
     assert (found - plain).abs().mean() > 1e-3
 
 
 def test_a_preview_has_the_photos_colours_too() -> None:
-    for progress in lk.stylizing(PHOTO, PAINTING, colour="luma", **OPTIONS):
+    for progress in lk.stylizing(cat(), koi(), colour="luma", **OPTIONS):
         picture = progress.picture
-        expected = matched(picture, PHOTO, "luma")
+        expected = matched(picture, cat(), "luma")
         assert (picture - expected).abs().mean() < 1e-3, "clipping apart, matched already"
 
 
 def test_unknown_ways_are_refused_before_the_run() -> None:
     for colour in ("lab", "luma-before", "linear-"):
         with pytest.raises(ValueError, match=f"colour is one of linear, .* or None, not '{colour}'"):
-            next(lk.stylizing(PHOTO, PAINTING, colour=colour))
+            next(lk.stylizing(cat(), koi(), colour=colour))

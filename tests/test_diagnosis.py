@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 from test_backbones import network
@@ -11,7 +12,7 @@ import labkit as lk
 from labkit import diagnosis
 from labkit.diagnosis import curves_of, pulls
 
-PHOTO = lk.photo("chelsea", 96)
+cat = cache(lambda: lk.photo("chelsea", 96))
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
 
 def styled(**options: object) -> list[lk.Progress]:
-    return list(lk.stylizing(PHOTO, lk.painting("koi_mosaic"), steps=6, precision="float32", **options))
+    return list(lk.stylizing(cat(), lk.painting("koi_mosaic"), steps=6, precision="float32", **options))
 
 
 def test_curves_are_the_terms_and_add_up_to_the_loss() -> None:
@@ -39,10 +40,10 @@ def test_curves_are_the_terms_and_add_up_to_the_loss() -> None:
 
 @pytest.mark.parametrize("tile", [None, 64])
 def test_terms_gradients_add_up_to_the_whole(tile: int | None) -> None:
-    content, painting = lk.content(PHOTO), lk.painting("koi_mosaic")
-    loss = content + 30 * lk.style(painting) + lk.total_variation() + lk.content(PHOTO, "relu2_1")
-    evaluator = lk.Evaluator(network("pocket"), loss, PHOTO.shape[-2:], "float32", tile=tile)
-    other = lk.photo("rocket", PHOTO.shape[-2:])
+    content, painting = lk.content(cat()), lk.painting("koi_mosaic")
+    loss = content + 30 * lk.style(painting) + lk.total_variation() + lk.content(cat(), "relu2_1")
+    evaluator = lk.Evaluator(network("pocket"), loss, cat().shape[-2:], "float32", tile=tile)
+    other = lk.photo("rocket", cat().shape[-2:])
     apart = evaluator.apart(other)
     assert list(apart) == ["content", "style", "total_variation"]
     whole = evaluator(other).gradient
@@ -50,20 +51,20 @@ def test_terms_gradients_add_up_to_the_whole(tile: int | None) -> None:
 
 
 def test_a_change_in_one_corner_makes_content_unhappy_there() -> None:
-    changed = PHOTO.clone()
+    changed = cat().clone()
     changed[..., :16, :16] = 1 - changed[..., :16, :16]
-    loss = lk.content(PHOTO, "relu1_2") + 0.0 * lk.total_variation()
-    evaluator = lk.Evaluator(network("pocket"), loss, PHOTO.shape[-2:], "float32")
+    loss = lk.content(cat(), "relu1_2") + 0.0 * lk.total_variation()
+    evaluator = lk.Evaluator(network("pocket"), loss, cat().shape[-2:], "float32")
     evaluation = evaluator(changed)
     progress = lk.Progress(1, 1, 1, 1, 0.0, evaluation, changed, dict)
     (norm, values) = pulls(progress)["content"]
-    assert norm > 0 and values.shape == (1, 1, *PHOTO.shape[-2:]) and values.min() >= 0 and values.max() <= 1
+    assert norm > 0 and values.shape == (1, 1, *cat().shape[-2:]) and values.min() >= 0 and values.max() <= 1
     assert values[..., :16, :16].mean() > 20 * values[..., 32:, 32:].mean()
 
 
 def test_they_are_plotted_and_shown(shown: list[tuple]) -> None:
-    picture = diagnosis.explain_losses(lk.stylizing(PHOTO, lk.painting("koi_mosaic"), steps=4))
-    assert picture.shape == PHOTO.shape
+    picture = diagnosis.explain_losses(lk.stylizing(cat(), lk.painting("koi_mosaic"), steps=4))
+    assert picture.shape == cat().shape
     ((figure,), words), (maps, titles) = shown
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["terms", "layers of style"]
     assert "style" in words["alt"] and len(maps) == 3
@@ -72,7 +73,7 @@ def test_they_are_plotted_and_shown(shown: list[tuple]) -> None:
 
 @pytest.mark.parametrize(
     "run",
-    [lambda: lk.dreaming(PHOTO, steps=2, octaves=1), lambda: lk.creating(-lk.activation("relu4_3"), size=64, steps=2)],
+    [lambda: lk.dreaming(cat(), steps=2, octaves=1), lambda: lk.creating(-lk.activation("relu4_3"), size=64, steps=2)],
 )
 def test_dreams_and_creations_are_explained_too(run: Callable, shown: list[tuple]) -> None:
     diagnosis.explain_losses(run())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from labkit.dream import (
     smoothed,
 )
 
-PHOTO = lk.photo("chelsea", 64)
+cat = cache(lambda: lk.photo("chelsea", 64))
 QUICK = {"octaves": 2, "steps": 2, "jitter": 8, "precision": "float32", "progress": False}
 
 
@@ -69,7 +70,7 @@ def test_a_small_photo_dreams_in_fewer_octaves(pocket: lk.Backbone) -> None:
 @pytest.mark.parametrize("octaves", [1, 2, 4])
 def test_without_a_step_the_photo_comes_back(pocket: lk.Backbone, octaves: int) -> None:
     """Small octaves lose detail; the photo's own is kept apart and put back."""
-    assert torch.equal(dream(PHOTO, pocket, "relu1_2", octaves=octaves, step_size=0), PHOTO)
+    assert torch.equal(dream(cat(), pocket, "relu1_2", octaves=octaves, step_size=0), cat())
 
 
 # --- the gradient -------------------------------------------------------------------------------------------------
@@ -89,11 +90,11 @@ def test_jitter_rolls_the_picture_and_the_gradient_back() -> None:
         return pointwise(picture)
 
     evaluate = dream_gradient(noted, jitter=5, generator=torch.Generator().manual_seed(0))
-    expected = normalised(PHOTO**2)
+    expected = normalised(cat() ** 2)
     for _ in range(8):
-        assert torch.equal(evaluate(PHOTO).gradient, expected)
+        assert torch.equal(evaluate(cat()).gradient, expected)
     shifts = [
-        next(s for s in itertools.product(range(-5, 6), repeat=2) if torch.equal(torch.roll(PHOTO, s, (2, 3)), picture))
+        next(s for s in itertools.product(range(-5, 6), repeat=2) if torch.equal(torch.roll(cat(), s, (2, 3)), picture))
         for picture in seen
     ]
     assert len(set(shifts)) > 4
@@ -116,8 +117,8 @@ def test_jitter_takes_every_shift_and_none_beyond() -> None:
 
 
 def test_a_gradient_is_rolled_back_smoothed_normalised_and_masked_in_this_order() -> None:
-    mask = torch.rand(1, 1, *PHOTO.shape[-2:])
-    fixed = torch.randn(1, 3, *PHOTO.shape[-2:])
+    mask = torch.rand(1, 1, *cat().shape[-2:])
+    fixed = torch.randn(1, 3, *cat().shape[-2:])
 
     def evaluator(picture: Tensor) -> lk.Evaluation:
         return lk.Evaluation(torch.zeros(1), {}, fixed)
@@ -125,7 +126,7 @@ def test_a_gradient_is_rolled_back_smoothed_normalised_and_masked_in_this_order(
     shift = torch.randint(-6, 7, (2,), generator=torch.Generator().manual_seed(3)).tolist()
     evaluate = dream_gradient(evaluator, jitter=6, smoothing=0.8, mask=mask, generator=torch.Generator().manual_seed(3))
     back = torch.roll(fixed, (-shift[0], -shift[1]), (2, 3))
-    assert torch.equal(evaluate(PHOTO).gradient, normalised(smoothed(back, 0.8)) * mask)
+    assert torch.equal(evaluate(cat()).gradient, normalised(smoothed(back, 0.8)) * mask)
 
 
 def test_normalised_gradients_have_a_mean_size_of_one() -> None:
@@ -209,10 +210,10 @@ def test_balancing_forgets_the_size_of_a_gradient_and_may_be_left_out() -> None:
 
 def test_balancing_brings_out_the_coarse_detail_of_a_dream(pocket: lk.Backbone) -> None:
     def coarse(picture: Tensor) -> float:
-        change = picture - PHOTO
+        change = picture - cat()
         return (blurred(change, 4).square().mean() / change.square().mean()).item()
 
-    plain, even = (dream(PHOTO, pocket, "relu2_2", octaves=1, smoothing=0, laplacian=n) for n in (0, 4))
+    plain, even = (dream(cat(), pocket, "relu2_2", octaves=1, smoothing=0, laplacian=n) for n in (0, 4))
     assert coarse(even) > 2 * coarse(plain)
 
 
@@ -228,10 +229,10 @@ def test_a_natural_step_is_the_gradient_step_in_decorrelated_colours() -> None:
 
 def test_decorrelated_dreams_are_less_garish(pocket: lk.Backbone) -> None:
     def colourfulness(picture: Tensor) -> float:
-        change = picture - PHOTO
+        change = picture - cat()
         return ((change - change.mean(1, keepdim=True)).square().sum() / change.square().sum()).item()
 
-    plain, decorrelated = (dream(PHOTO, pocket, "relu2_2", decorrelate=d) for d in (False, True))
+    plain, decorrelated = (dream(cat(), pocket, "relu2_2", decorrelate=d) for d in (False, True))
     assert colourfulness(decorrelated) < 0.5 * colourfulness(plain)
 
 
@@ -246,38 +247,38 @@ def box(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("octaves", [1, 2, 4])
 def test_nothing_changes_outside_the_mask(pocket: lk.Backbone, octaves: int) -> None:
-    mask = box(*PHOTO.shape[-2:])
-    picture = dream(PHOTO, pocket, "relu1_2", octaves=octaves, smoothing=1.0, mask=mask)
-    changed = (picture != PHOTO).any(1)[0]
+    mask = box(*cat().shape[-2:])
+    picture = dream(cat(), pocket, "relu1_2", octaves=octaves, smoothing=1.0, mask=mask)
+    changed = (picture != cat()).any(1)[0]
     assert not changed[mask == 0].any()
     assert changed[mask == 1].float().mean() > 0.9
 
 
 def test_each_photo_of_a_batch_can_have_a_mask_of_its_own(pocket: lk.Backbone) -> None:
-    masks = torch.stack([box(*PHOTO.shape[-2:]), box(*PHOTO.shape[-2:]).flip(1)])[:, None]
-    found = dream(PHOTO.repeat(2, 1, 1, 1), pocket, "relu1_2", mask=masks, variations=2)
-    changed = (found != PHOTO).any(1)
+    masks = torch.stack([box(*cat().shape[-2:]), box(*cat().shape[-2:]).flip(1)])[:, None]
+    found = dream(cat().repeat(2, 1, 1, 1), pocket, "relu1_2", mask=masks, variations=2)
+    changed = (found != cat()).any(1)
     assert changed.flatten(1).any(1).all()
     assert not changed[masks.repeat(2, 1, 1, 1)[:, 0] == 0].any()
     with pytest.raises(ValueError, match="2 masks for 3 dreams"):
-        dream(PHOTO.repeat(3, 1, 1, 1), pocket, "relu1_2", mask=masks)
+        dream(cat().repeat(3, 1, 1, 1), pocket, "relu1_2", mask=masks)
 
 
 def test_masks_of_all_kinds_are_the_same_mask(pocket: lk.Backbone) -> None:
-    mask = box(*PHOTO.shape[-2:])
+    mask = box(*cat().shape[-2:])
     one, *others = (
-        dream(PHOTO, pocket, "relu2_2", mask=m) for m in (mask, box, mask.numpy(), mask.bool(), mask[None, None])
+        dream(cat(), pocket, "relu2_2", mask=m) for m in (mask, box, mask.numpy(), mask.bool(), mask[None, None])
     )
     assert all(torch.equal(one, other) for other in others)
-    everywhere = dream(PHOTO, pocket, "relu2_2", mask=torch.ones_like(mask))
-    torch.testing.assert_close(everywhere, dream(PHOTO, pocket, "relu2_2"), rtol=0, atol=1e-5)
+    everywhere = dream(cat(), pocket, "relu2_2", mask=torch.ones_like(mask))
+    torch.testing.assert_close(everywhere, dream(cat(), pocket, "relu2_2"), rtol=0, atol=1e-5)
 
 
 def test_each_variation_can_have_its_mask(pocket: lk.Backbone) -> None:
-    masks = torch.stack([torch.zeros(1, *PHOTO.shape[-2:]), torch.ones(1, *PHOTO.shape[-2:])])
-    still, dreamt = dream(PHOTO, pocket, "relu2_2", mask=masks, variations=2, shuffle=False)
-    assert torch.equal(still, PHOTO[0])
-    assert not torch.equal(dreamt, PHOTO[0])
+    masks = torch.stack([torch.zeros(1, *cat().shape[-2:]), torch.ones(1, *cat().shape[-2:])])
+    still, dreamt = dream(cat(), pocket, "relu2_2", mask=masks, variations=2, shuffle=False)
+    assert torch.equal(still, cat()[0])
+    assert not torch.equal(dreamt, cat()[0])
 
 
 # --- whole dreams -------------------------------------------------------------------------------------------------
@@ -297,50 +298,50 @@ def test_a_dream_raises_its_layer(pocket: lk.Backbone, layer: str) -> None:
 
 
 def test_a_step_changes_pixels_by_its_size(pocket: lk.Backbone) -> None:
-    photo = 0.3 + 0.4 * PHOTO  # nothing reaches black or white
+    photo = 0.3 + 0.4 * cat()  # nothing reaches black or white
     picture = dream(photo, pocket, "relu2_2", octaves=1, steps=1, step_size=2.0)
     assert 255 * lk.difference(picture, photo).mean().item() == pytest.approx(2, rel=1e-3)
 
 
 def test_layers_are_given_in_four_ways(pocket: lk.Backbone) -> None:
     recommended = pocket.recommended.dream
-    one = dream(PHOTO, pocket, "relu2_2")
-    assert torch.equal(one, dream(PHOTO, pocket, {"relu2_2": 1}))
-    assert torch.equal(one, dream(PHOTO, pocket, -lk.activation("relu2_2")))
-    assert torch.equal(dream(PHOTO, pocket), dream(PHOTO, pocket, recommended))
+    one = dream(cat(), pocket, "relu2_2")
+    assert torch.equal(one, dream(cat(), pocket, {"relu2_2": 1}))
+    assert torch.equal(one, dream(cat(), pocket, -lk.activation("relu2_2")))
+    assert torch.equal(dream(cat(), pocket), dream(cat(), pocket, recommended))
 
 
 def test_a_weight_decides_between_layers(pocket: lk.Backbone) -> None:
     def raised(weights: dict[str, float]) -> float:
-        return mean_square(pocket, dream(PHOTO, pocket, weights), "relu1_1")
+        return mean_square(pocket, dream(cat(), pocket, weights), "relu1_1")
 
     assert raised({"relu1_1": 1, "relu2_2": 0}) > 1.1 * raised({"relu1_1": 1e-3, "relu2_2": 1})
 
 
 def test_a_dream_follows_any_loss(pocket: lk.Backbone) -> None:
     """Also one of pixels alone, and minimised: this one flattens the picture."""
-    rough = lk.Evaluator(pocket, lk.total_variation(), PHOTO.shape[-2:], "float32")
-    picture = dream(PHOTO, pocket, lk.total_variation(), octaves=1, steps=5, step_size=1.0, smoothing=0)
-    assert rough(picture).loss < 0.5 * rough(PHOTO).loss
-    names = [p.terms.keys() for p in lk.dreaming(PHOTO, pocket, -lk.class_logit(285) + lk.total_variation(), steps=1)]
+    rough = lk.Evaluator(pocket, lk.total_variation(), cat().shape[-2:], "float32")
+    picture = dream(cat(), pocket, lk.total_variation(), octaves=1, steps=5, step_size=1.0, smoothing=0)
+    assert rough(picture).loss < 0.5 * rough(cat()).loss
+    names = [p.terms.keys() for p in lk.dreaming(cat(), pocket, -lk.class_logit(285) + lk.total_variation(), steps=1)]
     assert all(name == {"class_logit", "total_variation"} for name in names)
 
 
 def test_a_dream_can_have_a_style(pocket: lk.Backbone) -> None:
     """The sum of a style and a dream lowers the one and raises the other."""
-    look = lk.Evaluator(pocket, lk.style(lk.painting("koi_mosaic", 64)), PHOTO.shape[-2:], "float32")
+    look = lk.Evaluator(pocket, lk.style(lk.painting("koi_mosaic", 64)), cat().shape[-2:], "float32")
     loss = lk.style(lk.painting("koi_mosaic", 64)) - 0.5 * lk.activation("relu4_3", relative=True)
-    picture = dream(PHOTO, pocket, loss, steps=20)
-    assert look(picture).loss < 0.3 * look(PHOTO).loss
-    assert mean_square(pocket, picture, "relu4_3") > 1.4 * mean_square(pocket, PHOTO, "relu4_3")
+    picture = dream(cat(), pocket, loss, steps=20)
+    assert look(picture).loss < 0.3 * look(cat()).loss
+    assert mean_square(pocket, picture, "relu4_3") > 1.4 * mean_square(pocket, cat(), "relu4_3")
 
 
 def test_photos_dream_as_a_batch(pocket: lk.Backbone) -> None:
-    photos = torch.cat([PHOTO, PHOTO.flip(3)])
+    photos = torch.cat([cat(), cat().flip(3)])
     together = dream(photos, pocket, "relu2_2", jitter=0)
     alone = torch.cat([dream(photo[None], pocket, "relu2_2", jitter=0) for photo in photos])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
-    assert dream(photos, pocket, "relu2_2", variations=2).shape == (4, *PHOTO.shape[1:])
+    assert dream(photos, pocket, "relu2_2", variations=2).shape == (4, *cat().shape[1:])
 
 
 # --- variations ---------------------------------------------------------------------------------------------------
@@ -355,8 +356,8 @@ LAYERS = {"relu1_2": 1.0, "relu2_2": 3.0}
 def test_variations_differ_by_their_weights_and_their_jitter(
     pocket: lk.Backbone, shuffle: bool | None, jitter: int, differ: bool
 ) -> None:
-    pictures = dream(PHOTO, pocket, LAYERS, variations=3, shuffle=shuffle, jitter=jitter)
-    assert pictures.shape == (3, *PHOTO.shape[1:])
+    pictures = dream(cat(), pocket, LAYERS, variations=3, shuffle=shuffle, jitter=jitter)
+    assert pictures.shape == (3, *cat().shape[1:])
     for a, b in itertools.combinations(pictures[:, None], 2):
         assert (lk.difference(a, b).mean() > 1e-4) == differ
 
@@ -369,9 +370,9 @@ def test_rolled_moves_each_picture_by_its_own_shift_and_back() -> None:
 
 
 def test_a_single_dream_is_shuffled_only_if_asked(pocket: lk.Backbone) -> None:
-    plain = dream(PHOTO, pocket, LAYERS)
-    assert torch.equal(dream(PHOTO, pocket, LAYERS, shuffle=False), plain)
-    assert lk.difference(dream(PHOTO, pocket, LAYERS, shuffle=True), plain).mean() > 1e-3
+    plain = dream(cat(), pocket, LAYERS)
+    assert torch.equal(dream(cat(), pocket, LAYERS, shuffle=False), plain)
+    assert lk.difference(dream(cat(), pocket, LAYERS, shuffle=True), plain).mean() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,7 @@ def test_shuffling_favours_no_layer(pocket: lk.Backbone) -> None:
 
 
 def test_channels_are_ranked_by_their_mean_square(pocket: lk.Backbone) -> None:
-    photos = torch.cat([PHOTO, PHOTO.flip(3)])
+    photos = torch.cat([cat(), cat().flip(3)])
     squares = pocket.features(photos, ["relu4_3"])["relu4_3"].square().mean((0, 2, 3))
     strong = lk.ranked_channels(photos, "relu4_3", pocket, 256)
     assert sorted(strong) == list(range(256))
@@ -411,15 +412,15 @@ def test_channels_are_ranked_by_their_mean_square(pocket: lk.Backbone) -> None:
 
 
 def test_random_channels_differ_and_are_the_seeds(pocket: lk.Backbone) -> None:
-    first, again, other = (lk.ranked_channels(PHOTO, "logits", pocket, 20, order="random", seed=s) for s in (1, 1, 2))
+    first, again, other = (lk.ranked_channels(cat(), "logits", pocket, 20, order="random", seed=s) for s in (1, 1, 2))
     assert first == again != other
     assert len(set(first)) == 20 and max(first) < 1000
 
 
 def test_a_dream_of_the_strongest_channel_raises_it(pocket: lk.Backbone) -> None:
-    (channel,) = lk.ranked_channels(PHOTO, "relu3_3", pocket, 1)
-    picture = dream(PHOTO, pocket, -lk.activation("relu3_3", channel=channel))
-    before, after = (pocket.features(p, ["relu3_3"])["relu3_3"][:, channel].square().mean() for p in (PHOTO, picture))
+    (channel,) = lk.ranked_channels(cat(), "relu3_3", pocket, 1)
+    picture = dream(cat(), pocket, -lk.activation("relu3_3", channel=channel))
+    before, after = (pocket.features(p, ["relu3_3"])["relu3_3"][:, channel].square().mean() for p in (cat(), picture))
     assert after > 1.5 * before
 
 
@@ -434,12 +435,12 @@ def test_a_dream_of_the_strongest_channel_raises_it(pocket: lk.Backbone) -> None
 )
 def test_channels_that_are_not_there_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        lk.ranked_channels(PHOTO, **{"layer": "relu2_2", "backbone": pocket} | options)
+        lk.ranked_channels(cat(), **{"layer": "relu2_2", "backbone": pocket} | options)
 
 
 def test_a_channel_out_of_range_says_how_many_there_are(pocket: lk.Backbone) -> None:
     with pytest.raises(ValueError, match="relu1_1 of pocket has 32 channels, numbered from 0 to 31"):
-        dream(PHOTO, pocket, -lk.activation("relu1_1", channel=32))
+        dream(cat(), pocket, -lk.activation("relu1_1", channel=32))
 
 
 # --- the original -------------------------------------------------------------------------------------------------
@@ -477,8 +478,8 @@ def test_the_original_preset_runs(bvlc: lk.Backbone) -> None:
 
 
 def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
-    picture = dream(PHOTO, pocket, **lk.presets.ARTICLE_DREAM)
-    assert lk.difference(picture, PHOTO).mean() > 1e-3
+    picture = dream(cat(), pocket, **lk.presets.ARTICLE_DREAM)
+    assert lk.difference(picture, cat()).mean() > 1e-3
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------
@@ -509,7 +510,7 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
 )
 def test_dreams_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        dream(PHOTO, **{"backbone": pocket, "layers": "relu2_2"} | options)
+        dream(cat(), **{"backbone": pocket, "layers": "relu2_2"} | options)
 
 
 def test_a_photo_too_small_for_the_layer_is_refused(pocket: lk.Backbone) -> None:
@@ -521,4 +522,4 @@ def test_a_photo_too_small_for_the_layer_is_refused(pocket: lk.Backbone) -> None
 @pytest.mark.parametrize("spoil", [lambda p: p * 255, lambda p: p[:, :2], lambda p: p / 0, lambda p: "missing.jpg"])
 def test_a_photo_that_is_none_is_refused(pocket: lk.Backbone, spoil: Callable[[Tensor], object]) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=r"pixels|shape|NaN|no picture at"):
-        dream(spoil(PHOTO), pocket)
+        dream(spoil(cat()), pocket)

@@ -6,6 +6,7 @@ The device is `elsewhere`'s: its numbers are the CPU's, and what mixes devices, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -43,8 +44,9 @@ from labkit.federated import (
 from labkit.optimize import finish
 
 SIZE = (40, 56)
-PHOTO, OTHER = lk.photo("chelsea", SIZE), lk.photo("coffee", SIZE)
-PAINTING = lk.painting("koi_mosaic", 64)
+cat = cache(lambda: lk.photo("chelsea", SIZE))
+coffee = cache(lambda: lk.photo("coffee", SIZE))
+koi = cache(lambda: lk.painting("koi_mosaic", 64))
 CLASS = 285
 QUIET = {"progress": False, "precision": "float32"}
 LEFT = torch.cat([torch.ones(40, 28), torch.zeros(40, 28)], 1)
@@ -55,7 +57,8 @@ def dream(photo: Tensor, network: lk.Backbone, layers: Any = None, **options: An
     return lk.dream(photo, network, layers, **{"octaves": 2, "steps": 2, **QUIET, **options})
 
 
-def stylize(photo: Tensor, network: lk.Backbone, painting: Any = PAINTING, **options: Any) -> Tensor:
+def stylize(photo: Tensor, network: lk.Backbone, painting: Any = None, **options: Any) -> Tensor:
+    painting = koi() if painting is None else painting
     return lk.stylize(photo, painting, network, **{"steps": 3, **QUIET, **options})
 
 
@@ -142,8 +145,8 @@ def trained(photo: Tensor, network: lk.Backbone) -> list[Any]:
     error = superres.perceptual(network)
     runs = [
         superres.training(enlarging, large, side=16, error=error, **last),
-        faststyle.learning(painting, {"koi": PAINTING}, large, network, side=48, **last),
-        adain.decoding(decoder, [lk.resize(PAINTING, 60)], large, network, side=32, **last),
+        faststyle.learning(painting, {"koi": koi()}, large, network, side=48, **last),
+        adain.decoding(decoder, [lk.resize(koi(), 60)], large, network, side=32, **last),
     ]
     return [step.error for run in runs for step in run]
 
@@ -158,10 +161,12 @@ def drawn(photo: Tensor, network: lk.Backbone) -> list[Any]:
 def read(photo: Tensor, network: lk.Backbone) -> list[Any]:
     """What an evaluator tells: statistics, and what the bound loss makes of them, wherever they are."""
     style = (
-        lk.style(PAINTING) + lk.style(OTHER, ["relu2_1"], statistic="wasserstein") + lk.histogram(OTHER, ["relu1_1"])
+        lk.style(koi()) + lk.style(coffee(), ["relu2_1"], statistic="wasserstein") + lk.histogram(coffee(), ["relu1_1"])
     )
-    several = torch.tensor([0.5]) * style + lk.content(OTHER) - lk.caricature(OTHER, "relu3_1") - lk.class_logit(CLASS)
-    evaluator = lk.Evaluator(network, several - lk.guide(OTHER, "relu2_1"), SIZE)
+    several = (
+        torch.tensor([0.5]) * style + lk.content(coffee()) - lk.caricature(coffee(), "relu3_1") - lk.class_logit(CLASS)
+    )
+    evaluator = lk.Evaluator(network, several - lk.guide(coffee(), "relu2_1"), SIZE)
     found = evaluator(photo)
     parts = evaluator.loss.parts(evaluator.statistics(evaluator.loss, photo))
     features = evaluator.features(photo, ["relu4_1", "pixels"])
@@ -185,7 +190,7 @@ def films(photo: Tensor, network: lk.Backbone) -> Iterator[Tensor]:
     yield frames[1]
     yield video.warped(photo, flow(photo, photo))
     yield from video.dream_frames(frames, network, flow=flow, steps=1, precision="float32")
-    yield from video.stylize_frames(frames, PAINTING, network, flow=flow, steps=2, steps_after=1, precision="float32")
+    yield from video.stylize_frames(frames, koi(), network, flow=flow, steps=2, steps_after=1, precision="float32")
     yield from video.journey(photo, network, seconds=0.2, fps=10, rotate=10, steps=1, precision="float32")
 
 
@@ -193,31 +198,31 @@ def restored(photo: Tensor, network: lk.Backbone) -> Tensor:
     return finish(prior.restoring(photo, LEFT[None, None], steps=2, device=network.device), progress=False)
 
 
-LOSSES = {
-    "a direction": -lk.activation("relu3_1", direction=torch.linspace(-1, 1, 128)),
-    "a neuron": -lk.activation("relu3_1", neuron=(0.5, 0.5), relative=True),
-    "a class": -lk.class_logit("Egyptian cat"),
-    "a guide": -lk.guide(OTHER, "relu3_1"),
-    "a caricature": -lk.caricature(OTHER, "relu3_1"),
-    "an anchor": lk.anchor(OTHER, LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
-    "a region": lk.style(PAINTING, ["relu2_1"], mask=LEFT) - lk.activation("relu3_1"),
+LOSSES: dict[str, Callable[[], lk.Loss]] = {
+    "a direction": lambda: -lk.activation("relu3_1", direction=torch.linspace(-1, 1, 128)),
+    "a neuron": lambda: -lk.activation("relu3_1", neuron=(0.5, 0.5), relative=True),
+    "a class": lambda: -lk.class_logit("Egyptian cat"),
+    "a guide": lambda: -lk.guide(coffee(), "relu3_1"),
+    "a caricature": lambda: -lk.caricature(coffee(), "relu3_1"),
+    "an anchor": lambda: lk.anchor(coffee(), LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
+    "a region": lambda: lk.style(koi(), ["relu2_1"], mask=LEFT) - lk.activation("relu3_1"),
 }
 OF_A_PHOTO: dict[str, Recipe] = {
     "dream": dream,
     "a dream with everything": lambda p, n: dream(
         p, n, {"relu3_1": 1.0, "relu4_3": 2.0}, laplacian=2, decorrelate=True, mask="centre", variations=2
     ),
-    **{f"a dream of {name}": lambda p, n, loss=loss: dream(p, n, loss) for name, loss in LOSSES.items()},
+    **{f"a dream of {name}": lambda p, n, loss=loss: dream(p, n, loss()) for name, loss in LOSSES.items()},
     "a dream in tiles": lambda p, n: dream(lk.grid([p] * 4, 2), n, tile=64, octaves=1),
     "a dream in another's pools": lambda p, n: dream(p, lk.variant(n, "l2", "reflect")),
     "a redirected dream": lambda p, n: dream(p, n.redirected(), -lk.activation("relu4_3", channel=3, power=1)),
     "gram": stylize,
     "wasserstein": lambda p, n: stylize(p, n, statistic="wasserstein", optimizer="lbfgs"),
-    "histogram": lambda p, n: stylize(p, n, [PAINTING, OTHER], histogram_weight=1.0, smallest=28),
-    "masks": lambda p, n: stylize(p, n, [PAINTING, OTHER], masks=[LEFT, 1 - LEFT], style_weights=[1, 2]),
+    "histogram": lambda p, n: stylize(p, n, [koi(), coffee()], histogram_weight=1.0, smallest=28),
+    "masks": lambda p, n: stylize(p, n, [koi(), coffee()], masks=[LEFT, 1 - LEFT], style_weights=[1, 2]),
     "a border": lambda p, n: stylize(p, n, border="replicate", init="noise", pooling="average"),
     **{f"colours: {c}": lambda p, n, c=c: stylize(p, n, colour=c) for c in ("linear", "histogram-after", "luma")},
-    "matched": lambda p, n: [colour.matched(p, PAINTING.to(p.device), kind) for kind in colour.KINDS],
+    "matched": lambda p, n: [colour.matched(p, koi().to(p.device), kind) for kind in colour.KINDS],
     "features": lambda p, n: [*n.features(p, ["relu1_1", "logits"]).values(), n.logits(p)],
     "an evaluator": read,
     "attacks": attacked,
@@ -227,7 +232,7 @@ OF_A_PHOTO: dict[str, Recipe] = {
     "films": films,
     "upscale": lambda p, n: superres.upscale(p, superres.load_upscaler(device=n.device), tile=32),
     "repaint": lambda p, n: faststyle.repaint(p, "koi_mosaic", faststyle.load_network(device=n.device), 32),
-    "transfer": lambda p, n: adain.transfer(p, PAINTING, backbone=n),
+    "transfer": lambda p, n: adain.transfer(p, koi(), backbone=n),
     "sheets": lambda p, n: [lk.grid([p, p], 2), lk.difference(p, 1 - p), lk.resize(p, 30)],
     "channels": lambda p, n: lk.ranked_channels(p, "relu3_1", n, 3),
 }
@@ -237,7 +242,7 @@ OF_NOTHING: dict[str, Recipe] = {  # or of nothing but what the CPU holds
         for name in ("fourier", "laplacian", "cppn", "pixels")
     },
     "create: several": lambda p, n: create(n, lk.channels("relu3_1", [1, 2]) + lk.diversity("relu2_1"), variations=2),
-    "create: from a picture": lambda p, n: create(n, lk.style(PAINTING), init=OTHER, parameterisation="laplacian"),
+    "create: from a picture": lambda p, n: create(n, lk.style(koi()), init=coffee(), parameterisation="laplacian"),
     "prior": restored,
     "training": trained,
     "drawn pictures": drawn,
@@ -274,15 +279,15 @@ def on_cpu() -> lk.Backbone:
 def test_answers_come_home(recipe: str, apple: bool, on_cpu: lk.Backbone) -> None:
     """The network computes elsewhere: a photo's answers are where the photo is, and they are the CPU's."""
     work = (OF_A_PHOTO | OF_NOTHING)[recipe]
-    wanted = tensors(work(PHOTO, on_cpu))
+    wanted = tensors(work(cat(), on_cpu))
     with Device(apple) as device:
         network = lk.load_backbone("pocket")
         assert network.device == ELSEWHERE
-        found = tensors(work(PHOTO, network))
+        found = tensors(work(cat(), network))
         assert {one.device.type for one in found} == {"cpu"} and device.ran
         agree(found, wanted)
         if recipe in OF_A_PHOTO:
-            found = tensors(work(PHOTO.to(ELSEWHERE), network))
+            found = tensors(work(cat().to(ELSEWHERE), network))
             assert any(one.device == ELSEWHERE for one in found if one.ndim) or not any(one.ndim for one in found)
             agree([one.cpu() for one in found], wanted)
 
@@ -293,7 +298,7 @@ def test_a_network_that_is_passed_in_stays_where_it_is(on_cpu: lk.Backbone) -> N
     with Device():
         there = lk.load_backbone(on_cpu, ELSEWHERE)
         assert there is not on_cpu and there.device == ELSEWHERE
-        lk.dream(PHOTO, on_cpu, device=ELSEWHERE, octaves=1, steps=1, **QUIET)
+        lk.dream(cat(), on_cpu, device=ELSEWHERE, octaves=1, steps=1, **QUIET)
     assert on_cpu.device.type == "cpu"
     assert all(torch.equal(value, before[name]) for name, value in on_cpu.state_dict().items())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from test_backbones import network as backbone_of
@@ -10,8 +12,8 @@ from test_fit import influence, mean_error
 import labkit as lk
 from labkit.faststyle import StyleNetwork, learning, load_network, repaint
 
-PHOTO = lk.photo("chelsea", 128)
-PAINTINGS = {name: lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")}
+cat = cache(lambda: lk.photo("chelsea", 128))
+two_paintings = cache(lambda: {name: lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")})
 
 
 def scrambled(names: tuple[str, ...] = ("a", "b", "c"), blocks: int = 2) -> StyleNetwork:
@@ -30,12 +32,12 @@ def scrambled(names: tuple[str, ...] = ("a", "b", "c"), blocks: int = 2) -> Styl
 def test_contrast_and_brightness_do_not_pass_the_norms() -> None:
     """Instance normalisation of the first layer is the same for a photo with half the contrast."""
     model, mixture = scrambled(), torch.tensor([[1.0, 0, 0]])
-    faint = model(0.3 + 0.4 * PHOTO, mixture)
-    torch.testing.assert_close(faint, model(PHOTO, mixture), rtol=0, atol=0.02)
+    faint = model(0.3 + 0.4 * cat(), mixture)
+    torch.testing.assert_close(faint, model(cat(), mixture), rtol=0, atol=0.02)
 
 
 def test_each_picture_of_a_batch_is_normalised_by_itself() -> None:
-    model, photos = scrambled(), torch.cat([PHOTO, PHOTO.flip(3)])
+    model, photos = scrambled(), torch.cat([cat(), cat().flip(3)])
     mixtures = torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]])
     apart = torch.cat([model(photo[None], mixture[None]) for photo, mixture in zip(photos, mixtures, strict=True)])
     torch.testing.assert_close(model(photos, mixtures), apart, rtol=1e-4, atol=1e-5)
@@ -49,8 +51,8 @@ def test_a_mixture_mixes_scales_and_shifts() -> None:
     both, one = scrambled(("a", "b")), StyleNetwork(["mean"], width=4, blocks=2)
     state = both.state_dict()
     one.load_state_dict({n: w.mean(0, keepdim=True) if "norms" in n else w for n, w in state.items()})
-    torch.testing.assert_close(repaint(PHOTO, {"a": 1, "b": 1}, both), repaint(PHOTO, "mean", one), rtol=0, atol=1e-5)
-    assert (repaint(PHOTO, "a", both) - repaint(PHOTO, "b", both)).abs().mean() > 0.01
+    torch.testing.assert_close(repaint(cat(), {"a": 1, "b": 1}, both), repaint(cat(), "mean", one), rtol=0, atol=1e-5)
+    assert (repaint(cat(), "a", both) - repaint(cat(), "b", both)).abs().mean() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_a_mixture_mixes_scales_and_shifts() -> None:
 )
 def test_paintings_it_does_not_know_are_refused(painting: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        repaint(PHOTO, painting, scrambled())
+        repaint(cat(), painting, scrambled())
 
 
 # --- sizes and tiles ------------------------------------------------------------------------------------------------
@@ -72,7 +74,7 @@ def test_paintings_it_does_not_know_are_refused(painting: object, message: str) 
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 83), (96, 50)])
 def test_results_have_the_size_of_the_photo(size: tuple[int, int]) -> None:
-    photo = lk.resize(PHOTO, size)
+    photo = lk.resize(cat(), size)
     assert repaint(photo, "a", scrambled()).shape == photo.shape
 
 
@@ -103,8 +105,8 @@ def test_the_radius_is_enough_and_not_wasteful() -> None:
 @pytest.mark.slow
 def test_learning_lowers_the_loss() -> None:
     torch.manual_seed(0)
-    model = StyleNetwork(list(PAINTINGS), width=6, blocks=1)
-    run = learning(model, PAINTINGS, [PHOTO], backbone_of("pocket"), side=48, steps=60, learning_rate=4e-3)
+    model = StyleNetwork(list(two_paintings()), width=6, blocks=1)
+    run = learning(model, two_paintings(), [cat()], backbone_of("pocket"), side=48, steps=60, learning_rate=4e-3)
     early, late = mean_error(run, 6, 6)
     assert late < 0.75 * early
 
@@ -113,13 +115,13 @@ def test_learning_asks_the_loss_that_stylizing_asks() -> None:
     """One step's error is the evaluator's loss of what the network paints of the photo that it was given."""
     torch.manual_seed(0)
     model, name = StyleNetwork(["koi_mosaic"], width=4, blocks=1), "koi_mosaic"
-    square, backbone = PHOTO[..., :64, :64], backbone_of("pocket")
+    square, backbone = cat()[..., :64, :64], backbone_of("pocket")
     given = {"side": 64, "shift": 0, "batch": 4, "steps": 1, "style_scale": 1.0, "precision": "float32"}
     before = model(torch.cat([square, square.flip(3)]), model.mixture(name)).detach()
-    now = next(learning(model, {name: PAINTINGS[name]}, [square], backbone, **given))
+    now = next(learning(model, {name: two_paintings()[name]}, [square], backbone, **given))
     losses = []
     for photo, painted in zip((square, square.flip(3)), before, strict=True):
-        loss = lk.content(photo) + 5 * lk.style(PAINTINGS[name]) + 4 * lk.total_variation()
+        loss = lk.content(photo) + 5 * lk.style(two_paintings()[name]) + 4 * lk.total_variation()
         losses.append(lk.Evaluator(backbone, loss, (64, 64), precision="float32")(painted[None]).loss.item())
     means = [(losses[0] * (4 - k) + losses[1] * k) / 4 for k in range(5)]  # k of the four squares were mirrored
     assert min(abs(now.error - mean) for mean in means) < 1e-4 * now.error
@@ -127,7 +129,7 @@ def test_learning_asks_the_loss_that_stylizing_asks() -> None:
 
 def test_photos_that_are_too_small_are_refused() -> None:
     with pytest.raises(ValueError, match="large enough for crops of 168 pixels"):
-        next(learning(StyleNetwork(["a"]), {"a": PHOTO}, [PHOTO]))
+        next(learning(StyleNetwork(["a"]), {"a": cat()}, [cat()]))
 
 
 # --- devices: "meta" stands for a GPU, from which nothing can be copied back without being noticed ------------------
@@ -142,7 +144,7 @@ def test_a_network_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("tile", [None, 64])
 def test_the_picture_is_brought_home(tile: int | None) -> None:
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
-        repaint(PHOTO, "a", scrambled().to("meta"), tile=tile)
+        repaint(cat(), "a", scrambled().to("meta"), tile=tile)
 
 
 # --- the networks that travel with the lab --------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -125,17 +125,19 @@ def test_deeper_stages_do_not_run(pocket: lk.Backbone, photo: Tensor) -> None:
 # where rounding decides which of nearly equal positions a max pool takes) to 0.99 ("chelsea").
 @pytest.mark.parametrize("name, cosine", [("chelsea", 0.975), ("rocket", 0.87)])
 @pytest.mark.parametrize(
-    "loss",
+    "made",
     [
-        -lk.activation("relu4_3"),
-        -lk.class_logit(285),
-        style_loss(),
-        lk.style(lk.painting("koi_mosaic", 96), STYLE_LAYERS, statistic="wasserstein"),
+        lambda: -lk.activation("relu4_3"),
+        lambda: -lk.class_logit(285),
+        style_loss,
+        lambda: lk.style(lk.painting("koi_mosaic", 96), STYLE_LAYERS, statistic="wasserstein"),
     ],
     ids=["dream", "class", "style", "wasserstein"],
 )
-def test_bfloat16_is_close_to_float32(pocket: lk.Backbone, loss: lk.Loss, name: str, cosine: float) -> None:
-    picture = lk.photo(name, SIZE)
+def test_bfloat16_is_close_to_float32(
+    pocket: lk.Backbone, made: Callable[[], lk.Loss], name: str, cosine: float
+) -> None:
+    loss, picture = made(), lk.photo(name, SIZE)
     exact, rounded = (lk.Evaluator(pocket, loss, SIZE, precision)(picture) for precision in ("float32", "bfloat16"))
     assert rounded.loss.dtype == rounded.gradient.dtype == torch.float32
     assert rounded.loss.item() == pytest.approx(exact.loss.item(), rel=0.02)

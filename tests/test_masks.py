@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from torch import Tensor
 import labkit as lk
 from labkit.masks import as_mask, centre_mask, guide_map
 
-PHOTO, PAINTING, OTHER = lk.photo("chelsea", (96, 128)), lk.painting("koi_mosaic", 96), lk.painting("noon_pond", 96)
+cat = cache(lambda: lk.photo("chelsea", (96, 128)))
+koi = cache(lambda: lk.painting("koi_mosaic", 96))
+pond = cache(lambda: lk.painting("noon_pond", 96))
 LAYERS = {"relu1_1": 1.0, "relu2_2": 1.0}
 LEFT = torch.zeros(96, 128)
 LEFT[:, :64] = 1
@@ -26,7 +29,7 @@ def pocket() -> lk.Backbone:
 
 
 def gradient(pocket: lk.Backbone, loss: lk.Loss, tile: int | None = None) -> Tensor:
-    return lk.Evaluator(pocket, loss, PHOTO.shape[-2:], "float32", tile=tile)(PHOTO).gradient
+    return lk.Evaluator(pocket, loss, cat().shape[-2:], "float32", tile=tile)(cat()).gradient
 
 
 # --- masks --------------------------------------------------------------------------------------------------------
@@ -117,20 +120,20 @@ def test_a_region_smaller_than_the_field_counts_by_its_share(pocket: lk.Backbone
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
 def test_a_style_does_nothing_outside_its_mask(pocket: lk.Backbone, statistic: str) -> None:
-    found = gradient(pocket, lk.style(PAINTING, LAYERS, mask=LEFT, statistic=statistic))
+    found = gradient(pocket, lk.style(koi(), LAYERS, mask=LEFT, statistic=statistic))
     assert not found[..., 64:].any()
     assert found[..., :64].abs().sum((0, 1, 2)).min() > 0
 
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
 def test_a_painting_is_looked_at_inside_its_mask_only(pocket: lk.Backbone, statistic: str) -> None:
-    mask = torch.zeros(PAINTING.shape[-2:])
+    mask = torch.zeros(koi().shape[-2:])
     mask[20:90] = 1
-    changed, inside = PAINTING.clone(), PAINTING.clone()
+    changed, inside = koi().clone(), koi().clone()
     changed[:, :, :20] = inside[:, :, 60:70] = 0.5
     truth, same, other = (
         gradient(pocket, lk.style(x, LAYERS, painting_masks=mask, statistic=statistic))
-        for x in (PAINTING, changed, inside)
+        for x in (koi(), changed, inside)
     )
     assert torch.equal(truth, same)
     assert not torch.allclose(truth, other)
@@ -140,9 +143,9 @@ def test_a_painting_is_looked_at_inside_its_mask_only(pocket: lk.Backbone, stati
 @pytest.mark.parametrize("grey", [1.0, 0.3])
 def test_an_even_mask_changes_nothing(pocket: lk.Backbone, grey: float, statistic: str) -> None:
     """A guide weighs a mean: what is the same everywhere cancels."""
-    masks = torch.full((96, 128), grey), torch.full(PAINTING.shape[-2:], 0.5)
-    even = gradient(pocket, lk.style(PAINTING, LAYERS, mask=masks[0], painting_masks=masks[1], statistic=statistic))
-    plain = gradient(pocket, lk.style(PAINTING, LAYERS, statistic=statistic))
+    masks = torch.full((96, 128), grey), torch.full(koi().shape[-2:], 0.5)
+    even = gradient(pocket, lk.style(koi(), LAYERS, mask=masks[0], painting_masks=masks[1], statistic=statistic))
+    plain = gradient(pocket, lk.style(koi(), LAYERS, statistic=statistic))
     assert (even - plain).norm() < 1e-4 * plain.norm()
 
 
@@ -154,19 +157,19 @@ def test_a_masked_style_is_that_of_the_part(pocket: lk.Backbone) -> None:
         torch.nn.Identity(),
         pocket.recommended,
     )
-    masked = lk.Evaluator(net, lk.style(PAINTING, "relu", mask=LEFT), (96, 128), "float32")(PHOTO)
-    part = lk.Evaluator(net, lk.style(PAINTING, "relu", scale=96 / 128 * 4 / 3), (96, 64), "float32")(PHOTO[..., :64])
+    masked = lk.Evaluator(net, lk.style(koi(), "relu", mask=LEFT), (96, 128), "float32")(cat())
+    part = lk.Evaluator(net, lk.style(koi(), "relu", scale=96 / 128 * 4 / 3), (96, 64), "float32")(cat()[..., :64])
     torch.testing.assert_close(masked.loss, part.loss)
     torch.testing.assert_close(masked.gradient[..., :64], part.gradient)
 
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
 def test_tiles_are_exact_with_guides(pocket: lk.Backbone, statistic: str) -> None:
-    source = torch.ones(PAINTING.shape[-2:])
+    source = torch.ones(koi().shape[-2:])
     source[:48] = 0.3
     options = {"layers": LAYERS | {"relu3_1": 1.0}, "statistic": statistic}
-    loss = lk.style(PAINTING, mask=LEFT, painting_masks=source, **options)
-    loss = loss + 2 * lk.style(OTHER, mask=1 - 0.7 * LEFT, **options)
+    loss = lk.style(koi(), mask=LEFT, painting_masks=source, **options)
+    loss = loss + 2 * lk.style(pond(), mask=1 - 0.7 * LEFT, **options)
     whole, cut = gradient(pocket, loss), gradient(pocket, loss, 64)
     assert whole.norm() > 0 and (cut - whole).norm() < 1e-5 * whole.norm()
 
@@ -184,12 +187,12 @@ OPTIONS: dict[str, Any] = {
 
 
 def stylize(pocket: lk.Backbone, *paintings: Tensor, **options: Any) -> Tensor:
-    return lk.stylize(PHOTO, list(paintings), pocket, progress=False, **OPTIONS | options)
+    return lk.stylize(cat(), list(paintings), pocket, progress=False, **OPTIONS | options)
 
 
 def test_each_half_comes_nearer_to_its_own_painting(pocket: lk.Backbone) -> None:
-    picture = stylize(pocket, PAINTING, OTHER, masks=[LEFT, 1 - LEFT])
-    for half, own, other in ((picture[..., :64], PAINTING, OTHER), (picture[..., 64:], OTHER, PAINTING)):
+    picture = stylize(pocket, koi(), pond(), masks=[LEFT, 1 - LEFT])
+    for half, own, other in ((picture[..., :64], koi(), pond()), (picture[..., 64:], pond(), koi())):
         to_own, to_other = (
             lk.Evaluator(pocket, lk.style(x, LAYERS, scale=4 / 3), (96, 64), "float32")(half).loss for x in (own, other)
         )
@@ -197,17 +200,17 @@ def test_each_half_comes_nearer_to_its_own_painting(pocket: lk.Backbone) -> None
 
 
 def test_a_mask_leaves_the_rest_a_photo(pocket: lk.Backbone) -> None:
-    changed = (stylize(pocket, PAINTING, masks=LEFT, content_weight=0, smallest=128) - PHOTO).abs()
+    changed = (stylize(pocket, koi(), masks=LEFT, content_weight=0, smallest=128) - cat()).abs()
     assert changed[..., 64:].max() < 1e-6 < 0.05 < changed[..., :64].mean()
 
 
 def test_a_pixel_feels_a_small_region_as_strongly_as_a_large_one(pocket: lk.Backbone) -> None:
     """Flat statistics, so that only areas differ: the gradient of a style in half of a pattern is that of the whole."""
-    pattern = lk.resize(PHOTO, (48, 64)).repeat(1, 1, 2, 2)
+    pattern = lk.resize(cat(), (48, 64)).repeat(1, 1, 2, 2)
     half = torch.zeros(96, 128)
     half[:48] = 1
     runs = [
-        next(lk.stylizing(pattern, PAINTING, pocket, masks=mask, **OPTIONS | {"content_weight": 0, "smallest": 128}))
+        next(lk.stylizing(pattern, koi(), pocket, masks=mask, **OPTIONS | {"content_weight": 0, "smallest": 128}))
         for mask in (half, torch.ones(96, 128))
     ]
     in_half, in_all = (run.evaluation.gradient[:, :, 10:38] for run in runs)
@@ -216,9 +219,9 @@ def test_a_pixel_feels_a_small_region_as_strongly_as_a_large_one(pocket: lk.Back
 
 def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
     options = {"masks": LEFT, "histogram_weight": 4, "content_weight": 0, "smallest": 128, "steps": 1}
-    (only,) = lk.stylizing(PHOTO, PAINTING, pocket, **OPTIONS | options)
-    evaluator = lk.Evaluator(pocket, lk.histogram(PAINTING, LAYERS, mask=LEFT), PHOTO.shape[-2:], "float32")
-    assert only.terms["histogram"] == pytest.approx(4 * LEFT.mean().item() * evaluator(PHOTO).loss.item(), rel=1e-5)
+    (only,) = lk.stylizing(cat(), koi(), pocket, **OPTIONS | options)
+    evaluator = lk.Evaluator(pocket, lk.histogram(koi(), LAYERS, mask=LEFT), cat().shape[-2:], "float32")
+    assert only.terms["histogram"] == pytest.approx(4 * LEFT.mean().item() * evaluator(cat()).loss.item(), rel=1e-5)
     assert not only.evaluation.gradient[..., 64:].any()
 
 
@@ -237,4 +240,4 @@ def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
 )
 def test_masks_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        stylize(pocket, PAINTING, **options)
+        stylize(pocket, koi(), **options)

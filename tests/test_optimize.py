@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,18 +174,27 @@ def pocket() -> lk.Backbone:
     return lk.load_backbone("pocket", "cpu")
 
 
-PHOTO, PAINTING = lk.photo("chelsea", 64), lk.painting("koi_mosaic", 64)
+cat = cache(lambda: lk.photo("chelsea", 64))
+koi = cache(lambda: lk.painting("koi_mosaic", 64))
 FAST = {"precision": "float32"}
 STYLE = FAST | {"content_layers": "relu2_2", "style_layers": ("relu1_1", "relu2_1"), "smallest": 45, "steps": 6}
+
+
+def dreaming(**options: Any) -> Iterator[lk.Progress]:
+    return lk.dreaming(cat(), **FAST | {"octaves": 2, "steps": 3} | options)
+
+
+def stylizing(**options: Any) -> Iterator[lk.Progress]:
+    return lk.stylizing(cat(), koi(), **STYLE | options)
+
+
 RUNS: dict[str, Run] = {
-    "dream": partial(lk.dreaming, PHOTO, layers="relu2_2", octaves=2, steps=3, jitter=8, **FAST),
-    "variations": partial(
-        lk.dreaming, PHOTO, layers={"relu1_2": 1, "relu2_2": 2}, octaves=2, steps=3, variations=2, mask="centre", **FAST
-    ),
-    "adam": partial(lk.stylizing, PHOTO, PAINTING, **STYLE),
-    "last iterate": partial(lk.stylizing, PHOTO, PAINTING, average=0, init="noise", **STYLE),
-    "lbfgs": partial(lk.stylizing, PHOTO, PAINTING, optimizer="lbfgs", **STYLE),
-    "ascent": partial(lk.stylizing, PHOTO, PAINTING, optimizer="ascent", statistic="wasserstein", **STYLE),
+    "dream": partial(dreaming, layers="relu2_2", jitter=8),
+    "variations": partial(dreaming, layers={"relu1_2": 1, "relu2_2": 2}, variations=2, mask="centre"),
+    "adam": stylizing,
+    "last iterate": partial(stylizing, average=0, init="noise"),
+    "lbfgs": partial(stylizing, optimizer="lbfgs"),
+    "ascent": partial(stylizing, optimizer="ascent", statistic="wasserstein"),
 }
 every_run = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 
@@ -349,8 +359,8 @@ def test_an_absurd_learning_rate_leaves_a_picture(pocket: lk.Backbone, optimizer
     options = STYLE | {"smallest": 64, "steps": steps, "learning_rate": rate, "optimizer": optimizer}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "diverged")
-        picture = lk.stylize(PHOTO, PAINTING, pocket, progress=False, **options)
-    assert picture.shape == PHOTO.shape
+        picture = lk.stylize(cat(), koi(), pocket, progress=False, **options)
+    assert picture.shape == cat().shape
     assert picture.isfinite().all()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
 import labkit as lk
 from labkit.prior import DeepPrior, restoring
 
-CLEAN = lk.resize(lk.photo("chelsea")[..., 40:296, 100:356], (64, 64))
+clean = cache(lambda: lk.resize(lk.photo("chelsea")[..., 40:296, 100:356], (64, 64)))
 
 
 def apart(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -17,19 +19,19 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @pytest.mark.slow
 def test_it_cleans_on_the_way() -> None:
-    noise = torch.randn(CLEAN.shape, generator=torch.Generator().manual_seed(1))
-    noisy = (CLEAN + 0.15 * noise).clamp(0, 1)
+    noise = torch.randn(clean().shape, generator=torch.Generator().manual_seed(1))
+    noisy = (clean() + 0.15 * noise).clamp(0, 1)
     *_, last = restoring(noisy, steps=150, learning_rate=0.02)
-    assert apart(last.picture, CLEAN) < 0.7 * apart(noisy, CLEAN)
+    assert apart(last.picture, clean()) < 0.7 * apart(noisy, clean())
 
 
 @pytest.mark.slow
 def test_what_is_masked_is_guessed_from_the_rest() -> None:
     """Random pixels are missing; black is what they would be without a guess."""
     mask = (torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) > 0.5).float()
-    *_, last = restoring(CLEAN * mask, mask, steps=150, learning_rate=0.02)
+    *_, last = restoring(clean() * mask, mask, steps=150, learning_rate=0.02)
     hole = 1 - mask
-    assert apart(last.picture * hole, CLEAN * hole) < 0.35 * apart(torch.zeros_like(CLEAN), CLEAN * hole)
+    assert apart(last.picture * hole, clean() * hole) < 0.35 * apart(torch.zeros_like(clean()), clean() * hole)
 
 
 def test_the_gradient_goes_on_to_the_weights() -> None:
@@ -57,9 +59,9 @@ def test_any_size_will_do(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("work", "message"),
     [
-        (lambda: next(restoring(CLEAN.expand(2, -1, -1, -1))), "one picture at a time, not 2"),
-        (lambda: next(restoring(CLEAN[..., :20])), "at least 32 pixels, not 20x64"),
-        (lambda: next(restoring(CLEAN, steps=0)), "steps must be a whole number of at least 1, not 0"),
+        (lambda: next(restoring(clean().expand(2, -1, -1, -1))), "one picture at a time, not 2"),
+        (lambda: next(restoring(clean()[..., :20])), "at least 32 pixels, not 20x64"),
+        (lambda: next(restoring(clean(), steps=0)), "steps must be a whole number of at least 1, not 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(work: object, message: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import labkit as lk
 from labkit.optimize import OPTIMIZERS, resized_moments
 from labkit.style import INITS, first_picture, scale_sizes
 
-PHOTO, PAINTING = lk.photo("chelsea", 64), lk.painting("koi_mosaic", 64)
+cat = cache(lambda: lk.photo("chelsea", 64))
+koi = cache(lambda: lk.painting("koi_mosaic", 64))
 # Everything that matters is named, so that the defaults can be tuned.
 OPTIONS: dict[str, Any] = {
     "content_weight": 1.0,
@@ -36,11 +38,13 @@ def pocket() -> lk.Backbone:
     return lk.load_backbone("pocket", "cpu")
 
 
-def stylizing(pocket: lk.Backbone, photo: Any = PHOTO, painting: Any = PAINTING, **options: Any) -> list[lk.Progress]:
+def stylizing(pocket: lk.Backbone, photo: Any = None, painting: Any = None, **options: Any) -> list[lk.Progress]:
+    photo, painting = cat() if photo is None else photo, koi() if painting is None else painting
     return list(lk.stylizing(photo, painting, pocket, **OPTIONS | options))
 
 
-def stylize(pocket: lk.Backbone, photo: Any = PHOTO, painting: Any = PAINTING, **options: Any) -> Tensor:
+def stylize(pocket: lk.Backbone, photo: Any = None, painting: Any = None, **options: Any) -> Tensor:
+    photo, painting = cat() if photo is None else photo, koi() if painting is None else painting
     return lk.stylize(photo, painting, pocket, **OPTIONS | options, progress=False)
 
 
@@ -62,15 +66,15 @@ def test_style_and_content_both_come_out_of_noise(pocket: lk.Backbone, optimizer
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
 def test_the_statistic_comes_nearer_to_the_paintings(pocket: lk.Backbone, statistic: str) -> None:
     picture = stylize(pocket, statistic=statistic, smallest=64)
-    distance = lk.style(PAINTING, OPTIONS["style_layers"], statistic=statistic)
-    assert loss_at(pocket, distance, picture) < 0.5 * loss_at(pocket, distance, PHOTO)
+    distance = lk.style(koi(), OPTIONS["style_layers"], statistic=statistic)
+    assert loss_at(pocket, distance, picture) < 0.5 * loss_at(pocket, distance, cat())
 
 
 def test_content_alone_reconstructs_the_photo_from_noise(pocket: lk.Backbone) -> None:
     options = {"style_weight": 0, "tv_weight": 0, "content_layers": "relu1_2", "init": "noise", "smallest": 64}
     picture = stylize(pocket, steps=100, **options)
-    start = first_picture("noise", PHOTO, PAINTING)
-    assert lk.difference(picture, PHOTO).mean() < 0.3 * lk.difference(start, PHOTO).mean()
+    start = first_picture("noise", cat(), koi())
+    assert lk.difference(picture, cat()).mean() < 0.3 * lk.difference(start, cat()).mean()
 
 
 def test_weights_decide_between_content_and_style(pocket: lk.Backbone) -> None:
@@ -92,7 +96,7 @@ def test_the_result_has_the_photos_size(pocket: lk.Backbone, size: tuple[int, in
 
 
 def test_photos_are_stylized_as_a_batch(pocket: lk.Backbone) -> None:
-    photos = torch.cat([PHOTO, PHOTO.flip(3)])
+    photos = torch.cat([cat(), cat().flip(3)])
     together = stylize(pocket, photos, steps=4)
     alone = torch.cat([stylize(pocket, photo[None], steps=4) for photo in photos])
     torch.testing.assert_close(together, alone, rtol=0, atol=0.01)
@@ -107,12 +111,12 @@ def test_the_scale_of_the_painting_matters(pocket: lk.Backbone) -> None:
     "preset", [lk.presets.GATYS, lk.presets.ARTICLE_STYLE], ids=["Gatys et al.", "the article's listing"]
 )
 def test_presets_run(pocket: lk.Backbone, preset: Mapping[str, Any]) -> None:
-    run = lk.stylizing(PHOTO, PAINTING, pocket, **dict(preset) | {"steps": 5, "precision": "float32"})
+    run = lk.stylizing(cat(), koi(), pocket, **dict(preset) | {"steps": 5, "precision": "float32"})
     first, *_, last = run
     if first.stages == 1:
         assert last.loss < first.loss
     assert last.terms["style"] < first.terms["style"]
-    assert last.picture.shape == PHOTO.shape
+    assert last.picture.shape == cat().shape
 
 
 # --- terms --------------------------------------------------------------------------------------------------------
@@ -129,10 +133,10 @@ def test_terms_are_weighted_and_sum_to_the_loss(pocket: lk.Backbone) -> None:
 
 
 def test_the_histogram_is_a_fourth_term_against_the_same_paintings_and_layers(pocket: lk.Backbone) -> None:
-    options = {"painting": [PAINTING, OTHER], "style_weights": [1, 3], "style_scale": 0.7, "steps": 1}
+    options = {"painting": [koi(), pond()], "style_weights": [1, 3], "style_scale": 0.7, "steps": 1}
     terms = stylizing(pocket, histogram_weight=5, **options)[0].terms
     layers = OPTIONS["style_layers"]
-    expected = 5 * loss_at(pocket, lk.histogram([PAINTING, OTHER], layers, weights=[1, 3], scale=0.7), PHOTO)
+    expected = 5 * loss_at(pocket, lk.histogram([koi(), pond()], layers, weights=[1, 3], scale=0.7), cat())
     assert list(terms) == ["content", "style", "histogram", "total_variation"]
     assert terms["histogram"] == pytest.approx(expected, rel=1e-5)
     assert terms["style"] == pytest.approx(stylizing(pocket, **options)[0].terms["style"], rel=1e-6)
@@ -141,31 +145,31 @@ def test_the_histogram_is_a_fourth_term_against_the_same_paintings_and_layers(po
 @pytest.mark.slow
 def test_the_histogram_comes_nearer_to_the_paintings(pocket: lk.Backbone) -> None:
     without, with_it = (stylize(pocket, histogram_weight=weight, smallest=64) for weight in (0, 10))
-    distance = lk.histogram(PAINTING, OPTIONS["style_layers"])
+    distance = lk.histogram(koi(), OPTIONS["style_layers"])
     assert loss_at(pocket, distance, with_it) < 0.8 * loss_at(pocket, distance, without)
 
 
 def test_the_gram_loss_is_gatys(pocket: lk.Backbone) -> None:
     """Five layers of equal weight, each with 1/4 ||G - A||^2 / C^2, in float64."""
     layers = lk.presets.GATYS["style_layers"]
-    painting = lk.resize(PAINTING, PHOTO.shape[-2:])
+    painting = lk.resize(koi(), cat().shape[-2:])
     expected = 0.0
     for layer in layers:
-        f, p = (pocket.features(x, [layer])[layer][0].flatten(1).double().numpy() for x in (PHOTO, painting))
+        f, p = (pocket.features(x, [layer])[layer][0].flatten(1).double().numpy() for x in (cat(), painting))
         channels, positions = f.shape
         expected += 0.2 * ((f @ f.T - p @ p.T) ** 2).sum() / (4 * channels**2 * positions**2)
-    np.testing.assert_allclose(loss_at(pocket, lk.style(painting, layers, relative=False), PHOTO), expected, rtol=1e-4)
+    np.testing.assert_allclose(loss_at(pocket, lk.style(painting, layers, relative=False), cat()), expected, rtol=1e-4)
 
 
 # --- several paintings --------------------------------------------------------------------------------------------
 
-OTHER = lk.painting("noon_pond", 64)
+pond = cache(lambda: lk.painting("noon_pond", 64))
 
 
 @pytest.mark.slow
 def test_the_more_a_painting_weighs_the_nearer_the_result_comes_to_it(pocket: lk.Backbone) -> None:
-    near, far = (lk.style(one, OPTIONS["style_layers"]) for one in (PAINTING, OTHER))
-    results = [stylize(pocket, painting=[PAINTING, OTHER], style_weights=w) for w in ((4, 0), (2, 2), (0, 1))]
+    near, far = (lk.style(one, OPTIONS["style_layers"]) for one in (koi(), pond()))
+    results = [stylize(pocket, painting=[koi(), pond()], style_weights=w) for w in ((4, 0), (2, 2), (0, 1))]
     to_first = [loss_at(pocket, near, result) for result in results]
     to_second = [loss_at(pocket, far, result) for result in results]
     assert to_first == sorted(to_first) and to_second == sorted(to_second, reverse=True)
@@ -205,19 +209,19 @@ def test_steps_are_shared_among_scales(pocket: lk.Backbone, steps: int) -> None:
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_each_scale_starts_from_the_last_ones_picture(pocket: lk.Backbone, average: float) -> None:
     _, coarse, fine, _ = stylizing(pocket, steps=4, average=average)
-    content = lk.content(PHOTO, OPTIONS["content_layers"])
-    start = lk.resize(coarse.picture, PHOTO.shape[-2:])
+    content = lk.content(cat(), OPTIONS["content_layers"])
+    start = lk.resize(coarse.picture, cat().shape[-2:])
     assert fine.terms["content"] == pytest.approx(loss_at(pocket, content, start), rel=1e-5)
 
 
 def test_adam_starts_warm(pocket: lk.Backbone) -> None:
-    run = lk.stylizing(PHOTO, PAINTING, pocket, **OPTIONS | {"steps": 6})
+    run = lk.stylizing(cat(), koi(), pocket, **OPTIONS | {"steps": 6})
     *_, coarse = (next(run) for _ in range(3))
     before = coarse.state_dict()["optimizer"]
     fine = next(run)
     moments = fine.state_dict()["optimizer"]["state"][0]
     gradient = fine.evaluation.gradient
-    warm = resized_moments(before, PHOTO.shape[-2:])["state"][0]
+    warm = resized_moments(before, cat().shape[-2:])["state"][0]
     assert moments["step"] == 4
     torch.testing.assert_close(moments["exp_avg"], 0.9 * warm["exp_avg"] + 0.1 * gradient, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(
@@ -245,10 +249,10 @@ def test_a_run_that_diverges_does_not_go_on_to_the_next_scale(pocket: lk.Backbon
 
 def test_a_run_can_go_on_with_other_weights_and_paintings(pocket: lk.Backbone) -> None:
     """From the same pixels, step and moments, towards another loss."""
-    half = next(p for p in lk.stylizing(PHOTO, PAINTING, pocket, **OPTIONS) if p.step == 15)
+    half = next(p for p in lk.stylizing(cat(), koi(), pocket, **OPTIONS) if p.step == 15)
     state = half.state_dict()
-    turned = stylizing(pocket, painting=OTHER, style_weight=70, resume=state)
-    loss = lk.content(PHOTO, OPTIONS["content_layers"]) + 70 * lk.style(OTHER, OPTIONS["style_layers"])
+    turned = stylizing(pocket, painting=pond(), style_weight=70, resume=state)
+    loss = lk.content(cat(), OPTIONS["content_layers"]) + 70 * lk.style(pond(), OPTIONS["style_layers"])
     expected = loss_at(pocket, loss + lk.total_variation(), state["parameters"][0])
     assert [p.step for p in turned] == list(range(16, 25))
     assert turned[0].loss == pytest.approx(expected, rel=1e-5)
@@ -259,12 +263,12 @@ def test_a_run_can_go_on_with_other_weights_and_paintings(pocket: lk.Backbone) -
 
 
 def test_first_pictures() -> None:
-    assert torch.equal(first_picture("content", PHOTO, PAINTING), PHOTO)
-    assert torch.equal(first_picture("style", PHOTO, PAINTING), lk.resize(PAINTING, PHOTO.shape[-2:]))
-    given = torch.rand(1, 3, *PHOTO.shape[-2:])
-    assert torch.equal(first_picture(given, PHOTO, PAINTING), given)
-    assert first_picture(PAINTING[0].permute(1, 2, 0).numpy(), PHOTO, PAINTING).shape == PHOTO.shape
-    noise, same, other = (first_picture("noise", PHOTO, PAINTING, seed) for seed in (0, 0, 1))
+    assert torch.equal(first_picture("content", cat(), koi()), cat())
+    assert torch.equal(first_picture("style", cat(), koi()), lk.resize(koi(), cat().shape[-2:]))
+    given = torch.rand(1, 3, *cat().shape[-2:])
+    assert torch.equal(first_picture(given, cat(), koi()), given)
+    assert first_picture(koi()[0].permute(1, 2, 0).numpy(), cat(), koi()).shape == cat().shape
+    noise, same, other = (first_picture("noise", cat(), koi(), seed) for seed in (0, 0, 1))
     assert torch.equal(noise, same) and not torch.equal(noise, other)
     assert noise.mean().item() == pytest.approx(0.5, abs=0.01)
     assert noise.std().item() == pytest.approx(0.2, abs=0.02)
@@ -272,19 +276,22 @@ def test_first_pictures() -> None:
 
 def test_noise_is_as_strong_on_the_first_of_several_scales(pocket: lk.Backbone) -> None:
     first = stylizing(pocket, init="noise", smallest=32, steps=4, learning_rate=1e-9)[0].picture
-    assert max(first.shape) < 0.7 * max(PHOTO.shape)
+    assert max(first.shape) < 0.7 * max(cat().shape)
     assert first.std().item() == pytest.approx(0.2, abs=0.03)
 
 
-@pytest.mark.parametrize("init", [*INITS, PAINTING, PHOTO.flip(3)])
-def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tensor) -> None:
+@pytest.mark.parametrize("given", [*INITS, koi, lambda: cat().flip(3)])
+def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, given: str | Callable[[], Tensor]) -> None:
+    init = given if isinstance(given, str) else given()
     (only,) = stylizing(pocket, init=init, steps=1, seed=4)
-    start = first_picture(init, PHOTO, PAINTING, 4)
-    loss = lk.content(PHOTO, OPTIONS["content_layers"]) + 10 * lk.style(PAINTING, OPTIONS["style_layers"])
+    start = first_picture(init, cat(), koi(), 4)
+    loss = lk.content(cat(), OPTIONS["content_layers"]) + 10 * lk.style(koi(), OPTIONS["style_layers"])
     assert only.loss == pytest.approx(loss_at(pocket, loss + lk.total_variation(), start), rel=1e-5)
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------
+
+GREY = torch.full((1, 3, 64, 64), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -303,10 +310,10 @@ def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tenso
         ({"style_weights": [1, 2]}, "there are 1 paintings and 2 weights: give each one"),
         ({"painting": []}, "there are 0 paintings and 0 weights"),
         (
-            {"painting": [PAINTING, PHOTO], "style_weights": [1, -1]},
+            {"painting": [GREY, GREY], "style_weights": [1, -1]},
             "style weights must be positive numbers, not [1.0, -",
         ),
-        ({"painting": [PAINTING, PHOTO], "style_weights": [0, 0]}, "style weights must be positive numbers"),
+        ({"painting": [GREY, GREY], "style_weights": [0, 0]}, "style weights must be positive numbers"),
         ({"style_weights": [float("nan")]}, "style weights must be positive numbers, not [nan]"),
         ({"statistic": "mean"}, 'statistic is "gram" or "wasserstein", not \'mean\''),
         ({"optimizer": "sgd"}, "no optimiser named 'sgd'; there are adam, lbfgs, ascent"),
@@ -317,9 +324,9 @@ def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, init: str | Tenso
         ({"style_layers": {"relu1_1": -1}}, "layer weights must be positive numbers, not [-1.0]"),
         ({"content_layers": "relu4_9"}, "pocket has no layer 'relu4_9': did you mean relu4_"),
         ({"style_layers": ["relu9_1"]}, "pocket has no layer 'relu9_1'"),
-        ({"photo": PHOTO * 255}, "pixels must lie in [0, 1]"),
-        ({"painting": PAINTING[:, :1]}, "this one has (1, 1, 64, 64)"),
-        ({"photo": lk.photo("chelsea", 10)}, "10x7 pixels is too small for relu4_2 of pocket"),
+        ({"photo": GREY * 255}, "pixels must lie in [0, 1]"),
+        ({"painting": GREY[:, :1]}, "this one has (1, 1, 64, 64)"),
+        ({"photo": GREY[..., :7, :10]}, "10x7 pixels is too small for relu4_2 of pocket"),
     ],
 )
 def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
@@ -345,4 +352,4 @@ def test_a_run_stopped_at_a_small_scale_gives_a_picture_of_the_photos_size(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["labkit.style"], "stylizing", interrupted)  # lk.style is the loss
-    assert stylize(pocket).shape == PHOTO.shape
+    assert stylize(pocket).shape == cat().shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from test_backbones import network
 import labkit as lk
 from labkit.superres import Upscaler, bicubic, degraded, perceptual, training, upscale
 
-PHOTO = lk.photo("chelsea", 96)
+cat = cache(lambda: lk.photo("chelsea", 96))
 SET5 = Path(os.environ.get("LABKIT_WEIGHTS", "nowhere")).parent / "images" / "set5"
 
 
@@ -42,15 +43,15 @@ def test_enlarging_and_reducing_are_pillows(scale: int) -> None:
 
 
 def test_an_untrained_network_is_bicubic() -> None:
-    assert torch.equal(upscale(PHOTO, Upscaler(3, 8, 1)), bicubic(PHOTO, 3).clamp(0, 1))
+    assert torch.equal(upscale(cat(), Upscaler(3, 8, 1)), bicubic(cat(), 3).clamp(0, 1))
 
 
 @pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("tile", [16, 37, 50])
 def test_tiles_are_exact(scale: int, tile: int) -> None:
     model = scrambled(scale)
-    whole = upscale(PHOTO, model, tile=1000)
-    torch.testing.assert_close(upscale(PHOTO, model, tile=tile), whole, rtol=0, atol=2e-6)
+    whole = upscale(cat(), model, tile=1000)
+    torch.testing.assert_close(upscale(cat(), model, tile=tile), whole, rtol=0, atol=2e-6)
 
 
 def test_the_radius_is_how_far_a_pixel_has_influence() -> None:
@@ -63,7 +64,7 @@ def test_the_radius_is_how_far_a_pixel_has_influence() -> None:
 
 def test_the_same_detail_is_added_to_every_colour() -> None:
     model = scrambled()
-    added = upscale(0.25 + 0.5 * PHOTO, model) - bicubic(0.25 + 0.5 * PHOTO, 2)
+    added = upscale(0.25 + 0.5 * cat(), model) - bicubic(0.25 + 0.5 * cat(), 2)
     torch.testing.assert_close(added[:, :1].expand_as(added), added, rtol=0, atol=1e-6)
     assert added.abs().mean() > 1e-4
 
@@ -73,7 +74,7 @@ def test_a_network_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(lk.superres, "pick_device", lambda device: torch.device(device or "meta"))
     assert next(lk.superres.load_upscaler(device="cpu").parameters()).device.type == "cpu"
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
-        upscale(PHOTO)
+        upscale(cat())
 
 
 def test_training_beats_bicubic_on_a_photo_held_out() -> None:
@@ -93,13 +94,13 @@ def test_training_beats_bicubic_on_a_photo_held_out() -> None:
 def test_the_same_seed_trains_the_same_network() -> None:
     def trained(seed: int) -> float:
         torch.manual_seed(0)
-        return [step.error for step in training(Upscaler(2, 4, 1), [PHOTO], steps=3, side=16, seed=seed)][-1]
+        return [step.error for step in training(Upscaler(2, 4, 1), [cat()], steps=3, side=16, seed=seed)][-1]
 
     assert trained(1) == trained(1) != trained(2)
 
 
 def test_the_perceptual_error_is_that_of_features() -> None:
-    backbone, true = network("pocket"), lk.luma(PHOTO)
+    backbone, true = network("pocket"), lk.luma(cat())
     error = perceptual(backbone, ["relu2_2"], pixel_weight=0.0)
     assert error(true, true).item() == 0
     found = (true + 0.1 * torch.rand_like(true)).requires_grad_()
@@ -126,8 +127,8 @@ def test_psnr_on_set5(enlarge: Callable, expected: float) -> None:
 @pytest.mark.parametrize(
     ("work", "message"),
     [
-        (lambda: next(training(Upscaler(), [PHOTO], side=90)), "large enough for crops of 90 pixels"),
-        (lambda: upscale(PHOTO, Upscaler(), tile=0), "tile must be a number of at least 1, not 0"),
+        (lambda: next(training(Upscaler(), [cat()], side=90)), "large enough for crops of 90 pixels"),
+        (lambda: upscale(cat(), Upscaler(), tile=0), "tile must be a number of at least 1, not 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(work: object, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from test_backbones import network
 import labkit as lk
 from labkit.variants import ScaledPool
 
-PHOTO = lk.photo("chelsea", (75, 101))
+cat = cache(lambda: lk.photo("chelsea", (75, 101)))
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -35,15 +37,15 @@ def test_a_variant_has_the_same_layers_and_sizes(name: str, pooling: str) -> Non
         pytest.skip("its weights are not here")
     other = lk.variant(backbone, pooling)
     layer = list(backbone.recommended.dream)[-1]
-    before, after = (b.features(PHOTO, [layer])[layer] for b in (backbone, other))
+    before, after = (b.features(cat(), [layer])[layer] for b in (backbone, other))
     assert before.shape == after.shape and not torch.equal(before, after)
     assert other.layers == backbone.layers and other.receptive_field(layer) == backbone.receptive_field(layer)
-    assert torch.equal(backbone.features(PHOTO, [layer])[layer], before)
+    assert torch.equal(backbone.features(cat(), [layer])[layer], before)
 
 
 def test_features_keep_about_their_size() -> None:
     before, *others = (
-        lk.variant(network("pocket"), pooling).features(PHOTO, ["relu3_1"])["relu3_1"].square().mean().sqrt()
+        lk.variant(network("pocket"), pooling).features(cat(), ["relu3_1"])["relu3_1"].square().mean().sqrt()
         for pooling in ("max", "average", "l2")
     )
     assert all(0.5 < other / before < 2 for other in others)
@@ -79,7 +81,7 @@ def test_nothing_changed_is_the_network_itself() -> None:
 def test_style_transfer_takes_them() -> None:
     options = {"steps": 3, "progress": False, "precision": "float32"}
     plain, average, framed = (
-        lk.stylize(PHOTO, lk.painting("koi_mosaic"), **options, **more)
+        lk.stylize(cat(), lk.painting("koi_mosaic"), **options, **more)
         for more in ({}, {"pooling": "average"}, {"border": "replicate"})
     )
     assert not torch.equal(plain, average) and not torch.equal(plain, framed)

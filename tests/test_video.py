@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import labkit as lk
 from labkit.dream import blurred
 from labkit.video import RAFT, moved, raft, visible, warped
 
-PHOTO = lk.photo("chelsea", (36, 48))
+cat = cache(lambda: lk.photo("chelsea", (36, 48)))
 QUICK = {"layers": "relu1_2", "octaves": 1, "steps": 1, "jitter": 2, "precision": "float32"}
 
 
@@ -60,15 +61,15 @@ def test_after_a_second_a_journey_is_in_the_same_place_at_any_rate(pocket: lk.Ba
 
 
 def test_each_frame_is_the_last_one_moved_and_dreamt(pocket: lk.Backbone) -> None:
-    first, second = lk.journey(PHOTO, pocket, seconds=1, fps=2, zoom=1.2, rotate=10, seed=7, **QUICK)
+    first, second = lk.journey(cat(), pocket, seconds=1, fps=2, zoom=1.2, rotate=10, seed=7, **QUICK)
     dream = {**QUICK, "progress": False}
-    assert torch.equal(first, lk.dream(PHOTO, pocket, seed=7, **dream))
+    assert torch.equal(first, lk.dream(cat(), pocket, seed=7, **dream))
     assert torch.equal(second, lk.dream(moved(first, 1.2**0.5, 5), pocket, seed=8, **dream))
 
 
 def test_a_journey_goes_on_until_it_is_stopped(pocket: lk.Backbone) -> None:
-    frames = list(itertools.islice(lk.journey(PHOTO, pocket, seconds=None, fps=1, **QUICK), 4))
-    assert [frame.shape for frame in frames] == [PHOTO.shape] * 4
+    frames = list(itertools.islice(lk.journey(cat(), pocket, seconds=None, fps=1, **QUICK), 4))
+    assert [frame.shape for frame in frames] == [cat().shape] * 4
     assert all((a != b).any() for a, b in itertools.pairwise(frames))
 
 
@@ -84,7 +85,7 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
         return statistics(*args)
 
     monkeypatch.setattr(lk.activation, "statistics", interrupted)
-    run = lk.journey(PHOTO, pocket, fps=4, **QUICK | {"layers": loss})
+    run = lk.journey(cat(), pocket, fps=4, **QUICK | {"layers": loss})
     assert len(list(lk.frames_of(lk.save_frames(run, tmp_path / "x.webp", progress=False)))) == 2
 
 
@@ -100,7 +101,7 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
 )
 def test_journeys_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        next(lk.journey(PHOTO, pocket, **QUICK | options))
+        next(lk.journey(cat(), pocket, **QUICK | options))
 
 
 # --- flow ---------------------------------------------------------------------------------------------------------
@@ -152,12 +153,12 @@ def dreamt(frames: object, backbone: lk.Backbone, **options: object) -> list[Ten
 
 def test_a_still_film_keeps_its_dream(pocket: lk.Backbone) -> None:
     """Without steps of size, what is kept can be read off; with them, more keeping is a stronger dream."""
-    weak, strong = (dreamt([PHOTO] * 4, pocket, keep=k, flow=None)[-1] for k in (0.0, 0.9))
-    assert lk.difference(strong, PHOTO).mean() > 1.5 * lk.difference(weak, PHOTO).mean()
+    weak, strong = (dreamt([cat()] * 4, pocket, keep=k, flow=None)[-1] for k in (0.0, 0.9))
+    assert lk.difference(strong, cat()).mean() > 1.5 * lk.difference(weak, cat()).mean()
 
 
 def test_a_frame_starts_as_a_blend(pocket: lk.Backbone) -> None:
-    film = [PHOTO, PHOTO.flip(3), PHOTO.flip(2)]
+    film = [cat(), cat().flip(3), cat().flip(2)]
     first, second, third = dreamt(film, pocket, keep=0.25, flow=None, step_size=0)
     assert torch.equal(first, film[0])
     torch.testing.assert_close(second, film[1] + 0.25 * (film[0] - film[1]), rtol=0, atol=1e-6)
@@ -184,10 +185,10 @@ def test_without_weights_of_raft_a_plain_blend_is_announced(
     monkeypatch.setenv("LABKIT_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.warns(UserWarning, match="no weights of RAFT .* blended without optical flow"):
-        blended = dreamt([PHOTO, PHOTO.flip(3)], pocket)
+        blended = dreamt([cat(), cat().flip(3)], pocket)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.equal(blended[1], dreamt([PHOTO, PHOTO.flip(3)], pocket, flow=None)[1])
+        assert torch.equal(blended[1], dreamt([cat(), cat().flip(3)], pocket, flow=None)[1])
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -203,21 +204,24 @@ def test_raft_is_taken_from_either_folder(tmp_path: Path, monkeypatch: pytest.Mo
     torch.save(raft_small().state_dict(), folder / RAFT["raft_small"])
     flow = raft()
     if not cached:  # the network itself is slow
-        field = flow(PHOTO, PHOTO.flip(3))
-        assert field.shape == (1, 2, *PHOTO.shape[-2:]) and field.isfinite().all()
+        field = flow(cat(), cat().flip(3))
+        assert field.shape == (1, 2, *cat().shape[-2:]) and field.isfinite().all()
     (folder / RAFT["raft_small"]).write_bytes(b"damaged")
     with pytest.raises(ValueError, match="does not hold the weights of raft_small: get the file again"):
         raft()
+
+
+GREY = torch.full((1, 3, 36, 48), 0.5)
 
 
 @pytest.mark.parametrize(
     "frames, options, message",
     [
         ([], {}, "a film without frames"),
-        ([PHOTO, PHOTO[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
-        ([PHOTO], {"keep": 1.5}, "keep is a share from 0 to 1, not 1.5"),
-        ([PHOTO], {"keep": -0.5}, "keep must be a number of at least 0, not -0.5"),
-        ([PHOTO], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),
+        ([GREY, GREY[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
+        ([GREY], {"keep": 1.5}, "keep is a share from 0 to 1, not 1.5"),
+        ([GREY], {"keep": -0.5}, "keep must be a number of at least 0, not -0.5"),
+        ([GREY], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),
     ],
 )
 def test_films_that_make_no_sense_are_refused(pocket: lk.Backbone, frames: list, options: dict, message: str) -> None:
@@ -227,22 +231,22 @@ def test_films_that_make_no_sense_are_refused(pocket: lk.Backbone, frames: list,
 
 # --- repainted films ----------------------------------------------------------------------------------------------
 
-PAINTING = lk.painting("koi_mosaic", 64)
+koi = cache(lambda: lk.painting("koi_mosaic", 64))
 
 
 def painted(frames: object, backbone: lk.Backbone, **options: object) -> list[Tensor]:
     settings = {"steps": 12, "steps_after": 6, "flow": None, "precision": "float32"} | options
-    return list(lk.stylize_frames(frames, PAINTING, backbone, **settings))
+    return list(lk.stylize_frames(frames, koi(), backbone, **settings))
 
 
 def test_the_first_frame_is_a_picture_stylised(pocket: lk.Backbone) -> None:
-    (found,) = painted([PHOTO], pocket, style_weight=50.0)
+    (found,) = painted([cat()], pocket, style_weight=50.0)
     options = {"steps": 12, "style_weight": 50.0, "precision": "float32", "progress": False}
-    assert torch.equal(found, lk.stylize(PHOTO, PAINTING, pocket, **options))
+    assert torch.equal(found, lk.stylize(cat(), koi(), pocket, **options))
 
 
 def test_a_still_film_does_not_flicker_when_it_is_held(pocket: lk.Backbone) -> None:
-    loose, held = (painted([PHOTO, PHOTO], pocket, temporal_weight=weight) for weight in (0.0, 1e4))
+    loose, held = (painted([cat(), cat()], pocket, temporal_weight=weight) for weight in (0.0, 1e4))
     flicker = [lk.difference(*pair).mean().item() for pair in (loose, held)]
     assert flicker[1] < 0.3 * flicker[0]
 
@@ -265,21 +269,21 @@ def test_a_moving_film_is_held_to_what_the_flow_carries(pocket: lk.Backbone) -> 
 def test_colours_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
     """What is carried to the next frame is the paint before its colours are changed: held to it, it stays."""
     options = {"colour": "luma", "temporal_weight": 1e4, "steps_after": 3}
-    first, second = painted([PHOTO, PHOTO], pocket, **options)
-    loose = painted([PHOTO, PHOTO], pocket, **options | {"temporal_weight": 0.0, "keep": 0.0})
+    first, second = painted([cat(), cat()], pocket, **options)
+    loose = painted([cat(), cat()], pocket, **options | {"temporal_weight": 0.0, "keep": 0.0})
     assert lk.difference(first, second).mean() < 0.5 * lk.difference(*loose).mean()
 
 
 @pytest.mark.parametrize("options", [{"init": "noise"}, {"smallest": 16}, {"also": lk.total_variation()}])
 def test_later_frames_start_from_the_past_whatever_is_asked_of_the_first(pocket: lk.Backbone, options: dict) -> None:
-    first, second = painted([PHOTO, PHOTO], pocket, temporal_weight=1e4, **options)
+    first, second = painted([cat(), cat()], pocket, temporal_weight=1e4, **options)
     assert lk.difference(first, second).mean() < 0.03
 
 
 @pytest.mark.parametrize("run", [lk.journey, lk.dream_frames])
 def test_a_film_has_one_dream_a_frame(pocket: lk.Backbone, run: object) -> None:
     with pytest.raises(ValueError, match="one dream a frame, not variations=2"):
-        next(run(PHOTO, pocket, variations=2))
+        next(run(cat(), pocket, variations=2))
 
 
 def test_hidden_places_are_not_held() -> None:
