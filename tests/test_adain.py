@@ -10,8 +10,8 @@ from test_backbones import network as backbone_of
 from test_fit import influence, mean_error
 
 import labkit as lk
-from labkit.adain import STYLE_LAYERS, Decoder, adain, decoding, load_decoder, transfer
-from labkit.moments import mean_std
+from labkit.losses.styles import mean_std
+from labkit.recipes.adain import STYLE_LAYERS, Decoder, adain, decoding, load_decoder, transfer
 
 cat = cache(lambda: lk.photo("chelsea", 128))
 two_paintings = cache(lambda: [lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")])

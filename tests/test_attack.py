@@ -15,9 +15,9 @@ from elsewhere import ELSEWHERE, Device, distant
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit.attack import Threat, against, ask, attacking, deepfool, fgsm, pgd, towards
-from labkit.blackbox import certify, hop_skip_jump, margin, nes, square, votes
-from labkit.network import Recommended
+from labkit.networks.recommended import Recommended
+from labkit.outlook.attacks import Threat, against, ask, attacking, deepfool, fgsm, pgd, towards
+from labkit.outlook.blackbox import certify, hop_skip_jump, margin, nes, square, votes
 
 SHAPE = (3, 1, 4, 4)
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 
 import labkit as lk
-from labkit import backbones
-from labkit.files import bundled
-from labkit.network import averages
+from labkit.base.files import bundled
+from labkit.networks import zoo as backbones
+from labkit.networks.backbone import averages
 
 WEIGHTS = os.environ.get("LABKIT_WEIGHTS", "")
 SAMPLES = Path(WEIGHTS).parent / "images" / "imagenet_samples"

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import labkit as lk
-from labkit import commands
-from labkit.__main__ import main
-from labkit.video import FRAME
+from labkit.cli import commands
+from labkit.cli.main import main
+from labkit.recipes.video import FRAME
 
 
 def default(recipe: Callable, name: str) -> Any:
@@ -660,7 +660,7 @@ def test_the_first_frame_of_an_animation_is_a_picture(film: list) -> None:
 
 
 def test_a_warning_is_one_line(film: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("labkit.video.raft", lambda *_: None)
+    monkeypatch.setattr("labkit.recipes.video.raft", lambda *_: None)
     run("dream", "film.gif", "-o", "out.webp", *QUICK[1:], "--steps", "1")  # not quiet: beside a bar
     said = re.split(r"[\r\n]", capsys.readouterr().err)
     assert [line for line in said if "RAFT" in line] == [line for line in said if line.startswith("labkit: no weights")]

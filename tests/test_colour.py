@@ -13,7 +13,7 @@ from skimage.exposure import match_histograms
 from torch import Tensor
 
 import labkit as lk
-from labkit.colour import KINDS, matched
+from labkit.pictures.color import KINDS, matched
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 koi = cache(lambda: lk.painting("koi_mosaic", 50))

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import labkit as lk
-from labkit.create import PARAMETERISATIONS, from_rgb, make_parameterisation, moved, movements, to_rgb
-from labkit.gradients import Evaluation
+from labkit.engine.evaluator import Evaluation
+from labkit.engine.parameters import PARAMETERISATIONS, from_rgb, make_parameterisation, to_rgb
+from labkit.recipes.visualization import moved, movements
 
 SHAPE = (2, 3, 24, 30)
 QUICK = {"size": 48, "device": "cpu", "precision": "float32"}
@@ -59,7 +60,7 @@ def test_gradients_of_the_parameters_are_autograds(name: str) -> None:
 
 def test_colours_are_decorrelated_and_back() -> None:
     picture = torch.rand(SHAPE, generator=generator()) * 0.9 + 0.05
-    root = lk.images.colour_correlation()
+    root = lk.pictures.color.colour_correlation()
     torch.testing.assert_close(to_rgb(from_rgb(picture), root), picture, rtol=0, atol=1e-5)
     first = to_rgb(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1), root).flatten()
     assert first.std() < 0.01 < first.mean() - 0.5  # the strongest component of natural colours is brightness

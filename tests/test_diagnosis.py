@@ -9,8 +9,8 @@ import pytest
 from test_backbones import network
 
 import labkit as lk
-from labkit import diagnosis
-from labkit.diagnosis import curves_of, pulls
+from labkit.notebook import diagnosis
+from labkit.notebook.diagnosis import curves_of, pulls
 
 cat = cache(lambda: lk.photo("chelsea", 96))
 

@@ -14,7 +14,7 @@ from scipy.ndimage import correlate1d, gaussian_filter
 from torch import Tensor
 
 import labkit as lk
-from labkit.dream import (
+from labkit.recipes.deepdream import (
     balanced,
     blurred,
     dream_gradient,
@@ -218,7 +218,7 @@ def test_balancing_brings_out_the_coarse_detail_of_a_dream(pocket: lk.Backbone) 
 
 
 def test_a_natural_step_is_the_gradient_step_in_decorrelated_colours() -> None:
-    root = lk.images.colour_correlation().double()
+    root = lk.pictures.color.colour_correlation().double()
     decorrelated = torch.randn(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     picture = torch.einsum("rc,nchw->nrhw", root, decorrelated)
     gradient = torch.randn(1, 3, 4, 5, dtype=torch.float64)

@@ -29,19 +29,10 @@ from labkit import (
     rounding,
     shapes,
     superres,
-    video,
 )
-from labkit.federated import (
-    Client,
-    contraction,
-    dirichlet_split,
-    fedavg,
-    gossip,
-    metropolis,
-    ring,
-    weights_of,
-)
-from labkit.optimize import finish
+from labkit.engine.progress import finish
+from labkit.outlook.federated import Client, contraction, dirichlet_split, fedavg, gossip, metropolis, ring, weights_of
+from labkit.recipes import video
 
 SIZE = (40, 56)
 cat = cache(lambda: lk.photo("chelsea", SIZE))

@@ -10,7 +10,7 @@ from test_backbones import network as backbone_of
 from test_fit import influence, mean_error
 
 import labkit as lk
-from labkit.faststyle import StyleNetwork, learning, load_network, repaint
+from labkit.recipes.fast_style import StyleNetwork, learning, load_network, repaint
 
 cat = cache(lambda: lk.photo("chelsea", 128))
 two_paintings = cache(lambda: {name: lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")})

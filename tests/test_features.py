@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import labkit as lk
-from labkit.fit import fitting
+from labkit.engine.training import fitting
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "features.md").read_text()

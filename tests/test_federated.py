@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit import federated
-from labkit.federated import Client, Round
+from labkit.outlook.federated import Client, Round
 
 CLASSES, SIZES = 4, (5, 40, 12, 23)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.fit import crops, fitting, keep, kept, load_weights, save_weights
+from labkit.engine.training import crops, fitting, keep, kept
+from labkit.networks.weights import load_weights, save_weights
 
 
 def problem() -> tuple[nn.Module, object]:

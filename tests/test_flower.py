@@ -1,4 +1,4 @@
-"""The Flower app of examples/flower learns the same weights as `labkit.federated`, simulated and deployed."""
+"""The Flower app of examples/flower learns the same weights as `labkit.outlook.federated`, simulated and deployed."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import labkit as lk
-from labkit.algebra import Statistics
-from labkit.precision import pick_precision
+from labkit.base.devices import pick_precision
+from labkit.losses.algebra import Statistics
 
 SIZE = (64, 96)
 STYLE_LAYERS = "relu1_1", "relu2_1", "relu3_1", "relu4_1"
@@ -175,7 +175,7 @@ def test_the_environment_overrides_auto_only(monkeypatch: pytest.MonkeyPatch, en
 
 @pytest.mark.parametrize("fast, dtype", [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_asks_the_device(monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: torch.dtype) -> None:
-    monkeypatch.setattr("labkit.precision._has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr("labkit.base.devices._has_fast_bfloat16", lambda device: fast)
     assert pick_precision("auto", CPU) == dtype
     monkeypatch.setenv("LABKIT_PRECISION", "")  # how a shell unsets a variable for one command
     assert pick_precision("auto", CPU) == dtype

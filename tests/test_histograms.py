@@ -10,7 +10,7 @@ from scipy.stats import energy_distance
 from torch import Tensor
 
 import labkit as lk
-from labkit.histograms import Counts, cramer, tamed
+from labkit.losses.histograms import Counts, cramer, tamed
 
 BINS = 200
 

@@ -19,7 +19,7 @@ from skimage.color import rgb2ycbcr
 from torch import Tensor
 
 import labkit as lk
-from labkit.images import check_place
+from labkit.pictures.writing import check_place
 
 
 def smooth(height: int = 24, width: int = 36) -> Tensor:

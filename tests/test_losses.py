@@ -14,10 +14,10 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit import moments
-from labkit.algebra import PIXELS, Features, Statistics
-from labkit.moments import RootTrace
-from labkit.network import Recommended
+from labkit.losses import styles as moments
+from labkit.losses.algebra import PIXELS, Features, Statistics
+from labkit.losses.styles import RootTrace
+from labkit.networks.recommended import Recommended
 
 SIZE = (16, 20)
 

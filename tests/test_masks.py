@@ -13,7 +13,8 @@ from test_backbones import network
 from torch import Tensor
 
 import labkit as lk
-from labkit.masks import as_mask, centre_mask, guide_map
+from labkit.losses.paintings import guide_map
+from labkit.pictures.masks import as_mask, centre_mask
 
 cat = cache(lambda: lk.photo("chelsea", (96, 128)))
 koi = cache(lambda: lk.painting("koi_mosaic", 96))

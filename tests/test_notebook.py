@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 import labkit as lk
-from labkit.notebook import Shown
+from labkit.notebook.display import Shown
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_pictures_of_two_sizes_cannot_be_compared() -> None:
 def axes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The axes of the figures that were shown."""
     found: list[Any] = []
-    monkeypatch.setattr("labkit.notebook.show", lambda figure, alt: found.extend(figure.axes))
+    monkeypatch.setattr("labkit.notebook.plots.show", lambda figure, alt: found.extend(figure.axes))
     return found
 
 

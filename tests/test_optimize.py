@@ -15,19 +15,11 @@ import torch
 from torch import Tensor
 
 import labkit as lk
-from labkit.divergence import Step, Watch
-from labkit.optimize import (
-    OPTIMIZERS,
-    Average,
-    Pixels,
-    Progress,
-    Stage,
-    check_numbers,
-    descend,
-    finish,
-    make_optimizer,
-    resized_moments,
-)
+from labkit.base.checks import check_numbers
+from labkit.engine.divergence import Step, Watch
+from labkit.engine.optimization import OPTIMIZERS, Average, Stage, descend, make_optimizer, resized_moments
+from labkit.engine.parameters import Pixels
+from labkit.engine.progress import Progress, finish
 
 Run = Callable[..., Iterator[Progress]]
 Evaluate = Callable[[Tensor], lk.Evaluation]

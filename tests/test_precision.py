@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit.network import Recommended
-from labkit.optimize import Pixels, Stage, descend, make_optimizer
-from labkit.precision import arithmetic
+from labkit.base.devices import arithmetic
+from labkit.engine.optimization import Stage, descend, make_optimizer
+from labkit.engine.parameters import Pixels
+from labkit.networks.recommended import Recommended
 
 cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
 State = tuple[bool, bool, bool, bool]

@@ -12,7 +12,7 @@ from elsewhere import ELSEWHERE, Device
 from torch import Tensor, nn
 
 from labkit import federated, privacy
-from labkit.federated import Client
+from labkit.outlook.federated import Client
 
 SIZES = (5, 30, 12)
 

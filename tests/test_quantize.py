@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import labkit as lk
-from labkit.network import Recommended
-from labkit.quantize import (
+from labkit.networks.recommended import Recommended
+from labkit.outlook.quantization import (
     XnorConv2d,
     allocate,
     as_int8,
@@ -34,7 +34,7 @@ from labkit.quantize import (
     quantized,
     sensitivity,
 )
-from labkit.rounding import (
+from labkit.outlook.rounding import (
     Affine,
     affine,
     binary,
@@ -232,7 +232,7 @@ def naive_divergence(counts: np.ndarray, centres: np.ndarray, low: float, high: 
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_divergence_of_histograms_agrees_with_loops(bits: int, fraction: float) -> None:
-    from labkit.rounding import _divergence
+    from labkit.outlook.rounding import _divergence
 
     x = normal(3000) ** 3
     counts, edges = torch.histogram(x, 200)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit.network import Recommended, RedirectedReLU
+from labkit.networks.recommended import Recommended
+from labkit.networks.redirected_relu import RedirectedReLU
 
 
 class Functional(nn.Module):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import labkit as lk
-from labkit.optimize import OPTIMIZERS, resized_moments
-from labkit.style import INITS, first_picture, scale_sizes
+from labkit.engine.optimization import OPTIMIZERS, resized_moments
+from labkit.recipes.style_transfer import INITS, first_picture, scale_sizes
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 koi = cache(lambda: lk.painting("koi_mosaic", 64))
@@ -351,5 +351,5 @@ def test_a_run_stopped_at_a_small_scale_gives_a_picture_of_the_photos_size(
         yield next(iter(run(*arguments, **options)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["labkit.style"], "stylizing", interrupted)  # lk.style is the loss
+    monkeypatch.setattr(sys.modules["labkit.recipes.style_transfer"], "stylizing", interrupted)  # lk.style is the loss
     assert stylize(pocket).shape == cat().shape

@@ -16,7 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from test_backbones import network
 
 import labkit as lk
-from labkit.superres import Upscaler, bicubic, degraded, perceptual, training, upscale
+from labkit.recipes.super_resolution import Upscaler, bicubic, degraded, perceptual, training, upscale
 
 cat = cache(lambda: lk.photo("chelsea", 96))
 SET5 = Path(os.environ.get("LABKIT_WEIGHTS", "nowhere")).parent / "images" / "set5"

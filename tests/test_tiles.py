@@ -16,8 +16,9 @@ from test_backbones import network, noise
 from torch import Tensor
 
 import labkit as lk
-from labkit import gradients, tiles
-from labkit.algebra import PIXELS
+from labkit.engine import evaluator as gradients
+from labkit.engine import tiles
+from labkit.losses.algebra import PIXELS
 
 SIZE = (149, 203)
 STYLE = {"relu1_1": 1.0, "relu2_2": 2.0, "relu4_1": 1.0}

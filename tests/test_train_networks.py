@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import labkit as lk
-from labkit.files import bundled
-from labkit.fit import load_weights
+from labkit.base.files import bundled
+from labkit.networks.weights import load_weights
 
 pytestmark = pytest.mark.slow
 

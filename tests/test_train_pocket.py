@@ -15,7 +15,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
 import labkit as lk
-from labkit.files import bundled
+from labkit.base.files import bundled
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import eval_pocket as evaluation

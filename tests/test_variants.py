@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_backbones import network
 
 import labkit as lk
-from labkit.variants import ScaledPool
+from labkit.networks.surgery import ScaledPool
 
 cat = cache(lambda: lk.photo("chelsea", (75, 101)))
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import labkit as lk
-from labkit.dream import blurred
-from labkit.video import RAFT, moved, raft, visible, warped
+from labkit.recipes.deepdream import blurred
+from labkit.recipes.video import RAFT, moved, raft, visible, warped
 
 cat = cache(lambda: lk.photo("chelsea", (36, 48)))
 QUICK = {"layers": "relu1_2", "octaves": 1, "steps": 1, "jitter": 2, "precision": "float32"}

@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 import labkit as lk
-from labkit.adain import Decoder, decoding
-from labkit.faststyle import StyleNetwork, learning
-from labkit.fit import Trained, keep, kept, load_weights, save_weights
-from labkit.images import PICTURE_SUFFIXES
+from labkit.engine.training import Trained, keep, kept
+from labkit.networks.weights import load_weights, save_weights
+from labkit.pictures.reading import PICTURE_SUFFIXES
+from labkit.recipes.adain import Decoder, decoding
+from labkit.recipes.fast_style import StyleNetwork, learning
 
 SIZES = (192, 288, 432, 648)  # of paintings, for the decoder
 

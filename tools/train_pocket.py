@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import labkit as lk
-from labkit.files import written_whole
-from labkit.fit import kept
+from labkit.base.files import written_whole
+from labkit.engine.training import kept
 
 TEACHER = "googlenet_bvlc"
 # Which layer of the student learns from which of the teacher; a pair shares its stride.

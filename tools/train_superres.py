@@ -21,9 +21,10 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
 import labkit as lk
-from labkit.fit import keep, kept, save_weights
-from labkit.images import PICTURE_SUFFIXES
-from labkit.superres import Upscaler, bicubic, degraded, training, upscale
+from labkit.engine.training import keep, kept
+from labkit.networks.weights import save_weights
+from labkit.pictures.reading import PICTURE_SUFFIXES
+from labkit.recipes.super_resolution import Upscaler, bicubic, degraded, training, upscale
 
 
 def psnr(found: Tensor, true: Tensor, border: int) -> float:

@@ -1,0 +1,314 @@
+"""how a loss and its gradient with respect to the pixels are computed: whole, in tiles, in processes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..base.devices import arithmetic, asked, pick_precision
+from ..base.memory import keep_memory
+from ..losses.algebra import PIXELS, Features, Loss, Parts, Statistics, Window, summands, wide
+from ..networks.backbone import Backbone
+from .tiles import LEAST, Tile, cut, estimate, fitting, free_memory, ran_out
+
+SMALL = 512**2  # pixels; pictures up to here are not cut unasked
+LARGE = 1024  # the side of tiles that processes share unasked
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss (N,) of each picture, its weighted parts by (name, layer), and the gradient (N, 3, H, W) of their sum.
+
+    ``source``: what computed them, where that is an `Evaluator`.
+    """
+
+    loss: Tensor
+    parts: Parts
+    gradient: Tensor
+    source: Evaluator | None = field(default=None, repr=False)
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """The parts by name: those of one term's layers are added."""
+        found: dict[str, Tensor] = {}
+        for (name, _), value in self.parts.items():
+            found[name] = found.get(name, 0) + value
+        return found
+
+
+class Evaluator:
+    """Computes loss and gradient for pictures of one size: ``Evaluator(backbone, loss, size)(picture)``.
+
+    ``size`` is (height, width). ``precision``: "float32", "tf32", "bfloat16" (the network computes in bfloat16; pixels,
+    statistics and losses stay in float32) or "auto" (see `pick_precision`). No gradient of the weights is computed, and
+    the network runs no further than the deepest layer that the loss reads. A picture on another device is brought to
+    the network's, and what is computed comes back to the picture's.
+
+    ``tile``: the side in pixels of the squares that a large picture is cut into: the gradient is the same, and memory
+    no longer grows with the network's features (see `labkit.engine.tiles`). "auto" (the default) cuts when the whole would
+    take more than half of the free memory; None never cuts. When memory runs out, the tile is halved, with a warning,
+    unless it is None. ``spread``: share the tiles among the processes of `torch.distributed`, each of which calls with
+    the same picture and gets the same result.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        loss: Loss,
+        size: tuple[int, int],
+        precision: str = "auto",
+        tile: str | int | None = "auto",
+        spread: bool = False,
+    ):
+        if not (tile in ("auto", None) or (isinstance(tile, int) and tile >= LEAST)):
+            raise ValueError(f'tile is "auto", None, or at least {LEAST} pixels, not {tile!r}')
+        if spread and not dist.is_initialized():
+            raise ValueError("there are no processes to share tiles with: start them with torchrun")
+        if backbone.device.type == "cpu":
+            keep_memory()
+        self.backbone = backbone.cast(pick_precision(precision, backbone.device))
+        self.tf32 = asked(precision) == "tf32"
+        self.size, self.tile, self.spread = size, tile, spread
+        self.cuts: dict[tuple[tuple[str, ...], tuple[int, int]], list[Tile]] = {}
+        self.slopes: dict[int, Statistics] = {}  # of a linear loss, by the size of the batch
+        with torch.no_grad():
+            self.loss = loss.bound(self, size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.backbone.device
+
+    def __call__(self, picture: Tensor) -> Evaluation:
+        home = picture.device
+        picture = picture.detach().to(self.device)
+        found = self._with_tiles(self.loss.layers, picture, lambda tiles: self._evaluate(picture, tiles))
+        parts = {key: part.to(home) for key, part in found.parts.items()}
+        return replace(found, loss=found.loss.to(home), parts=parts, gradient=found.gradient.to(home))
+
+    def differentiable(self, picture: Tensor) -> Tensor:
+        """The loss (N,) as a node of torch's graph, for pictures that are computed from something: never in tiles."""
+        return _Differentiable.apply(picture, self)
+
+    def plus(self, loss: Loss) -> Evaluator:
+        """One that evaluates a further loss as well; what this one has prepared is not computed again."""
+        other = copy(self)
+        with torch.no_grad():
+            other.loss = self.loss + loss.bound(self, self.size)
+        other.cuts, other.slopes = {}, {}
+        return other
+
+    def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
+        """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""
+        there = picture.to(self.device)
+        found = self._with_tiles(layers, there, lambda tiles: self._features(there, layers, tiles))
+        return {layer: values.to(picture.device) for layer, values in found.items()}
+
+    def statistics(self, loss: Loss, picture: Tensor) -> Statistics:
+        """The statistics of ``loss``, which must be bound, summed over the whole picture. Not differentiable."""
+        there = picture.to(self.device)
+        with torch.no_grad():
+            found = self._with_tiles(loss.layers, there, lambda tiles: self._summed(loss, there, tiles))
+        return _mapped(lambda leaf: leaf.to(picture.device), found)
+
+    def apart(self, picture: Tensor) -> dict[str, Tensor]:
+        """The gradient (N, 3, H, W) of each term of the loss by itself, by name; their sum is the loss's."""
+        found: dict[str, Tensor] = {}
+        for weight, loss in summands(self.loss):
+            alone = copy(self)
+            alone.loss, alone.slopes = weight * loss, {}
+            found[loss.name] = found.get(loss.name, 0) + alone(picture).gradient
+        return found
+
+    def plan(self, size: tuple[int, int]) -> str:
+        """In words, how pictures of ``size`` are evaluated; empty when they are not cut."""
+        layers, tiles = self.loss.layers, self._tiles(self.loss.layers, size)
+        if len(tiles) < 2:
+            return ""
+        sides = [tuple(span.stop - span.start for span in tile.reads) for tile in tiles]
+        part, whole = (estimate(self.backbone, layers, s) / 2**30 for s in (max(sides), size))
+        return f"{size[1]}x{size[0]} pixels in {len(tiles)} tiles: about {part:.1f} GB at a time, not {whole:.1f}"
+
+    # --- in one piece ---
+
+    def _evaluate(self, picture: Tensor, tiles: list[Tile]) -> Evaluation:
+        if len(tiles) > 1:
+            return self._evaluate_tiles(picture, tiles)
+        picture = picture.requires_grad_()
+        with torch.enable_grad():
+            loss, parts = self._read(self._whole(picture))
+            (gradient,) = torch.autograd.grad(loss.sum(), picture)
+        return Evaluation(loss.detach(), {key: part.detach() for key, part in parts.items()}, gradient, self)
+
+    def _whole(self, picture: Tensor) -> Statistics:
+        return self.loss.statistics(self._run(picture, self.loss.layers), Window())
+
+    def _run(self, picture: Tensor, layers: Sequence[str]) -> Features:
+        found = self.backbone.run(picture, [layer for layer in layers if layer != PIXELS])
+        return {PIXELS: picture} | found
+
+    def _read(self, statistics: Statistics) -> tuple[Tensor, Parts]:
+        parts = self.loss.parts(statistics)
+        return sum(parts.values()), parts
+
+    # --- in tiles ---
+
+    def _evaluate_tiles(self, picture: Tensor, tiles: list[Tile]) -> Evaluation:
+        """Two passes: the statistics of the whole picture; then each tile's gradient, by the loss's slope in them.
+
+        The slope of a linear loss never changes: it is kept, and saves the first pass from the second evaluation on.
+        """
+        slopes, total = self.slopes.get(len(picture)), None
+        if slopes is None:
+            total = self._summed(self.loss, picture, tiles)
+            slopes = self._slopes(total)
+        gradient, sums = torch.zeros_like(picture), []
+        for tile, share in self._own(tiles):
+            part = picture[..., *tile.reads].detach().requires_grad_()
+            with torch.enable_grad():
+                statistics = self.loss.statistics(self._run(part, self.loss.layers), tile.window)
+                pairs = zip(_leaves(slopes), _leaves(statistics), strict=True)
+                change = sum((slope * s).sum() for slope, s in pairs if s.requires_grad)
+                (added,) = torch.autograd.grad(change, part)
+            gradient[..., *tile.reads] += share * added
+            sums = _plus(sums, statistics, share)
+        if self.spread:
+            dist.all_reduce(gradient)
+        if total is None:
+            total = self._gathered(sums)
+        if self.loss.linear:
+            self.slopes[len(picture)] = slopes
+        return Evaluation(*self._read(total), gradient, self)
+
+    def _slopes(self, total: Statistics) -> Statistics:
+        """The derivative of the loss with respect to each of the statistics."""
+        with torch.enable_grad():
+            total = _mapped(lambda leaf: leaf.detach().requires_grad_(), total)
+            loss, _ = self._read(total)
+            slopes = torch.autograd.grad(loss.sum(), list(_leaves(total)), allow_unused=True)
+        found = iter(slopes)
+        return _mapped(lambda leaf: torch.zeros_like(leaf) if (slope := next(found)) is None else slope, total)
+
+    def _summed(self, loss: Loss, picture: Tensor, tiles: list[Tile]) -> Statistics:
+        sums: Statistics = []
+        for tile, share in self._own(tiles):
+            sums = _plus(sums, loss.statistics(self._run(picture[..., *tile.reads], loss.layers), tile.window), share)
+        return self._gathered(sums)
+
+    def _features(self, picture: Tensor, layers: Sequence[str], tiles: list[Tile]) -> Features:
+        if len(tiles) == 1:
+            return {layer: wide(f) for layer, f in self._run(picture, layers).items()}
+        whole: dict[str, Tensor] = {}
+        for tile in tiles:
+            for layer, part in self._run(picture[..., *tile.reads], layers).items():
+                if layer == PIXELS:
+                    continue
+                size = self.backbone.map_size(layer, picture.shape[-2:])
+                part = tile.window.owned(layer, part)
+                whole.setdefault(layer, part.new_empty(*part.shape[:2], *size))
+                tile.window.part(layer, whole[layer]).copy_(part)
+        return {PIXELS: picture} | whole
+
+    def _tiles(self, layers: Sequence[str], size: tuple[int, int]) -> list[Tile]:
+        key = tuple(layers), tuple(size)
+        if key not in self.cuts:
+            tile = self._tile(layers, size)
+            whole = Tile((slice(None), slice(None)), Window())
+            self.cuts[key] = [whole] if tile is None else cut(self.backbone, layers, size, tile)
+        return self.cuts[key]
+
+    def _tile(self, layers: Sequence[str], size: tuple[int, int]) -> int | None:
+        if self.spread:  # without asking for free memory, which the processes would answer differently
+            share = math.ceil((size[0] * size[1] / dist.get_world_size()) ** 0.5)
+            return min(share, self.tile if isinstance(self.tile, int) else LARGE)
+        if self.tile != "auto":
+            return self.tile
+        if "logits" in layers or size[0] * size[1] <= SMALL:
+            return None
+        return fitting(self.backbone, layers, size, free_memory(self.device))
+
+    def _with_tiles(self, layers: Sequence[str], picture: Tensor, work: Callable[[list[Tile]], T]) -> T:
+        """Do ``work`` on tiles; when memory runs out, on smaller ones."""
+        size = picture.shape[-2:]
+        while True:
+            try:
+                with arithmetic(self.tf32):
+                    return work(self._tiles(layers, size))
+            except (RuntimeError, MemoryError) as error:
+                smaller = (self._tile(layers, size) or max(size)) // 2
+                fixed = self.tile is None or self.spread or "logits" in layers
+                if fixed or smaller < LEAST or not ran_out(error):
+                    raise
+            # Outside of the except clause, which keeps alive all that the failed attempt has computed.
+            warnings.warn(f"memory ran out: going on in tiles of {smaller} pixels", stacklevel=4)
+            self.tile = smaller
+            self.cuts.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    # --- in several processes ---
+
+    def _own(self, tiles: list[Tile]) -> list[tuple[Tile, float]]:
+        """The tiles of this process, each with the share that counts; one that counts nothing if there are too few."""
+        if not self.spread:
+            return [(tile, 1.0) for tile in tiles]
+        own = tiles[dist.get_rank() :: dist.get_world_size()]
+        return [(tile, 1.0) for tile in own] or [(tiles[0], 0.0)]
+
+    def _gathered(self, sums: Statistics) -> Statistics:
+        """Statistics summed over the processes, in one message."""
+        if not self.spread:
+            return sums
+        message = torch.cat([leaf.flatten() for leaf in _leaves(sums)])
+        dist.all_reduce(message)
+        parts = iter(message.split([leaf.numel() for leaf in _leaves(sums)]))
+        return _mapped(lambda leaf: next(parts).view(leaf.shape), sums)
+
+
+class _Differentiable(torch.autograd.Function):
+    """The loss (N,) of pictures as a node of torch's graph, whose way back keeps the evaluator's arithmetic too."""
+
+    @staticmethod
+    def forward(ctx: Any, picture: Tensor, evaluator: Evaluator) -> Tensor:
+        ctx.evaluator, ctx.picture = evaluator, picture.detach().to(evaluator.device).requires_grad_()
+        with torch.enable_grad(), arithmetic(evaluator.tf32):
+            ctx.loss, _ = evaluator._read(evaluator._whole(ctx.picture))
+        return ctx.loss.detach().to(picture.device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        with arithmetic(ctx.evaluator.tf32):
+            (gradient,) = torch.autograd.grad(ctx.loss, ctx.picture, slope.to(ctx.loss), retain_graph=True)
+        return gradient.to(slope.device), None
+
+
+def _leaves(statistics: Statistics | Tensor) -> Iterator[Tensor]:
+    if isinstance(statistics, Tensor):
+        yield statistics
+    else:
+        for part in statistics:
+            yield from _leaves(part)
+
+
+def _mapped(change: Callable[[Tensor], Tensor], statistics: Statistics) -> Statistics:
+    return [change(part) if isinstance(part, Tensor) else _mapped(change, part) for part in statistics]
+
+
+def _plus(sums: Statistics, statistics: Statistics, share: float) -> Statistics:
+    """``sums`` ([] at first) and the share of ``statistics``, without their graph."""
+    more = _mapped(lambda leaf: share * leaf.detach(), statistics)
+    if not sums:
+        return more
+    adding = _leaves(more)
+    return _mapped(lambda leaf: leaf + next(adding), sums)

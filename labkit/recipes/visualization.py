@@ -1,0 +1,134 @@
+"""pictures from nothing: what a channel, a class or a painting's texture looks like to a network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..base.checks import check_numbers
+from ..base.deterministic import sampled
+from ..engine.evaluator import Evaluation, Evaluator
+from ..engine.optimization import Stage, descend, make_optimizer
+from ..engine.parameters import make_parameterisation
+from ..engine.progress import Progress, State, finish, restored
+from ..losses.algebra import Loss
+from ..networks.backbone import Backbone
+from ..networks.zoo import load_backbone
+from ..pictures.geometry import resize
+from ..pictures.reading import as_picture
+
+
+def creating(
+    loss: Loss,
+    backbone: str | Backbone = "pocket",
+    *,
+    size: int | tuple[int, int] = 192,
+    variations: int = 1,
+    parameterisation: str = "fourier",
+    init: Any = None,
+    steps: int = 200,
+    learning_rate: float | None = None,
+    jitter: float = 8.0,
+    zoom: float = 0.1,
+    rotate: float = 10.0,
+    decay: float = 1.0,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    resume: State | str | Path | None = None,
+) -> Iterator[Progress]:
+    """Minimise a loss from noise, yielding `Progress` after every step (Olah, Mordvintsev and Schubert 2017).
+
+    loss: what the picture should be: ``-lk.activation("relu4_3", channel=7, power=1)``, ``-lk.class_logit(1)``,
+        ``lk.style(painting)`` (texture synthesis, Gatys et al. 2015), or any sum.
+    backbone: a name or a loaded network.
+    size: height and width, or the side of a square, in pixels.
+    variations: how many pictures, as one batch.
+    parameterisation: "fourier", "laplacian", "cppn" or "pixels" (see the classes of this module).
+    init: a picture to start from instead of noise (not for "cppn").
+    steps: of Adam.
+    learning_rate: None for 0.05, for a CPPN 0.005, for pixels 0.02.
+    jitter, zoom, rotate: before every step each picture is shifted by up to ``jitter`` pixels, enlarged or shrunk by up
+        to the share ``zoom`` and turned by up to ``rotate`` degrees, so that only what survives this is built up.
+    decay: the power of the frequency by which fine detail starts smaller and grows slower ("fourier").
+    seed: of the noise and of the movements.
+    device, precision: see `load_backbone` and `pick_precision`.
+    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+
+    Raises ValueError for arguments that make no sense, saying what would.
+    """
+    check_numbers(1, Integral, steps=steps, variations=variations)
+    check_numbers(0, jitter=jitter, rotate=rotate, decay=decay)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if not 0 <= zoom < 1:
+        raise ValueError(f"zoom is a share from 0 to 1, not {zoom}")
+    check_numbers(1, Integral, height=size[0], width=size[1])
+    resume = restored(resume)
+    backbone = load_backbone(backbone, device)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (variations, 3, *size)
+    start = None if init is None else resize(as_picture(init), size).expand(shape).to(backbone.device)
+    picture = make_parameterisation(parameterisation, shape, start, decay, generator, backbone.device)
+    if learning_rate is None:
+        learning_rate = {"cppn": 0.005, "pixels": 0.02}.get(parameterisation, 0.05)
+    check_numbers(0, learning_rate=learning_rate)
+    evaluator = Evaluator(backbone, loss, size, precision)
+    yield from descend(
+        Stage(0, 1, steps, 0, steps, evaluator.plan(size)),
+        picture,
+        moved(evaluator, jitter=jitter, zoom=zoom, rotate=rotate, generator=generator),
+        make_optimizer("adam", picture.parameters, learning_rate),
+        generator=generator,
+        resume=resume,
+        started=time.perf_counter(),
+    )
+
+
+def create(loss: Loss, *args: Any, progress: bool = True, **options: Any) -> Tensor:
+    """Create to the end, with a progress bar, and return the pictures (N, 3, H, W). Arguments: see `creating`."""
+    return finish(creating(loss, *args, **options), progress)
+
+
+# --- transformation robustness --------------------------------------------------------------------------------------
+
+
+def moved(
+    evaluate: Callable[[Tensor], Evaluation],
+    *,
+    jitter: float,
+    zoom: float,
+    rotate: float,
+    generator: torch.Generator | None = None,
+) -> Callable[[Tensor], Evaluation]:
+    """``evaluate`` on pictures that are shifted, zoomed and turned at random, and the gradient of the unmoved ones."""
+
+    def evaluation(picture: Tensor) -> Evaluation:
+        with torch.enable_grad():
+            still = picture.detach().requires_grad_()
+            grid = F.affine_grid(movements(still, jitter, zoom, rotate, generator), list(still.shape), False)
+            swung = sampled(still, grid)
+        found = evaluate(swung.detach())
+        (gradient,) = torch.autograd.grad(swung, still, found.gradient)
+        return replace(found, gradient=gradient)
+
+    return evaluation
+
+
+def movements(pictures: Tensor, jitter: float, zoom: float, rotate: float, generator: torch.Generator | None) -> Tensor:
+    """Random affine maps (N, 2, 3) in the coordinates of `affine_grid`, one for each picture."""
+    number, _, height, width = pictures.shape
+    draws = 2 * torch.rand(4, number, generator=generator) - 1
+    angle, scale = math.radians(rotate) * draws[0], (1 + zoom) ** draws[1]
+    x, y = 2 * jitter / width * draws[2], 2 * jitter / height * draws[3]
+    cosine, sine, aspect = scale * angle.cos(), scale * angle.sin(), height / width
+    rows = [cosine, -sine * aspect, x, sine / aspect, cosine, y]
+    return torch.stack(rows, 1).view(number, 2, 3).to(pictures)
