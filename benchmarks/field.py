@@ -3,7 +3,7 @@
     make bench PEERS=folder        the folder holds checkouts, named as their repositories
 
 The peers' code is run as it is, from where it lies; nothing of it is kept here. Each adapter starts a peer with its
-own defaults on given pictures, and `Stopwatch` times what its optimiser evaluates. Two measurements:
+own defaults on given pictures, and `Stopwatch` times what its optimizer evaluates. Two measurements:
 
 - *evaluations*: seconds per loss-and-gradient, ours with the same layers and statistic;
 - *quality*: the seconds of a peer's whole default schedule, and the loss of its picture by one referee (Gatys' loss,
@@ -45,7 +45,7 @@ class Enough(BaseException):
 
 
 class Stopwatch:
-    """Times every closure that torch's optimisers call, ends the program after ``limit``, and keeps its pixels."""
+    """Times every closure that torch's optimizers call, ends the program after ``limit``, and keeps its pixels."""
 
     def __init__(self, limit: int | None = None):
         self.limit, self.seconds, self.pixels = limit, [], None

@@ -85,7 +85,7 @@ def pixels_read(backbone: lk.Backbone, layers: list[str], size: tuple[int, int],
 def step(machine: Machine, backbone: lk.Backbone, layers: list[str], side: int, count: int, parts: bool) -> Step:
     """The model of one step of style transfer on a square picture: two passes, then Adam.
 
-    ``parts``: each process keeps its own part of the picture alone, and exchanges halos with its neighbours.
+    ``parts``: each process keeps its own part of the picture alone, and exchanges halos with its neighbors.
     """
     tile = min(math.ceil(side / count**0.5), 1024)  # as `Evaluator` chooses it
     tiles = (machine.forward + machine.both) * pixels_read(backbone, layers, (side, side), tile, count)

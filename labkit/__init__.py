@@ -15,14 +15,14 @@ from .networks.wrapping import wrap
 from .networks.zoo import BACKBONES, load_backbone
 from .notebook.claims import CheckError, check
 from .notebook.diagnosis import explain_losses
-from .notebook.display import compare, show
+from .notebook.display import PALETTE, compare, show
 from .notebook.plots import curves, tidy
 from .outlook import attacks as attack
 from .outlook import blackbox, federated, privacy, rounding, shapes
 from .outlook import explanations as explain
 from .outlook import perturbations as perturb
 from .outlook import quantization as quantize
-from .pictures import color as colour
+from .pictures import color as color
 from .pictures.color import difference, heat, luma
 from .pictures.films import frames_of, save_frames
 from .pictures.geometry import grid, resize
@@ -51,6 +51,7 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     "BACKBONES",
+    "PALETTE",
     "PHOTOS",
     "Backbone",
     "CheckError",
@@ -73,7 +74,7 @@ __all__ = [
     "channels",
     "check",
     "class_logit",
-    "colour",
+    "color",
     "compare",
     "content",
     "create",

@@ -40,7 +40,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Linear(nn.Module):
-    """Logits that are linear in the pixels, and 0 for the middle grey; counts the pictures it is asked about."""
+    """Logits that are linear in the pixels, and 0 for the middle gray; counts the pictures it is asked about."""
 
     def __init__(self, classes: int = 2, seed: int = 1):
         super().__init__()

@@ -105,14 +105,14 @@ def test_masks_from_files_say_where_each_style_goes(folder: Path) -> None:
     top[:, :, 30:] = 0
     lk.save(left, "left.png")
     lk.save(top, "top.png")
-    masks = ["--masks", "left.png,centre", "--painting-masks", "top.png,none"]
+    masks = ["--masks", "left.png,center", "--painting-masks", "top.png,none"]
     run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", *masks, *STYLIZE)
     options = {"steps": 4, "smallest": 30, "precision": "float32"}
-    options["masks"] = [lk.luma(lk.load("left.png", 48)), "centre"]
+    options["masks"] = [lk.luma(lk.load("left.png", 48)), "center"]
     options["painting_masks"] = [lk.luma(lk.load("top.png")), None]
     paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
     assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
-    told = {"masks": ["left.png", "centre"], "painting_masks": ["top.png", None]}
+    told = {"masks": ["left.png", "center"], "painting_masks": ["top.png", None]}
     assert lk.settings_of("out.png").items() >= told.items()
 
 
@@ -150,11 +150,11 @@ def test_a_white_mask_is_no_mask(folder: Path) -> None:
 
 
 def test_the_mask_with_a_name(folder: Path) -> None:
-    run("dream", "cat.png", "-o", "out.png", "--mask", "centre", *DREAM)
+    run("dream", "cat.png", "-o", "out.png", "--mask", "center", *DREAM)
     change = (lk.load("out.png") - lk.load("cat.png", 48)).abs().mean((0, 1))
     height, width = change.shape
     assert change[height // 3 : -height // 3, width // 3 : -width // 3].mean() > 2 * change[:6, :6].mean()
-    assert lk.settings_of("out.png")["mask"] == "centre"
+    assert lk.settings_of("out.png")["mask"] == "center"
 
 
 @pytest.mark.parametrize(
@@ -275,13 +275,13 @@ def test_a_mistake_about_a_dream_is_one_line(
         (["cat.png", "noon_pont"], "no picture at noon_pont"),
         (["cat.png", "pond.png", "--content-weight", "-1"], "content_weight must be a number of at least 0, not -1"),
         (["cat.png", "pond.png", "--style-weight", "nan"], "style_weight must be a number of at least 0, not nan"),
-        (["cat.png", "pond.png", "--optimizer", "sgd"], "no optimiser named 'sgd'; there are adam, lbfgs, ascent"),
+        (["cat.png", "pond.png", "--optimizer", "sgd"], "no optimizer named 'sgd'; there are adam, lbfgs, ascent"),
         (["cat.png", "pond.png", "--init", "nothing"], "init is one of content, style, noise"),
         (["cat.png", "pond.png", "--style-layers", "relu1"], "pocket has no layer 'relu1'"),
         (["cat.png", "pond.png", "--statistic", "median"], "median"),
         (["cat.png", "pond.png", "--masks", "gone.png"], "no picture at gone.png"),
         (["cat.png", "pond.png", "--masks", "pond.png"], "a mask for this picture has the shape"),
-        (["cat.png", "pond.png", "--colour", "sepia"], "colour is one of linear, histogram, luma"),
+        (["cat.png", "pond.png", "--color", "sepia"], "color is one of linear, histogram, luma"),
         (["cat.png", "pond.png", "--average", "1"], "the decay of an average lies in [0, 1), not 1"),
     ],
 )
@@ -524,7 +524,7 @@ def interrupt() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--bits", "12"], "a colour has 8 bits, or 16 in .png"), (["--quality", "101"], "quality must be a number")],
+    [(["--bits", "12"], "a color has 8 bits, or 16 in .png"), (["--quality", "101"], "quality must be a number")],
 )
 def test_what_a_folder_cannot_hold_is_noticed_before_the_run(
     frames: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -672,7 +672,7 @@ def test_a_warning_is_one_line(film: list, monkeypatch: pytest.MonkeyPatch, caps
         (["journey", "cat.png", "-o", "out.png"], "cannot tell a film's type from 'out.png'"),
         (["journey", "cat.png", "-o", "out.gif", "--seconds", "inf"], "seconds must be a number of at least 0.01"),
         (["journey", "cat.png", "-o", "out.gif", "--fps", "nan"], "fps must be a number of at least 0.01, not nan"),
-        (["dream", "film.gif", "-o", "out.gif", "--bits", "16"], "a film has 8 bits a colour, not 16"),
+        (["dream", "film.gif", "-o", "out.gif", "--bits", "16"], "a film has 8 bits a color, not 16"),
         (["dream", "cat.png", "-o", "out.gif"], "cat.png does not move: end out.gif in .png or .jpg"),
         (["dream", "nothing.gif", "-o", "out.gif"], "no film at nothing.gif"),
         (
@@ -725,7 +725,7 @@ def test_upscale_doubles_a_picture(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("painting", ["carved_sea", "harbour_in_red", "pond.png"])
-def test_repaint_takes_what_was_learnt_and_anything_else(folder: Path, painting: str) -> None:
+def test_repaint_takes_what_was_learned_and_anything_else(folder: Path, painting: str) -> None:
     run("repaint", "cat.png", painting, "-o", "quick.png", "--size", "48")
     photo = lk.resize(lk.load("cat.png"), 48)
     if painting == "carved_sea":

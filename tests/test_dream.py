@@ -20,7 +20,7 @@ from labkit.recipes.deepdream import (
     dream_gradient,
     dream_loss,
     natural,
-    normalised,
+    normalized,
     octave_sizes,
     rolled,
     smoothed,
@@ -90,7 +90,7 @@ def test_jitter_rolls_the_picture_and_the_gradient_back() -> None:
         return pointwise(picture)
 
     evaluate = dream_gradient(noted, jitter=5, generator=torch.Generator().manual_seed(0))
-    expected = normalised(cat() ** 2)
+    expected = normalized(cat() ** 2)
     for _ in range(8):
         assert torch.equal(evaluate(cat()).gradient, expected)
     shifts = [
@@ -116,7 +116,7 @@ def test_jitter_takes_every_shift_and_none_beyond() -> None:
     assert set(places) == {9 * row + column for row in range(2, 7) for column in range(2, 7)}
 
 
-def test_a_gradient_is_rolled_back_smoothed_normalised_and_masked_in_this_order() -> None:
+def test_a_gradient_is_rolled_back_smoothed_normalized_and_masked_in_this_order() -> None:
     mask = torch.rand(1, 1, *cat().shape[-2:])
     fixed = torch.randn(1, 3, *cat().shape[-2:])
 
@@ -126,14 +126,14 @@ def test_a_gradient_is_rolled_back_smoothed_normalised_and_masked_in_this_order(
     shift = torch.randint(-6, 7, (2,), generator=torch.Generator().manual_seed(3)).tolist()
     evaluate = dream_gradient(evaluator, jitter=6, smoothing=0.8, mask=mask, generator=torch.Generator().manual_seed(3))
     back = torch.roll(fixed, (-shift[0], -shift[1]), (2, 3))
-    assert torch.equal(evaluate(cat()).gradient, normalised(smoothed(back, 0.8)) * mask)
+    assert torch.equal(evaluate(cat()).gradient, normalized(smoothed(back, 0.8)) * mask)
 
 
-def test_normalised_gradients_have_a_mean_size_of_one() -> None:
+def test_normalized_gradients_have_a_mean_size_of_one() -> None:
     gradient = torch.randn(3, 3, 8, 9) * torch.tensor([1e-12, 1.0, 1e12])[:, None, None, None]
-    torch.testing.assert_close(normalised(gradient).abs().mean((1, 2, 3)), torch.ones(3))
-    torch.testing.assert_close(normalised(gradient)[1], normalised(gradient[1:2])[0])
-    assert not normalised(torch.zeros(1, 3, 4, 4)).any()
+    torch.testing.assert_close(normalized(gradient).abs().mean((1, 2, 3)), torch.ones(3))
+    torch.testing.assert_close(normalized(gradient)[1], normalized(gradient[1:2])[0])
+    assert not normalized(torch.zeros(1, 3, 4, 4)).any()
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0, 3.0, 8.0])
@@ -217,8 +217,8 @@ def test_balancing_brings_out_the_coarse_detail_of_a_dream(pocket: lk.Backbone) 
     assert coarse(even) > 2 * coarse(plain)
 
 
-def test_a_natural_step_is_the_gradient_step_in_decorrelated_colours() -> None:
-    root = lk.pictures.color.colour_correlation().double()
+def test_a_natural_step_is_the_gradient_step_in_decorrelated_colors() -> None:
+    root = lk.pictures.color.color_correlation().double()
     decorrelated = torch.randn(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     picture = torch.einsum("rc,nchw->nrhw", root, decorrelated)
     gradient = torch.randn(1, 3, 4, 5, dtype=torch.float64)
@@ -228,12 +228,12 @@ def test_a_natural_step_is_the_gradient_step_in_decorrelated_colours() -> None:
 
 
 def test_decorrelated_dreams_are_less_garish(pocket: lk.Backbone) -> None:
-    def colourfulness(picture: Tensor) -> float:
+    def colorfulness(picture: Tensor) -> float:
         change = picture - cat()
         return ((change - change.mean(1, keepdim=True)).square().sum() / change.square().sum()).item()
 
     plain, decorrelated = (dream(cat(), pocket, "relu2_2", decorrelate=d) for d in (False, True))
-    assert colourfulness(decorrelated) < 0.5 * colourfulness(plain)
+    assert colorfulness(decorrelated) < 0.5 * colorfulness(plain)
 
 
 # --- masks --------------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_a_weight_decides_between_layers(pocket: lk.Backbone) -> None:
 
 
 def test_a_dream_follows_any_loss(pocket: lk.Backbone) -> None:
-    """Also one of pixels alone, and minimised: this one flattens the picture."""
+    """Also one of pixels alone, and minimized: this one flattens the picture."""
     rough = lk.Evaluator(pocket, lk.total_variation(), cat().shape[-2:], "float32")
     picture = dream(cat(), pocket, lk.total_variation(), octaves=1, steps=5, step_size=1.0, smoothing=0)
     assert rough(picture).loss < 0.5 * rough(cat()).loss
@@ -388,7 +388,7 @@ def test_shuffled_weights_sum_to_what_was_given(
     assert weights[0].unique().numel() == 50
 
 
-def test_shuffling_favours_no_layer(pocket: lk.Backbone) -> None:
+def test_shuffling_favors_no_layer(pocket: lk.Backbone) -> None:
     """Uniform on the simplex: of three weights that sum to 3 each has the mean 1 and the variance 1/2."""
     layers = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 1.0)
     loss = dream_loss(pocket, layers, 20_000, shuffle=True, generator=torch.Generator().manual_seed(0))

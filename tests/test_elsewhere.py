@@ -20,7 +20,7 @@ from labkit import (
     adain,
     attack,
     blackbox,
-    colour,
+    color,
     explain,
     faststyle,
     perturb,
@@ -91,11 +91,11 @@ def explained(photo: Tensor, network: lk.Backbone) -> list[Any]:
         perturb.occlusion(score, photo, 20, 20),
         perturb.shapley(*perturb.erasing(score, photo, segments)).float(),
         perturb.lime(*perturb.erasing(score, photo, segments)).float(),
-        explain.gradient(explain.class_score(explain.randomised(network, "relu4_1"), CLASS), photo),
+        explain.gradient(explain.class_score(explain.randomized(network, "relu4_1"), CLASS), photo),
     ]
 
 
-def quantised(photo: Tensor, network: lk.Backbone) -> list[Any]:
+def quantized(photo: Tensor, network: lk.Backbone) -> list[Any]:
     grids = quantize.calibrate(network, photo)
     rounded = quantize.quantized(network, 4, grids, clip="mse")
     first = next(iter(quantize.layers_of(network)))
@@ -201,7 +201,7 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
 OF_A_PHOTO: dict[str, Recipe] = {
     "dream": dream,
     "a dream with everything": lambda p, n: dream(
-        p, n, {"relu3_1": 1.0, "relu4_3": 2.0}, laplacian=2, decorrelate=True, mask="centre", variations=2
+        p, n, {"relu3_1": 1.0, "relu4_3": 2.0}, laplacian=2, decorrelate=True, mask="center", variations=2
     ),
     **{f"a dream of {name}": lambda p, n, loss=loss: dream(p, n, loss()) for name, loss in LOSSES.items()},
     "a dream in tiles": lambda p, n: dream(lk.grid([p] * 4, 2), n, tile=64, octaves=1),
@@ -212,13 +212,13 @@ OF_A_PHOTO: dict[str, Recipe] = {
     "histogram": lambda p, n: stylize(p, n, [koi(), coffee()], histogram_weight=1.0, smallest=28),
     "masks": lambda p, n: stylize(p, n, [koi(), coffee()], masks=[LEFT, 1 - LEFT], style_weights=[1, 2]),
     "a border": lambda p, n: stylize(p, n, border="replicate", init="noise", pooling="average"),
-    **{f"colours: {c}": lambda p, n, c=c: stylize(p, n, colour=c) for c in ("linear", "histogram-after", "luma")},
-    "matched": lambda p, n: [colour.matched(p, koi().to(p.device), kind) for kind in colour.KINDS],
+    **{f"colors: {c}": lambda p, n, c=c: stylize(p, n, color=c) for c in ("linear", "histogram-after", "luma")},
+    "matched": lambda p, n: [color.matched(p, koi().to(p.device), kind) for kind in color.KINDS],
     "features": lambda p, n: [*n.features(p, ["relu1_1", "logits"]).values(), n.logits(p)],
     "an evaluator": read,
     "attacks": attacked,
     "explanations": explained,
-    "quantisation": quantised,
+    "quantization": quantized,
     "federated": together,
     "films": films,
     "upscale": lambda p, n: superres.upscale(p, superres.load_upscaler(device=n.device), tile=32),
@@ -229,11 +229,11 @@ OF_A_PHOTO: dict[str, Recipe] = {
 }
 OF_NOTHING: dict[str, Recipe] = {  # or of nothing but what the CPU holds
     **{
-        f"create: {name}": lambda p, n, name=name: create(n, parameterisation=name)
+        f"create: {name}": lambda p, n, name=name: create(n, parameterization=name)
         for name in ("fourier", "laplacian", "cppn", "pixels")
     },
     "create: several": lambda p, n: create(n, lk.channels("relu3_1", [1, 2]) + lk.diversity("relu2_1"), variations=2),
-    "create: from a picture": lambda p, n: create(n, lk.style(koi()), init=coffee(), parameterisation="laplacian"),
+    "create: from a picture": lambda p, n: create(n, lk.style(koi()), init=coffee(), parameterization="laplacian"),
     "prior": restored,
     "training": trained,
     "drawn pictures": drawn,
@@ -248,7 +248,7 @@ def tensors(found: Any) -> list[Tensor]:
 
 
 def agree(found: Iterable[Tensor], wanted: Iterable[Tensor]) -> None:
-    """Within one per cent: optimisers enlarge the last bit, in which sums in another order differ."""
+    """Within one per cent: optimizers enlarge the last bit, in which sums in another order differ."""
     for mine, other in zip(found, wanted, strict=True):
         assert mine.shape == other.shape and mine.dtype == other.dtype
         assert (mine - other).double().norm() <= 0.01 * other.double().norm()

@@ -1,4 +1,4 @@
-"""Fast style: what normalises, what is shared, what tiles keep, and that training lowers the loss that it is given."""
+"""Fast style: what normalizes, what is shared, what tiles keep, and that training lowers the loss that it is given."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def scrambled(names: tuple[str, ...] = ("a", "b", "c"), blocks: int = 2) -> Styl
 
 
 def test_contrast_and_brightness_do_not_pass_the_norms() -> None:
-    """Instance normalisation of the first layer is the same for a photo with half the contrast."""
+    """Instance normalization of the first layer is the same for a photo with half the contrast."""
     model, mixture = scrambled(), torch.tensor([[1.0, 0, 0]])
     faint = model(0.3 + 0.4 * cat(), mixture)
     torch.testing.assert_close(faint, model(cat(), mixture), rtol=0, atol=0.02)
 
 
-def test_each_picture_of_a_batch_is_normalised_by_itself() -> None:
+def test_each_picture_of_a_batch_is_normalized_by_itself() -> None:
     model, photos = scrambled(), torch.cat([cat(), cat().flip(3)])
     mixtures = torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]])
     apart = torch.cat([model(photo[None], mixture[None]) for photo, mixture in zip(photos, mixtures, strict=True)])
@@ -58,8 +58,8 @@ def test_a_mixture_mixes_scales_and_shifts() -> None:
 @pytest.mark.parametrize(
     ("painting", "message"),
     [
-        ("monet", "has not learnt monet, but a, b, c"),
-        ({"a": 1, "monet": 1}, "has not learnt monet"),
+        ("monet", "has not learned monet, but a, b, c"),
+        ({"a": 1, "monet": 1}, "has not learned monet"),
         ({"a": -1}, "positive numbers"),
         ({"a": 0}, "positive numbers"),
     ],

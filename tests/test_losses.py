@@ -98,9 +98,9 @@ LOSSES: dict[str, lk.Loss] = {
     "wasserstein": lk.style(PAINTING, statistic="wasserstein"),
     "wasserstein, absolute": lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=False),
     "three styles": lk.style([PAINTING, GUIDE, PHOTO], weights=[1, 2, 3]),
-    "style in a mask": lk.style(PAINTING, mask="centre", painting_masks=PAINTING[0, 0]),
+    "style in a mask": lk.style(PAINTING, mask="center", painting_masks=PAINTING[0, 0]),
     "histogram": lk.histogram(PAINTING, bins=16),
-    "histogram, absolute, in a mask": lk.histogram([PAINTING, GUIDE], relative=False, mask="centre"),
+    "histogram, absolute, in a mask": lk.histogram([PAINTING, GUIDE], relative=False, mask="center"),
     "anchor": lk.anchor(PHOTO, torch.linspace(0, 1, PHOTO.shape[-1]).expand_as(PHOTO[:, :1])),
     "total variation 0.5": lk.total_variation(0.5),
     "total variation 1": lk.total_variation(),
@@ -135,7 +135,7 @@ def flat(statistics: Statistics | Tensor) -> list[Tensor]:
 
 
 def tiles(features: Features, rows: int, columns: int) -> Iterator[tuple[Features, lk.Window]]:
-    """The maps cut into rows x columns tiles, each with one position of its neighbours around it, and what it owns."""
+    """The maps cut into rows x columns tiles, each with one position of its neighbors around it, and what it owns."""
     for row in range(rows):
         for column in range(columns):
             parts, inner, outer = {}, {}, {}
@@ -162,7 +162,7 @@ def test_statistics_of_tiles_add_up(loss: lk.Loss, backbone: lk.Backbone, rows: 
 
 
 @every_loss
-def test_a_picture_does_not_feel_its_neighbours_in_the_batch(loss: lk.Loss, backbone: lk.Backbone) -> None:
+def test_a_picture_does_not_feel_its_neighbors_in_the_batch(loss: lk.Loss, backbone: lk.Backbone) -> None:
     loss = bound(loss, backbone)
     batch = random_picture(6, batch=3).double()
     alone = torch.cat([value(loss, backbone, one[None]) for one in batch])
@@ -385,8 +385,8 @@ def map_with(mean: np.ndarray, covariance: np.ndarray, seed: int) -> Tensor:
     noise = np.random.default_rng(seed).normal(size=(len(mean), 64))
     noise -= noise.mean(1, keepdims=True)
     white = np.linalg.solve(np.linalg.cholesky(noise @ noise.T / 64), noise)
-    coloured = np.linalg.cholesky(covariance) @ white + mean[:, None]
-    return torch.from_numpy(coloured.reshape(1, len(mean), 8, 8))
+    colored = np.linalg.cholesky(covariance) @ white + mean[:, None]
+    return torch.from_numpy(colored.reshape(1, len(mean), 8, 8))
 
 
 def random_covariance(seed: int) -> np.ndarray:

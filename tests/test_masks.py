@@ -14,7 +14,7 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.losses.paintings import guide_map
-from labkit.pictures.masks import as_mask, centre_mask
+from labkit.pictures.masks import as_mask, center_mask
 
 cat = cache(lambda: lk.photo("chelsea", (96, 128)))
 koi = cache(lambda: lk.painting("koi_mosaic", 96))
@@ -36,9 +36,9 @@ def gradient(pocket: lk.Backbone, loss: lk.Loss, tile: int | None = None) -> Ten
 # --- masks --------------------------------------------------------------------------------------------------------
 
 
-def test_the_centre_mask_is_a_soft_disc() -> None:
-    mask = as_mask("centre", (41, 61))
-    assert torch.equal(mask[0, 0], centre_mask(41, 61))
+def test_the_center_mask_is_a_soft_disc() -> None:
+    mask = as_mask("center", (41, 61))
+    assert torch.equal(mask[0, 0], center_mask(41, 61))
     assert mask[0, 0, 20, 30] == mask.max() == 1
     torch.testing.assert_close(mask[0, 0, [20, 32], [48, 30]], torch.tensor([0.5, 0.5]))  # 0.3 of each side away
     assert mask[..., [0, 0, -1, -1], [0, -1, 0, -1]].max() < 0.03
@@ -49,7 +49,7 @@ def test_the_centre_mask_is_a_soft_disc() -> None:
 @pytest.mark.parametrize(
     "mask, message",
     [
-        ("center", "the only mask with a name is \"centre\", not 'center'"),
+        ("center", "the only mask with a name is \"center\", not 'center'"),
         (torch.ones(4, 4), "has the shape (6, 8), this one has (1, 1, 4, 4)"),
         (torch.ones(1, 3, 6, 8), "has the shape (6, 8), this one has (1, 3, 6, 8)"),
         (torch.ones(60, 60), "this one has (1, 1, 60, 60)"),
@@ -141,10 +141,10 @@ def test_a_painting_is_looked_at_inside_its_mask_only(pocket: lk.Backbone, stati
 
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
-@pytest.mark.parametrize("grey", [1.0, 0.3])
-def test_an_even_mask_changes_nothing(pocket: lk.Backbone, grey: float, statistic: str) -> None:
+@pytest.mark.parametrize("gray", [1.0, 0.3])
+def test_an_even_mask_changes_nothing(pocket: lk.Backbone, gray: float, statistic: str) -> None:
     """A guide weighs a mean: what is the same everywhere cancels."""
-    masks = torch.full((96, 128), grey), torch.full(koi().shape[-2:], 0.5)
+    masks = torch.full((96, 128), gray), torch.full(koi().shape[-2:], 0.5)
     even = gradient(pocket, lk.style(koi(), LAYERS, mask=masks[0], painting_masks=masks[1], statistic=statistic))
     plain = gradient(pocket, lk.style(koi(), LAYERS, statistic=statistic))
     assert (even - plain).norm() < 1e-4 * plain.norm()

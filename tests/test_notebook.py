@@ -203,7 +203,7 @@ def axes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_curves_draw_every_series(axes: list[Any]) -> None:
-    series = {f"run {number}": [number, 2.0, 3.0] for number in range(8)}  # more than the palette has colours
+    series = {f"run {number}": [number, 2.0, 3.0] for number in range(8)}  # more than the palette has colors
     lk.curves(series, xlabel="step", ylabel="loss", title="eight runs")
     (one,) = axes
     assert [line.get_label() for line in one.lines] == list(series)

@@ -53,7 +53,7 @@ def last(run: Iterator[Progress]) -> Progress:
     return progress
 
 
-# --- optimisers ---------------------------------------------------------------------------------------------------
+# --- optimizers ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_lbfgs_gains_more_from_an_evaluation_than_adam() -> None:
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(ValueError, match="no optimiser named 'sgd'; there are adam, lbfgs, ascent"):
+    with pytest.raises(ValueError, match="no optimizer named 'sgd'; there are adam, lbfgs, ascent"):
         make_optimizer("sgd", [TARGET], 0.1)
 
 
@@ -182,7 +182,7 @@ def stylizing(**options: Any) -> Iterator[lk.Progress]:
 
 RUNS: dict[str, Run] = {
     "dream": partial(dreaming, layers="relu2_2", jitter=8),
-    "variations": partial(dreaming, layers={"relu1_2": 1, "relu2_2": 2}, variations=2, mask="centre"),
+    "variations": partial(dreaming, layers={"relu1_2": 1, "relu2_2": 2}, variations=2, mask="center"),
     "adam": stylizing,
     "last iterate": partial(stylizing, average=0, init="noise"),
     "lbfgs": partial(stylizing, optimizer="lbfgs"),

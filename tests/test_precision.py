@@ -112,7 +112,7 @@ def test_any_model_computes_in_float32(call: Callable[[nn.Module], object]) -> N
 
 
 def test_what_makes_the_picture_computes_in_float32_too() -> None:
-    """A parameterisation is no part of what is evaluated, but it multiplies as well, forwards and backwards."""
+    """A parameterization is no part of what is evaluated, but it multiplies as well, forwards and backwards."""
     witness, seen = Witness(), []
 
     class Watched(Pixels):

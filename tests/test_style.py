@@ -291,7 +291,7 @@ def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, given: str | Call
 
 # --- bad input ----------------------------------------------------------------------------------------------------
 
-GREY = torch.full((1, 3, 64, 64), 0.5)
+GRAY = torch.full((1, 3, 64, 64), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -310,13 +310,13 @@ GREY = torch.full((1, 3, 64, 64), 0.5)
         ({"style_weights": [1, 2]}, "there are 1 paintings and 2 weights: give each one"),
         ({"painting": []}, "there are 0 paintings and 0 weights"),
         (
-            {"painting": [GREY, GREY], "style_weights": [1, -1]},
+            {"painting": [GRAY, GRAY], "style_weights": [1, -1]},
             "style weights must be positive numbers, not [1.0, -",
         ),
-        ({"painting": [GREY, GREY], "style_weights": [0, 0]}, "style weights must be positive numbers"),
+        ({"painting": [GRAY, GRAY], "style_weights": [0, 0]}, "style weights must be positive numbers"),
         ({"style_weights": [float("nan")]}, "style weights must be positive numbers, not [nan]"),
         ({"statistic": "mean"}, 'statistic is "gram" or "wasserstein", not \'mean\''),
-        ({"optimizer": "sgd"}, "no optimiser named 'sgd'; there are adam, lbfgs, ascent"),
+        ({"optimizer": "sgd"}, "no optimizer named 'sgd'; there are adam, lbfgs, ascent"),
         ({"init": "photo"}, "init is one of content, style, noise, or a picture, not 'photo'"),
         ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),
         ({"content_layers": ()}, "name at least one layer"),
@@ -324,9 +324,9 @@ GREY = torch.full((1, 3, 64, 64), 0.5)
         ({"style_layers": {"relu1_1": -1}}, "layer weights must be positive numbers, not [-1.0]"),
         ({"content_layers": "relu4_9"}, "pocket has no layer 'relu4_9': did you mean relu4_"),
         ({"style_layers": ["relu9_1"]}, "pocket has no layer 'relu9_1'"),
-        ({"photo": GREY * 255}, "pixels must lie in [0, 1]"),
-        ({"painting": GREY[:, :1]}, "this one has (1, 1, 64, 64)"),
-        ({"photo": GREY[..., :7, :10]}, "10x7 pixels is too small for relu4_2 of pocket"),
+        ({"photo": GRAY * 255}, "pixels must lie in [0, 1]"),
+        ({"painting": GRAY[:, :1]}, "this one has (1, 1, 64, 64)"),
+        ({"photo": GRAY[..., :7, :10]}, "10x7 pixels is too small for relu4_2 of pocket"),
     ],
 )
 def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:

@@ -62,7 +62,7 @@ def test_the_radius_is_how_far_a_pixel_has_influence() -> None:
     assert 20 - rows.min() == rows.max() - 20 == model.radius
 
 
-def test_the_same_detail_is_added_to_every_colour() -> None:
+def test_the_same_detail_is_added_to_every_color() -> None:
     model = scrambled()
     added = upscale(0.25 + 0.5 * cat(), model) - bicubic(0.25 + 0.5 * cat(), 2)
     torch.testing.assert_close(added[:, :1].expand_as(added), added, rtol=0, atol=1e-6)

@@ -100,7 +100,7 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "gram": lambda: lk.style(koi(), STYLE),
     "wasserstein": lambda: lk.style(koi(), STYLE, statistic="wasserstein"),
     "two styles": lambda: lk.style([koi(), lk.photo("rocket", 120)], STYLE, weights=[1, 3]),
-    "style in a mask": lambda: lk.style(koi(), STYLE, mask="centre"),
+    "style in a mask": lambda: lk.style(koi(), STYLE, mask="center"),
     "histogram": lambda: lk.histogram(koi(), ["relu2_2", "relu3_1"]),
     "caricature": lambda: -lk.caricature(coffee(), "relu3_3"),
     "diversity": lambda: lk.diversity("relu3_1"),

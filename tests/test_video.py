@@ -31,14 +31,14 @@ def smooth(height: int = 48, width: int = 64) -> Tensor:
     return 0.5 + 0.3 * waves / waves.abs().max()
 
 
-def centre(picture: Tensor, margin: int = 12) -> Tensor:
+def center(picture: Tensor, margin: int = 12) -> Tensor:
     return picture[..., margin:-margin, margin:-margin]
 
 
 # --- movement -----------------------------------------------------------------------------------------------------
 
 
-def test_a_quarter_turn_is_anticlockwise() -> None:
+def test_a_quarter_turn_is_counterclockwise() -> None:
     square = smooth(32, 32)
     torch.testing.assert_close(moved(square, 1, 90), torch.rot90(square, 1, (2, 3)), rtol=0, atol=1e-4)
     torch.testing.assert_close(moved(square, 1, 0), square, rtol=0, atol=1e-5)
@@ -57,7 +57,7 @@ def test_a_turn_and_a_zoom_keep_the_shape_of_things() -> None:
 def test_after_a_second_a_journey_is_in_the_same_place_at_any_rate(pocket: lk.Backbone, fps: int) -> None:
     options = {"zoom": 1.4, "rotate": 30.0, "seconds": 1 + 1 / fps, "fps": fps, "step_size": 0}
     *_, last = lk.journey(smooth(), pocket, **QUICK | options)
-    torch.testing.assert_close(centre(last), centre(moved(smooth(), 1.4, 30)), rtol=0, atol=0.01)
+    torch.testing.assert_close(center(last), center(moved(smooth(), 1.4, 30)), rtol=0, atol=0.01)
 
 
 def test_each_frame_is_the_last_one_moved_and_dreamt(pocket: lk.Backbone) -> None:
@@ -114,8 +114,8 @@ def constant_flow(right: float, down: float, height: int = 48, width: int = 64) 
 @pytest.mark.parametrize("right, down", [(3, 0), (0, -2), (5, 4)])
 def test_warping_reads_where_the_flow_points(right: int, down: int) -> None:
     picture = smooth()
-    expected = centre(picture.roll((-down, -right), (2, 3)))
-    torch.testing.assert_close(centre(warped(picture, constant_flow(right, down))), expected, rtol=0, atol=1e-5)
+    expected = center(picture.roll((-down, -right), (2, 3)))
+    torch.testing.assert_close(center(warped(picture, constant_flow(right, down))), expected, rtol=0, atol=1e-5)
 
 
 def test_warping_by_half_a_pixel_is_the_mean_of_two() -> None:
@@ -211,17 +211,17 @@ def test_raft_is_taken_from_either_folder(tmp_path: Path, monkeypatch: pytest.Mo
         raft()
 
 
-GREY = torch.full((1, 3, 36, 48), 0.5)
+GRAY = torch.full((1, 3, 36, 48), 0.5)
 
 
 @pytest.mark.parametrize(
     "frames, options, message",
     [
         ([], {}, "a film without frames"),
-        ([GREY, GREY[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
-        ([GREY], {"keep": 1.5}, "keep is a share from 0 to 1, not 1.5"),
-        ([GREY], {"keep": -0.5}, "keep must be a number of at least 0, not -0.5"),
-        ([GREY], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),
+        ([GRAY, GRAY[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
+        ([GRAY], {"keep": 1.5}, "keep is a share from 0 to 1, not 1.5"),
+        ([GRAY], {"keep": -0.5}, "keep must be a number of at least 0, not -0.5"),
+        ([GRAY], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),
     ],
 )
 def test_films_that_make_no_sense_are_refused(pocket: lk.Backbone, frames: list, options: dict, message: str) -> None:
@@ -239,7 +239,7 @@ def painted(frames: object, backbone: lk.Backbone, **options: object) -> list[Te
     return list(lk.stylize_frames(frames, koi(), backbone, **settings))
 
 
-def test_the_first_frame_is_a_picture_stylised(pocket: lk.Backbone) -> None:
+def test_the_first_frame_is_a_picture_stylized(pocket: lk.Backbone) -> None:
     (found,) = painted([cat()], pocket, style_weight=50.0)
     options = {"steps": 12, "style_weight": 50.0, "precision": "float32", "progress": False}
     assert torch.equal(found, lk.stylize(cat(), koi(), pocket, **options))
@@ -266,9 +266,9 @@ def test_a_moving_film_is_held_to_what_the_flow_carries(pocket: lk.Backbone) -> 
     assert gap(flow=flow, temporal_weight=1e4) < 0.6 * gap(keep=0.0, temporal_weight=0.0)
 
 
-def test_colours_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
-    """What is carried to the next frame is the paint before its colours are changed: held to it, it stays."""
-    options = {"colour": "luma", "temporal_weight": 1e4, "steps_after": 3}
+def test_colors_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
+    """What is carried to the next frame is the paint before its colors are changed: held to it, it stays."""
+    options = {"color": "luma", "temporal_weight": 1e4, "steps_after": 3}
     first, second = painted([cat(), cat()], pocket, **options)
     loose = painted([cat(), cat()], pocket, **options | {"temporal_weight": 0.0, "keep": 0.0})
     assert lk.difference(first, second).mean() < 0.5 * lk.difference(*loose).mean()

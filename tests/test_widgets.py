@@ -74,8 +74,8 @@ def test_the_dream_is_that_of_the_function() -> None:
 
 
 def test_the_style_is_that_of_the_function() -> None:
-    view = styles(style_weight=100.0, colour="luma")
-    options = {"style_weight": 100.0, "colour": "luma", "progress": False, **QUICK_STYLE}
+    view = styles(style_weight=100.0, color="luma")
+    options = {"style_weight": 100.0, "color": "luma", "progress": False, **QUICK_STYLE}
     assert torch.equal(finished(view), lk.stylize(lk.photo("chelsea", 96), lk.painting("koi_mosaic"), **options))
 
 
@@ -157,9 +157,9 @@ def test_starting_again_begins_anew() -> None:
 # --- choosing and saving ------------------------------------------------------------------------------------------
 
 
-def png(colour: tuple[int, int, int]) -> bytes:
+def png(color: tuple[int, int, int]) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (30, 20), colour).save(buffer, "PNG")
+    Image.new("RGB", (30, 20), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -216,14 +216,14 @@ def test_going_on_at_another_size_is_refused_in_words(monkeypatch: pytest.Monkey
     assert "another picture, size or setting" in view.status.value
 
 
-def test_going_on_with_another_optimiser_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_going_on_with_another_optimizer_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
     view = styles()
     stopped(view, 3)
     view.controls["optimizer"].value = "lbfgs"
     view.go_on_button.click()
     view.wait(60)
-    assert "another optimiser" in view.status.value
+    assert "another optimizer" in view.status.value
 
 
 def test_a_run_that_fails_leaves_nothing_to_save() -> None:

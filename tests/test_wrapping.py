@@ -26,9 +26,9 @@ LABELS = ["ant", "bee", "cat", "dog", "eel", "fly", "gnu", "hen", "ibex", "jay"]
 class Small(nn.Module):
     """A residual network as many write it: ReLUs in place, called as functions, one module called twice."""
 
-    def __init__(self, colours: int = 3, classes: int = 10) -> None:
+    def __init__(self, colors: int = 3, classes: int = 10) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(colours, 8, 3, stride=2, padding=1)
+        self.stem = nn.Conv2d(colors, 8, 3, stride=2, padding=1)
         self.norm = nn.BatchNorm2d(8)
         self.relu = nn.ReLU(inplace=True)
         self.left, self.right = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=2, dilation=2)
@@ -333,11 +333,11 @@ def test_data_parallel_and_compiled_modules_are_unpacked() -> None:
     assert lk.wrap(torch.compile(made(Small))).names == wrapped("small").names
 
 
-# --- colours, sizes, answers -----------------------------------------------------------------------------------------
+# --- colors, sizes, answers -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mean", [0.4, (0.4,), (0.4, 0.4, 0.4)])
-def test_a_grey_scale_network_sees_the_luma(mean: object) -> None:
+def test_a_gray_scale_network_sees_the_luma(mean: object) -> None:
     model, picture = made(Small, 1).eval(), noise(40, 40)
     network = lk.wrap(model, mean=mean, std=0.2, classes=LABELS)
     with torch.no_grad():
@@ -355,7 +355,7 @@ def test_four_channels_are_refused() -> None:
 
 
 class Fixed(nn.Module):
-    """As in many a first tutorial: it takes pictures of 28 x 28 pixels in grey, and flattens."""
+    """As in many a first tutorial: it takes pictures of 28 x 28 pixels in gray, and flattens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -367,7 +367,7 @@ class Fixed(nn.Module):
 
 def test_a_network_of_one_size() -> None:
     model = made(Fixed).eval()
-    with pytest.raises(ValueError, match=r"Fixed fails on a picture of 224x224 pixels and 1 colours: .*size="):
+    with pytest.raises(ValueError, match=r"Fixed fails on a picture of 224x224 pixels and 1 colors: .*size="):
         lk.wrap(model)
     network = lk.wrap(model, size=28, mean=0, std=1)
     with torch.no_grad():
@@ -429,7 +429,7 @@ def test_a_network_without_logits_has_layers_only(how: Callable, said: str) -> N
         (torch.jit.ScriptModule(), "wrap takes a plain nn.Module, not a ScriptModule"),
         (lambda x: x, "wrap takes a plain nn.Module, not a function"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Module()), 'missing the required "forward" function'),
-        (nn.Sequential(nn.Linear(5, 3)), "Sequential fails on a picture of 224x224 pixels and 3 colours"),
+        (nn.Sequential(nn.Linear(5, 3)), "Sequential fails on a picture of 224x224 pixels and 3 colors"),
     ],
 )
 def test_what_takes_no_pictures_is_refused(model: object, message: str) -> None:
@@ -502,7 +502,7 @@ def test_explanations_take_it() -> None:
         guided = lk.explain.gradient(lk.explain.class_score(network, 2), picture)
     assert network.model.relu.inplace
     assert not torch.allclose(guided, lk.explain.gradient(lk.explain.class_score(network, 2), picture))
-    other = lk.explain.randomised(network, "deep")
+    other = lk.explain.randomized(network, "deep")
     assert torch.equal(other.features(picture, ["right"])["right"], network.features(picture, ["right"])["right"])
     assert not torch.equal(other.logits(picture), network.logits(picture))
     changed = [k for k, v in other.state_dict().items() if not torch.equal(v, network.state_dict()[k])]

@@ -1,4 +1,4 @@
-"""operations whose gradients PyTorch adds up in any order on GPUs, written so that they repeat themselves.
+"""Operations whose gradients PyTorch adds up in any order on GPUs, written so that they repeat themselves.
 
 On a CPU they are PyTorch's own, which repeat themselves there and are faster.
 """

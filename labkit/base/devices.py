@@ -1,4 +1,4 @@
-"""in which numbers a network computes, and that they are what they are called."""
+"""In which numbers a network computes, and that they are what they are called."""
 
 from __future__ import annotations
 

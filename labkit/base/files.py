@@ -1,4 +1,4 @@
-"""where bundled files are, and how files are written so that nothing is ever half there."""
+"""Where bundled files are, and how files are written so that nothing is ever half there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""how the process keeps memory between evaluations, where the C library is glibc."""
+"""How the process keeps memory between evaluations, where the C library is glibc."""
 
 from __future__ import annotations
 

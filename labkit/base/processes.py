@@ -1,4 +1,4 @@
-"""several processes on one run, started by ``torchrun``; without it there is one, and nothing happens."""
+"""Several processes on one run, started by ``torchrun``; without it there is one, and nothing happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""what the commands of the command line do: pictures, folders of pictures, films, one pass of a network."""
+"""What the commands of the command line do: pictures, folders of pictures, films, one pass of a network."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _run_film(options: argparse.Namespace, chosen: dict[str, Any]) -> None:
     if getattr(options, "checkpoint", None):
         raise ValueError("a film has no checkpoint: leave it out; an interrupt keeps the frames that are done")
     if getattr(options, "bits", 8) != 8:
-        raise ValueError(f"a film has 8 bits a colour, not {options.bits}")
+        raise ValueError(f"a film has 8 bits a color, not {options.bits}")
     if rank_and_count()[1] > 1:
         raise ValueError("each frame of a film needs the one before: start it without torchrun")
     recipe, total = RECIPES[options.recipe], None
@@ -217,7 +217,7 @@ def _with_masks(chosen: dict[str, Any], size: int, photo: Any) -> dict[str, Any]
 
 def _mask(name: str | None, size: int | tuple[int, int]) -> Any:
     """A mask from a file, its size or longer side ``size`` (0: as it is); what is no file keeps its name."""
-    return name if name in (None, "centre") else luma(load(name, size or None))
+    return name if name in (None, "center") else luma(load(name, size or None))
 
 
 def _finish_whole(run: Iterable[Progress], **options: Any) -> Any:
@@ -273,10 +273,10 @@ def run_upscale(options: argparse.Namespace) -> None:
 
 
 def run_repaint(options: argparse.Namespace) -> None:
-    """A painting that the network has learnt by heart, or any other."""
-    learnt = faststyle.load_network(device=options.device)
-    if options.painting in learnt.names and not Path(options.painting).exists():
-        _run_pass(options, lambda photo: faststyle.repaint(photo, options.painting, learnt))
+    """A painting that the network has learned by heart, or any other."""
+    learned = faststyle.load_network(device=options.device)
+    if options.painting in learned.names and not Path(options.painting).exists():
+        _run_pass(options, lambda photo: faststyle.repaint(photo, options.painting, learned))
     else:
         painted = _picture(options.painting)
         _run_pass(options, lambda photo: adain.transfer(photo, painted, adain.load_decoder(device=options.device)))

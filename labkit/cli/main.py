@@ -1,4 +1,4 @@
-"""the command line. The options of a recipe and their defaults are read off its function."""
+"""The command line. The options of a recipe and their defaults are read off its function."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParse
     for command in RECIPES:
         _add_recipe(commands, command, defaults or {})
     sub = _add_pass(commands, "repaint", "repaint a photo in one pass of a network, in a second")
-    known = f"one of the lab's, of which some were learnt by heart: {', '.join(paintings())}"
+    known = f"one of the lab's, of which some were learned by heart: {', '.join(paintings())}"
     sub.add_argument("painting", metavar="PAINTING", help=f"a picture file, or {known}")
     sub.set_defaults(run=run_repaint)
     sub = _add_pass(commands, "upscale", "make a picture twice as large")
@@ -94,7 +94,7 @@ def _add_recipe(commands: Any, command: str, defaults: Mapping[str, Any]) -> Non
         add_options(sub, recipe.run, but=("variations",))
         sub.set_defaults(**recipe.film_defaults)
     else:
-        sub.add_argument("--bits", type=int, default=8, help="a colour: 8, or 16 for PNG and TIFF")
+        sub.add_argument("--bits", type=int, default=8, help="a color: 8, or 16 for PNG and TIFF")
         kept = "keep the run's state here, and go on from it if it exists"
         sub.add_argument("--checkpoint", metavar="RUN.pt", help=kept)
         add_options(sub, recipe.run)

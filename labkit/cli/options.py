@@ -1,4 +1,4 @@
-"""options of a command line, with their defaults and help, read off a function and its docstring."""
+"""Options of a command line, with their defaults and help, read off a function and its docstring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""has a run diverged? Asked after every step, and answered without making the device wait."""
+"""Has a run diverged? Asked after every step, and answered without making the device wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""how a loss and its gradient with respect to the pixels are computed: whole, in tiles, in processes."""
+"""How a loss and its gradient with respect to the pixels are computed: whole, in tiles, in processes."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Evaluator:
     the network's, and what is computed comes back to the picture's.
 
     ``tile``: the side in pixels of the squares that a large picture is cut into: the gradient is the same, and memory
-    no longer grows with the network's features (see `labkit.engine.tiles`). "auto" (the default) cuts when the whole would
-    take more than half of the free memory; None never cuts. When memory runs out, the tile is halved, with a warning,
+    no longer grows with the network's features (see `labkit.engine.tiles`). "auto" (the default) cuts when the whole
+    would take more than half of the free memory; None never cuts. When memory runs out, the tile is halved, with a warning,
     unless it is None. ``spread``: share the tiles among the processes of `torch.distributed`, each of which calls with
     the same picture and gets the same result.
     """

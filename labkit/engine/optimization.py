@@ -1,4 +1,4 @@
-"""the one loop. Parameterisation -> picture -> gradient -> step, as a generator of progress."""
+"""The one loop. Parameterization -> picture -> gradient -> step, as a generator of progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGE = 3 * 2048**2  # numbers in a picture
 
 
 def make_optimizer(name: str, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-    """The optimiser ``name``: "adam", "lbfgs" (one evaluation a step), or "ascent", plain gradient steps.
+    """The optimizer ``name``: "adam", "lbfgs" (one evaluation a step), or "ascent", plain gradient steps.
 
     L-BFGS has its tolerances off: they are meant for losses of order one per parameter, and would stop it unasked. It
     remembers 20 steps, of very large pictures 5, because each takes the memory of two pictures.
@@ -38,11 +38,11 @@ def make_optimizer(name: str, parameters: list[Tensor], learning_rate: float) ->
         )
     if name == "ascent":
         return torch.optim.SGD(parameters, learning_rate)
-    raise ValueError(f"no optimiser named {name!r}; there are {', '.join(OPTIMIZERS)}")
+    raise ValueError(f"no optimizer named {name!r}; there are {', '.join(OPTIMIZERS)}")
 
 
 def resized_moments(state: State, size: tuple[int, int]) -> State:
-    """The state of an Adam optimiser carried over to pictures of another size, so that a new scale starts warm.
+    """The state of an Adam optimizer carried over to pictures of another size, so that a new scale starts warm.
 
     The first moment is resized bicubically, the second bilinearly, because it must stay positive.
     """
@@ -95,7 +95,7 @@ class Stage:
 
 def descend(
     stage: Stage,
-    parameterisation: Pixels,
+    parameterization: Pixels,
     evaluate: Callable[[Tensor], Evaluation],
     optimizer: torch.optim.Optimizer,
     *,
@@ -105,7 +105,7 @@ def descend(
     started: float | None = None,
     develop: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator[Progress, None, bool]:
-    """Minimise what ``evaluate`` computes; yield `Progress` after every step; return whether all went well.
+    """Minimize what ``evaluate`` computes; yield `Progress` after every step; return whether all went well.
 
     ``evaluate(picture)`` may draw from ``generator``, whose state is saved and resumed with the rest. A loss or picture
     that is not finite ends the run with a warning that names the step, back at the last picture whose loss was finite.
@@ -116,14 +116,14 @@ def descend(
     first = 0
     if resume:
         first = resume["step"]
-        for parameter, saved in zip(parameterisation.parameters, resume["parameters"], strict=True):
+        for parameter, saved in zip(parameterization.parameters, resume["parameters"], strict=True):
             if parameter.shape != saved.shape:
                 raise ValueError("the saved run was of another picture, size or setting: go on with the same, or anew")
             parameter.data.copy_(saved)
         if resume["optimizer"]["param_groups"][0].keys() != optimizer.state_dict()["param_groups"][0].keys():
-            raise ValueError("the saved run had another optimiser: go on with the same, or anew")
+            raise ValueError("the saved run had another optimizer: go on with the same, or anew")
         optimizer.load_state_dict(deepcopy(resume["optimizer"]))  # which it would go on to change
-        average.load_state_dict(resume["average"], parameterisation.picture().device)
+        average.load_state_dict(resume["average"], parameterization.picture().device)
         if generator is not None:
             generator.set_state(resume["generator"])
 
@@ -135,26 +135,26 @@ def descend(
         return {
             "stage": stage.number,
             "step": step + 1,
-            "parameters": [parameter.detach().clone() for parameter in parameterisation.parameters],
+            "parameters": [parameter.detach().clone() for parameter in parameterization.parameters],
             "optimizer": deepcopy(optimizer.state_dict()),
             "average": average.state_dict(),
             "generator": None if generator is None else generator.get_state(),
         }
 
-    watch = Watch(parameterisation.parameters)
+    watch = Watch(parameterization.parameters)
     for step in range(first, stage.steps):
         evaluations: list[Evaluation] = []
 
         @arithmetic()
         def closure(evaluations: list[Evaluation] = evaluations) -> Tensor:
-            evaluation = evaluate(parameterisation.picture())
+            evaluation = evaluate(parameterization.picture())
             evaluations.append(evaluation)
-            parameterisation.backward(evaluation.gradient)
+            parameterization.backward(evaluation.gradient)
             return evaluation.loss.sum()
 
         watch.before_step()
         optimizer.step(closure)
-        parameterisation.project()
+        parameterization.project()
         evaluation = evaluations[0]
         diverged = watch.after_step(step, evaluation.loss, last=step + 1 == stage.steps)
         if diverged:
@@ -164,7 +164,7 @@ def descend(
                 "stopped, back at the last good picture; try a smaller learning rate or precision='float32'",
                 stacklevel=2,
             )
-        average.update(parameterisation.picture())
+        average.update(parameterization.picture())
         yield Progress(
             step=stage.steps_before + step + 1,
             of=stage.steps_in_all,

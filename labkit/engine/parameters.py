@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..base.deterministic import Conv2d, enlarged
-from ..pictures.color import colour_correlation
+from ..pictures.color import color_correlation
 from ..pictures.geometry import antialiased
 
 
 class Pixels:
-    """The plainest parameterisation: the parameters are the pixels. Others plug in by offering the same four."""
+    """The plainest parameterization: the parameters are the pixels. Others plug in by offering the same four."""
 
     def __init__(self, picture: Tensor, clamp: bool = True):
         self.tensor, self.clamp = picture.detach().clone().contiguous(), clamp
@@ -38,14 +38,14 @@ class Pixels:
             self.tensor.clamp_(0, 1)
 
 
-PARAMETERISATIONS = ("fourier", "laplacian", "cppn", "pixels")
+PARAMETERIZATIONS = ("fourier", "laplacian", "cppn", "pixels")
 
 
-# --- parameterisations ----------------------------------------------------------------------------------------------
+# --- parameterizations ----------------------------------------------------------------------------------------------
 
 
 class Rendered(ABC):
-    """Base of the parameterisations that compute their picture, differentiably, from parameters of another kind."""
+    """Base of the parameterizations that compute their picture, differentiably, from parameters of another kind."""
 
     parameters: list[Tensor]
     latest: Tensor
@@ -69,24 +69,24 @@ class Rendered(ABC):
 
 
 def to_rgb(decorrelated: Tensor, root: Tensor) -> Tensor:
-    """Decorrelated values (N, 3, H, W) of any size as a picture in [0, 1]; ``root`` is `colour_correlation`."""
+    """Decorrelated values (N, 3, H, W) of any size as a picture in [0, 1]; ``root`` is `color_correlation`."""
     return torch.einsum("rc,nchw->nrhw", root, decorrelated).sigmoid()
 
 
 def from_rgb(picture: Tensor) -> Tensor:
     """The inverse of `to_rgb`, for pictures whose values are kept a little away from 0 and 1."""
-    inverse = torch.linalg.inv(colour_correlation(picture.device))
+    inverse = torch.linalg.inv(color_correlation(picture.device))
     return torch.einsum("cr,nrhw->nchw", inverse, picture.clamp(0.02, 0.98).logit())
 
 
 class Fourier(Rendered):
-    """Complex amplitudes of waves, in decorrelated colours: one step changes all scales of the picture alike.
+    """Complex amplitudes of waves, in decorrelated colors: one step changes all scales of the picture alike.
 
     An amplitude counts by 1 / frequency ** ``decay``, as in natural pictures, so that fine detail does not come first.
     """
 
     def __init__(self, start: Tensor, decay: float = 1.0):
-        self.size, self.colours = tuple(start.shape[-2:]), colour_correlation(start.device)
+        self.size, self.colors = tuple(start.shape[-2:]), color_correlation(start.device)
         rows, columns = torch.fft.fftfreq(self.size[0]), torch.fft.rfftfreq(self.size[1])
         frequency = torch.hypot(rows[:, None], columns).clamp_min(1 / max(self.size))
         self.scale = (frequency**-decay)[..., None].to(start.device) / 4
@@ -95,14 +95,14 @@ class Fourier(Rendered):
 
     def render(self) -> Tensor:
         amplitudes = torch.view_as_complex(self.parameters[0] * self.scale)
-        return to_rgb(torch.fft.irfft2(amplitudes, s=self.size, norm="ortho"), self.colours)
+        return to_rgb(torch.fft.irfft2(amplitudes, s=self.size, norm="ortho"), self.colors)
 
 
 class Laplacian(Rendered):
-    """A sum of maps, each half as large as the last and enlarged to the picture, in decorrelated colours."""
+    """A sum of maps, each half as large as the last and enlarged to the picture, in decorrelated colors."""
 
     def __init__(self, start: Tensor, smallest: int = 4):
-        self.size, self.colours = tuple(start.shape[-2:]), colour_correlation(start.device)
+        self.size, self.colors = tuple(start.shape[-2:]), color_correlation(start.device)
         rest, self.parameters = start, []
         levels = max(1, int(math.log2(min(self.size) / smallest)) + 1)
         for level in reversed(range(levels)):
@@ -112,11 +112,11 @@ class Laplacian(Rendered):
             self.parameters.append(part.contiguous().requires_grad_())
 
     def render(self) -> Tensor:
-        return to_rgb(sum(enlarged(part, self.size) for part in self.parameters), self.colours)
+        return to_rgb(sum(enlarged(part, self.size) for part in self.parameters), self.colors)
 
 
 class Cppn(Rendered):
-    """A small network from a place's coordinates to its colour (Mordvintsev et al. 2018): smooth, and without scale."""
+    """A small network from a place's coordinates to its color (Mordvintsev et al. 2018): smooth, and without scale."""
 
     def __init__(self, shape: Sequence[int], generator: torch.Generator | None, device: torch.device, width: int = 24):
         number, _, height, width_px = shape
@@ -126,7 +126,7 @@ class Cppn(Rendered):
         sizes = [2, *[width] * 8, 3]
         for index, (i, o) in enumerate(pairwise(sizes)):
             i = i if index == 0 else 2 * i
-            spread = 0.0 if index == len(sizes) - 2 else i**-0.5  # the last layer starts at grey
+            spread = 0.0 if index == len(sizes) - 2 else i**-0.5  # the last layer starts at gray
             weight = spread * torch.randn(number, o, i, generator=generator)
             self.parameters += [weight.to(device).requires_grad_(), torch.zeros(number, o, 1, device=device)]
             self.parameters[-1].requires_grad_()
@@ -141,7 +141,7 @@ class Cppn(Rendered):
         return x.sigmoid().view(len(x), 3, *self.size)
 
 
-def make_parameterisation(
+def make_parameterization(
     name: str,
     shape: Sequence[int],
     start: Tensor | None = None,
@@ -149,9 +149,9 @@ def make_parameterisation(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Pixels | Rendered:
-    """The parameterisation ``name`` of pictures of ``shape`` (N, 3, H, W), from noise or from the picture ``start``."""
-    if name not in PARAMETERISATIONS:
-        raise ValueError(f"no parameterisation named {name!r}; there are {', '.join(PARAMETERISATIONS)}")
+    """The parameterization ``name`` of pictures of ``shape`` (N, 3, H, W), from noise or from the picture ``start``."""
+    if name not in PARAMETERIZATIONS:
+        raise ValueError(f"no parameterization named {name!r}; there are {', '.join(PARAMETERIZATIONS)}")
     if name == "cppn":
         if start is not None:
             raise ValueError("a CPPN cannot start from a picture: use fourier, laplacian or pixels")
@@ -163,14 +163,14 @@ def make_parameterisation(
     if name == "laplacian":
         return Laplacian(values)
     found = Fourier(values, decay)
-    if start is None:  # noise of natural pictures' colour: equally strong in the parameters, not in the pixels
+    if start is None:  # noise of natural pictures' color: equally strong in the parameters, not in the pixels
         amplitudes = 0.01 * torch.randn(found.parameters[0].shape, generator=generator)
         found.parameters[0].data.copy_(amplitudes)
     return found
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """Convolution, batch normalisation, leaky ReLU."""
+    """Convolution, batch normalization, leaky ReLU."""
     return nn.Sequential(
         Conv2d(inputs, outputs, 3, stride, 1, padding_mode="reflect"), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)
     )

@@ -1,9 +1,9 @@
-"""a picture cut into tiles whose gradients add up, exactly, to the gradient of the whole.
+"""A picture cut into tiles whose gradients add up, exactly, to the gradient of the whole.
 
 A tile *owns* features: in each layer, the positions above its own square of the picture; the tiles share out every
 position once. It *reads* that square and a halo, wide enough that what lies beyond cannot reach an owned feature. Then
 statistics add up over tiles, and so do gradients, if the whole gradient of a tile is added, halo included: a pixel near
-a border moves features that its neighbour owns.
+a border moves features that its neighbor owns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..losses.algebra import PIXELS, Slices, Window
 from ..networks.backbone import Backbone
 from ..networks.receptive_fields import ReceptiveField
 
-# A loss on pixels may look at the neighbours to the right and below.
+# A loss on pixels may look at the neighbors to the right and below.
 PIXEL_FIELD = ReceptiveField(size=2)
 LEAST = 64  # pixels; a smaller tile would be nearly all halo
 

@@ -1,4 +1,4 @@
-"""the loop over the weights of a network, for the few that the lab trains itself."""
+"""The loop over the weights of a network, for the few that the lab trains itself."""
 
 from __future__ import annotations
 

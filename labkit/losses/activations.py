@@ -16,7 +16,7 @@ from ..pictures.reading import as_picture
 from .algebra import Features, Loss, Reader, Statistics, Sum, Window, mean_of, positions, wide
 from .styles import Moments
 
-# --- pushing activations: DeepDream and feature visualisation -----------------------------------------------------
+# --- pushing activations: DeepDream and feature visualization -----------------------------------------------------
 
 
 class activation(Loss):
@@ -24,7 +24,7 @@ class activation(Loss):
 
     ``channel`` keeps one channel, ``neuron`` (row, column) one position (fractions of the map's height and width, in
     [0, 1)), ``direction`` a vector (C,) on which features are projected. ``power`` 2 (the default) is DeepDream's mean
-    square, 1 the plain mean of feature visualisation. ``relative`` takes the logarithm, so that in a sum of layers each
+    square, 1 the plain mean of feature visualization. ``relative`` takes the logarithm, so that in a sum of layers each
     one counts by its relative growth and not by the size of its numbers.
     """
 

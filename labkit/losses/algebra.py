@@ -1,4 +1,4 @@
-"""the algebra of losses: what a loss is, and how losses combine with ``+``, ``-`` and ``*``.
+"""The algebra of losses: what a loss is, and how losses combine with ``+``, ``-`` and ``*``.
 
 A loss is an additive statistic and a readout. The statistics are sums over positions of something computed from
 features, so they add up over tiles, over processes and in float32 whatever the network computes in; the readout is a

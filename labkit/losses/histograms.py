@@ -1,4 +1,4 @@
-"""style as histograms of features, channel by channel (after Risser, Wilmot and Barnes 2017)."""
+"""Style as histograms of features, channel by channel (after Risser, Wilmot and Barnes 2017)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def tamed(values: Tensor) -> Tensor:
 class Counts(torch.autograd.Function):
     """How many of the values (N, C, M) lie near each of the points low, low + 1/bins, ... high: (N, C, K).
 
-    Each counts for the nearest point and its neighbours by the quadratic B-spline (those beyond the ends for the end),
+    Each counts for the nearest point and its neighbors by the quadratic B-spline (those beyond the ends for the end),
     and by its ``guide`` (M,) if there is one. Autograd would keep a dozen maps for its gradient; the values are enough.
     """
 

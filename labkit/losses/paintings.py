@@ -1,4 +1,4 @@
-"""what losses against paintings share: mixtures, masks, scale, layers and their weights."""
+"""What losses against paintings share: mixtures, masks, scale, layers and their weights."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Painted(Loss):
         found = []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
             bound.guides = _guides(mask, reader.backbone, bound.layers, painting.shape[-2:])
-            found.append([self.normalised(s) for s in reader.statistics(bound, painting)])
+            found.append([self.normalized(s) for s in reader.statistics(bound, painting)])
         bound.guides = _guides(self.mask, reader.backbone, bound.layers, size)
         bound.aim([_mixed(layer, self.shares) for layer in zip(*found, strict=True)])
         return bound
@@ -83,11 +83,11 @@ class Painted(Loss):
         """Anything that must be known before statistics of the paintings, and of pictures of ``size``, are taken."""
 
     def aim(self, targets: list[list[Tensor]]) -> None:
-        """Keep what is sought in each layer: the mixed statistics of the paintings, as `normalised` gives them."""
+        """Keep what is sought in each layer: the mixed statistics of the paintings, as `normalized` gives them."""
         self.targets = targets
 
     @staticmethod
-    def normalised(statistics: Statistics) -> list[Tensor]:
+    def normalized(statistics: Statistics) -> list[Tensor]:
         """Means over positions from one layer's sums, the last of which is the count."""
         *sums, count = statistics
         return [part / count for part in sums]
@@ -103,7 +103,7 @@ class Painted(Loss):
 
     @abstractmethod
     def distance(self, index: int, means: list[Tensor]) -> Tensor:
-        """How far (N,) normalised statistics of the layer with this index are from the target."""
+        """How far (N,) normalized statistics of the layer with this index are from the target."""
 
     def readout(self, statistics: Statistics) -> Tensor:
         return sum(self.parts(statistics).values())
@@ -112,7 +112,7 @@ class Painted(Loss):
         rows = enumerate(zip(self.layers, self.weights, statistics, strict=True))
         return {
             # The statistics may come from another device; what is made of them is as they are.
-            (self.name, layer): (weight * self.distance(index, self._arrived(self.normalised(own)))).to(own[-1])
+            (self.name, layer): (weight * self.distance(index, self._arrived(self.normalized(own)))).to(own[-1])
             for index, (layer, weight, own) in rows
         }
 

@@ -65,7 +65,7 @@ class content(Loss):
 
 
 class anchor(Loss):
-    """How far the pixels themselves are from a picture's: the mean of mask (x - p)^2 over pixels and colours.
+    """How far the pixels themselves are from a picture's: the mean of mask (x - p)^2 over pixels and colors.
 
     ``mask``: (1, 1, H, W) in [0, 1], where it counts; None: everywhere. In films it holds a frame to the last one's
     result (the temporal loss of Ruder, Dosovitskiy and Brox 2016, arXiv:1604.08610).

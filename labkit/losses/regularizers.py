@@ -9,9 +9,9 @@ from .algebra import PIXELS, Features, Loss, Statistics, Window, mean_of, positi
 
 
 class total_variation(Loss):
-    """Roughness: the mean over pixels and colours of (dx^2 + dy^2) ^ exponent (Mahendran and Vedaldi 2015).
+    """Roughness: the mean over pixels and colors of (dx^2 + dy^2) ^ exponent (Mahendran and Vedaldi 2015).
 
-    dx and dy are differences to the right and lower neighbour, 0 across the border. ``exponent`` 1 (the default) is the
+    dx and dy are differences to the right and lower neighbor, 0 across the border. ``exponent`` 1 (the default) is the
     squared gradient, 0.5 the classic isotropic total variation, 1.25 the article's.
     """
 

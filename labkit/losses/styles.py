@@ -1,4 +1,4 @@
-"""style as moments of features: means, Gram matrices and their diversity, the Wasserstein distance."""
+"""Style as moments of features: means, Gram matrices and their diversity, the Wasserstein distance."""
 
 from __future__ import annotations
 

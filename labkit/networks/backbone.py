@@ -1,4 +1,4 @@
-"""a frozen network, cut into named layers."""
+"""A frozen network, cut into named layers."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Backbone(nn.Module):
 
     ``stages``: name -> module; every name is a layer. ``head`` maps the last stage's features, averaged over a
     ``grid`` x ``grid`` of cells and flattened, to class logits. ``recommended`` names good layers (None: a guess).
-    ``mean`` and ``std`` (three values or one) normalise RGB in [0, 1]. ``classes``: their names, or how many there are;
-    None: ImageNet's if there are a thousand, else numbers. ``colours``: 3, or 1 for a network that takes grey pictures.
+    ``mean`` and ``std`` (three values or one) normalize RGB in [0, 1]. ``classes``: their names, or how many there are;
+    None: ImageNet's if there are a thousand, else numbers. ``colors``: 3, or 1 for a network that takes gray pictures.
 
     The modules become the backbone's own: parameters are frozen (the picture is what is tuned), modules are put to
     evaluation and out of place. `labkit.wrap` makes a backbone of any module and leaves it as it is.
@@ -66,10 +66,10 @@ class Backbone(nn.Module):
         mean: float | Iterable[float] = IMAGENET[0],
         std: float | Iterable[float] = IMAGENET[1],
         classes: int | Iterable[str] | None = None,
-        colours: int = 3,
+        colors: int = 3,
     ):
         super().__init__()
-        self.name, self.grid, self.head, self.colours = name, grid, head, colours
+        self.name, self.grid, self.head, self.colors = name, grid, head, colors
         self.redirects = False
         self.answers: dict[tuple, Any] = {}  # of `remembered` questions
         self.names = list(stages)  # kept apart: nn.ModuleDict forbids dots in its keys
@@ -134,9 +134,9 @@ class Backbone(nn.Module):
     def run(self, picture: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """`features` for loops, which have checked the layers and set the `arithmetic`."""
         home, device = picture.device, self.device
-        # Normalise in float32: the picture keeps its full precision whatever the network computes in.
+        # Normalize in float32: the picture keeps its full precision whatever the network computes in.
         x = (picture.to(device) - self.mean.float()) / self.std.float()
-        x = (luma(x) if self.colours == 1 else x).to(self.mean.dtype).contiguous(memory_format=self.layout)
+        x = (luma(x) if self.colors == 1 else x).to(self.mean.dtype).contiguous(memory_format=self.layout)
         found = {}
         try:
             overwritten = self._overwritten(x, layers)
@@ -160,7 +160,7 @@ class Backbone(nn.Module):
         return self.logits(x) if keep is None else self.propagate(x, layers, keep)
 
     def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
-        """Call ``keep`` with the name and the features of every one of ``layers``, for a normalised picture ``x``.
+        """Call ``keep`` with the name and the features of every one of ``layers``, for a normalized picture ``x``.
 
         What it returns is what later layers are computed from.
         """
@@ -247,7 +247,7 @@ class Backbone(nn.Module):
                 self.on_meta((size, size), layer)
             except RuntimeError as error:  # a pooling window larger than its input
                 if size >= 1024:
-                    reason = try_out(self, (size, size), self.colours, [layer], lambda name, x: x).error or error
+                    reason = try_out(self, (size, size), self.colors, [layer], lambda name, x: x).error or error
                     raise ValueError(f"{layer} of {self.name} takes no picture: {first_line(reason)}") from error
                 return False
             return True
@@ -304,7 +304,7 @@ class Backbone(nn.Module):
     def on_meta(self, size: tuple[int, int], layer: str, differentiable: bool = False) -> Tensor:
         """The features of a picture of ``size`` (height, width) as a tensor that has a shape and no data."""
         found: dict[str, Tensor] = {}
-        x = torch.empty(1, self.colours, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
+        x = torch.empty(1, self.colors, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
         run_on_meta(self, x, [layer], lambda name, x: found.setdefault(name, x))
         return found[layer][..., None, None] if found[layer].ndim == 2 else found[layer]
 
@@ -331,8 +331,8 @@ def averages(length: int, cells: int, device: torch.device | None = None) -> Ten
 
 
 def _rgb(values: float | Iterable[float], what: str) -> Tensor:
-    """Three numbers, or one for all colours, as a tensor (1, 3, 1, 1)."""
+    """Three numbers, or one for all colors, as a tensor (1, 3, 1, 1)."""
     numbers = [float(value) for value in ([values] if isinstance(values, Real) else values)]
     if len(numbers) not in (1, 3):
-        raise ValueError(f"{what} has three values, one a colour, or one for all, not {len(numbers)}")
+        raise ValueError(f"{what} has three values, one a color, or one for all, not {len(numbers)}")
     return torch.tensor(numbers).expand(3).reshape(1, 3, 1, 1).clone()

@@ -1,4 +1,4 @@
-"""networks run on shapes alone, on PyTorch's meta device: no data, no cost, and nothing of them is changed."""
+"""Networks run on shapes alone, on PyTorch's meta device: no data, no cost, and nothing of them is changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_on_meta(module: nn.Module, *inputs: Any) -> Any:
 class Trial:
     """What a module did with a picture: what its submodules answered, in this order, and its own answer or error."""
 
-    colours: int
+    colors: int
     calls: dict[str, list[Any]]
     answer: Any = None
     error: Exception | None = None
@@ -42,9 +42,9 @@ class Trial:
         return answers[0] if len(answers) == 1 and isinstance(answers[0], Tensor) and answers[0].ndim == 4 else None
 
 
-def try_out(model: nn.Module, size: tuple[int, int], colours: int, *more: Any) -> Trial:
-    """Run a module on a picture (1, colours, height, width) of this ``size``, and ``more`` arguments."""
-    trial = Trial(colours, {})
+def try_out(model: nn.Module, size: tuple[int, int], colors: int, *more: Any) -> Trial:
+    """Run a module on a picture (1, colors, height, width) of this ``size``, and ``more`` arguments."""
+    trial = Trial(colors, {})
 
     def note(name: str) -> Any:
         return lambda module, inputs, answer: trial.calls.setdefault(name, []).append(answer)
@@ -62,7 +62,7 @@ def try_out(model: nn.Module, size: tuple[int, int], colours: int, *more: Any) -
         for key, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
     ]
-    picture = torch.empty(1, colours, *size, device="meta", dtype=dtype_of(model))
+    picture = torch.empty(1, colors, *size, device="meta", dtype=dtype_of(model))
     try:
         with torch.no_grad():
             trial.answer = run_on_meta(model, picture, *more)

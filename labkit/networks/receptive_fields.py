@@ -1,4 +1,4 @@
-"""which pixels a unit sees, measured: no layer is too strange, and none is guessed."""
+"""Which pixels a unit sees, measured: no layer is too strange, and none is guessed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST = 2048  # pixels; what sees further is taken to see everything
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The square of pixels that one unit of a layer can see: its side and the step between neighbours, in pixels.
+    """The square of pixels that one unit of a layer can see: its side and the step between neighbors, in pixels.
 
     ``start`` is the position, relative to the picture's corner, where the square of the unit (0, 0) begins: negative,
     because padding lets it begin outside. See Araujo et al. 2019, doi:10.23915/distill.00021.
@@ -87,14 +87,14 @@ def measure_receptive_field(network: Backbone, layer: str) -> ReceptiveField | s
         if not 0 < growth <= 16384:
             return f"its map grows by {growth} rows with 16384 more of the picture"
         down, across = (
-            Axis(towards, network.colours, least, round(16384 / growth))
+            Axis(towards, network.colors, least, round(16384 / growth))
             for towards in (lambda x: look(x)[layer], lambda x: look(x.mT)[layer].mT)
         )
         rows = down.measured()
         columns = rows if across.predicted(rows) else across.measured()
         down.check_numbers(rows)
     except Unbounded:
-        x = torch.ones(1, network.colours, 2 * LONGEST, least, dtype=torch.float32)
+        x = torch.ones(1, network.colors, 2 * LONGEST, least, dtype=torch.float32)
         x[:, :, 0] = torch.nan
         with Reach():
             found = look(x, network.names[: network.names.index(layer) + 1])

@@ -1,4 +1,4 @@
-"""which layers of a network to dream with, and to paint with, unless one says."""
+"""Which layers of a network to dream with, and to paint with, unless one says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""the redirected ReLU, which lets a gradient through where all of it would be blocked."""
+"""The redirected ReLU, which lets a gradient through where all of it would be blocked."""
 
 from __future__ import annotations
 

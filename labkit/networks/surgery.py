@@ -1,4 +1,4 @@
-"""networks with other pooling and other borders than they were trained with, which paint more smoothly."""
+"""Networks with other pooling and other borders than they were trained with, which paint more smoothly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def variant(backbone: Backbone, pooling: str = "max", border: str = "zeros") -> 
 
     pooling: what stands in for max pooling: "average", which Gatys et al. (2016) preferred because its gradient reaches
         all pixels, or "l2", the root of the mean square. Both are scaled to what max pooling gives on a photo.
-    border: what the first convolution sees around the picture: "zeros", as in training, a frame of the mean colour
+    border: what the first convolution sees around the picture: "zeros", as in training, a frame of the mean color
         that style transfer paints along; or "replicate" or "reflect", more of the picture.
 
     Raises ValueError for other names, and for a network without the parts to be changed.

@@ -1,4 +1,4 @@
-"""any network as a backbone: layers by the names of its modules, found by running it once on shapes alone."""
+"""Any network as a backbone: layers by the names of its modules, found by running it once on shapes alone."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def wrap(
     name: str | None = None,
     recommended: Recommended | None = None,
 ) -> Backbone:
-    """A `Backbone` of any module that maps pictures, in three colours or in grey, to class logits or to features.
+    """A `Backbone` of any module that maps pictures, in three colors or in gray, to class logits or to features.
 
     The backbone has a copy of the module, in evaluation, frozen, on its device and in its dtype; the module itself
     stays as it is. Pictures given to it are always RGB in [0, 1].
 
     layers: names of submodules, such as "layer3.1"; None: every one that is called once and answers maps (N, C, h, w).
     classes: names of the classes, or how many; None: ImageNet's if there are a thousand logits, else numbers.
-    mean, std: what the module's pictures are normalised with; three values or one. Default: ImageNet's.
+    mean, std: what the module's pictures are normalized with; three values or one. Default: ImageNet's.
     size: the side, or (height, width), of the pictures that the module was made for. Default: 224.
     name: what to call it; default: the name of its class.
     recommended: its good layers, as ``lk.Recommended(dream="layer3", content="layer2", style=["layer1", "layer2"])``;
@@ -108,8 +108,8 @@ class Wrapped(Backbone):
         first = next(iter(tensors_of(model).values()), self.mean)
         self.to(first.device, dtype_of(model))
         trial = self._first_trial()
-        self.colours = trial.colours
-        wider = try_out(model, (size[0], 2 * size[1]), self.colours)
+        self.colors = trial.colors
+        wider = try_out(model, (size[0], 2 * size[1]), self.colors)
         self.any_size = wider.error is None
 
         def grows(name: str) -> bool:
@@ -136,13 +136,13 @@ class Wrapped(Backbone):
         self._choose_layout()
 
     def _first_trial(self) -> Trial:
-        trials = [try_out(self.model, self.size, colours) for colours in (3, 1)]
+        trials = [try_out(self.model, self.size, colors) for colors in (3, 1)]
         if (good := next((trial for trial in trials if trial.error is None), None)) is not None:
             return good
         furthest = max(trials, key=lambda trial: len(trial.calls))
         height, width = self.size
         raise ValueError(
-            f"{self.name} fails on a picture of {width}x{height} pixels and {furthest.colours} colours: "
+            f"{self.name} fails on a picture of {width}x{height} pixels and {furthest.colors} colors: "
             f"{first_line(furthest.error)} (size= gives it another picture)"
         ) from furthest.error
 
@@ -167,7 +167,7 @@ class Wrapped(Backbone):
     def _choose_layout(self) -> None:
         """Channels last, if the module works with it: a view of its features, as many flatten them, may not."""
         self.to(memory_format=self.layout)
-        picture = torch.zeros(1, self.colours, *self.size, dtype=self.mean.dtype, device=self.device)
+        picture = torch.zeros(1, self.colors, *self.size, dtype=self.mean.dtype, device=self.device)
         try:
             self.model(picture.contiguous(memory_format=self.layout))
         except RuntimeError:

@@ -1,4 +1,4 @@
-"""where trained networks come from. `load_backbone("pocket")` needs no download."""
+"""Where trained networks come from. `load_backbone("pocket")` needs no download."""
 
 from __future__ import annotations
 
@@ -133,9 +133,9 @@ class Inception(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Caffe's local response normalisation over 5 channels: nn.LocalResponseNorm(5, 1e-4, 0.75).
+    """Caffe's local response normalization over 5 channels: nn.LocalResponseNorm(5, 1e-4, 0.75).
 
-    The sum over neighbours is a 1x1 convolution with a band of ones: as fast as convolutions are, in bfloat16 too,
+    The sum over neighbors is a 1x1 convolution with a band of ones: as fast as convolutions are, in bfloat16 too,
     where PyTorch's own goes through a 3-D pooling that CPUs lack.
     """
 

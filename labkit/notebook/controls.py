@@ -1,4 +1,4 @@
-"""what the widgets choose with: a picture, bundled or uploaded; layers, and their weights."""
+"""What the widgets choose with: a picture, bundled or uploaded; layers, and their weights."""
 
 from __future__ import annotations
 

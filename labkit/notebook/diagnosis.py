@@ -1,4 +1,4 @@
-"""why a picture looks as it does: every term of its loss over time, and where each of them still pulls."""
+"""Why a picture looks as it does: every term of its loss over time, and where each of them still pulls."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def curves_of(run: Iterable[Progress]) -> tuple[Curves, Progress]:
 def pulls(progress: Progress, width: float = 0.02) -> dict[str, tuple[float, Tensor]]:
     """For each term the norm of its gradient and where that is, (N, 1, H, W) in [0, 1]; none if nobody can tell.
 
-    The gradient's size is averaged over colours and over squares of ``width`` times the picture's longer side.
+    The gradient's size is averaged over colors and over squares of ``width`` times the picture's longer side.
     """
     evaluator, picture = progress.evaluation.source, progress.pixels.detach().clamp(0, 1).cpu()
     if evaluator is None:

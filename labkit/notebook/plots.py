@@ -24,8 +24,8 @@ def curves(
 
     figure = Figure(figsize=(6.4, 3.2), dpi=96, layout="constrained")
     axes = figure.subplots()
-    for (name, values), colour in zip(series.items(), PALETTE * math.ceil(len(series) / len(PALETTE)), strict=False):
-        axes.plot(x if x is not None else range(1, len(values) + 1), values, label=name, color=colour, linewidth=1.8)
+    for (name, values), color in zip(series.items(), PALETTE * math.ceil(len(series) / len(PALETTE)), strict=False):
+        axes.plot(x if x is not None else range(1, len(values) + 1), values, label=name, color=color, linewidth=1.8)
     tidy(axes, xlabel, ylabel, title)
     axes.set_yscale("log" if log else "linear")
     if len(series) > 1:

@@ -1,4 +1,4 @@
-"""the lab in a cell: controls, a picture that grows while it is computed, stop, go on, compare and save.
+"""The lab in a cell: controls, a picture that grows while it is computed, stop, go on, compare and save.
 
 Thin views on `dreaming` and `stylizing`. Runs are computed in a thread, so that the kernel stays free while they last:
 its own stop button, other cells and these controls go on working. All of it exists in ipywidgets 7.7, Colab's, and 8.
@@ -79,7 +79,7 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "style_layers": LayerWeights(lambda recommended: recommended.style),
         "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),
         "statistic": w.Dropdown(options=["gram", "wasserstein"]),
-        "colour": w.Dropdown(options=[("the painting's", None), *((name, name) for name in (*BEFORE, *AFTER))]),
+        "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in (*BEFORE, *AFTER))]),
         "init": w.Dropdown(options=INITS),
         "optimizer": w.Dropdown(options=OPTIMIZERS[:2]),
         "steps": w.IntSlider(200, 10, 1000, 10),

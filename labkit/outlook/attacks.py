@@ -1,8 +1,8 @@
-"""adversarial attacks that know the model: small changes of pictures that mislead it.
+"""Adversarial attacks that know the model: small changes of pictures that mislead it.
 
 A ``model`` is anything that takes pictures (N, C, H, W) in [0, 1] to logits (N, K): a module, or `Backbone.logits`.
 It may sit on another device: its answers are brought home to the pictures, where everything else is computed.
-What an attack minimises is what `descend` minimises everywhere: an ``evaluate(pictures)`` that returns an
+What an attack minimizes is what `descend` minimizes everywhere: an ``evaluate(pictures)`` that returns an
 `Evaluation`. `against` and `towards` make one from a model, and an `Evaluator` of losses is one.
 
 >>> threat = Threat("linf", 8 / 255)
@@ -114,12 +114,12 @@ def ask(model: Model, pictures: Tensor, batch: int = 64) -> Tensor:
 
 
 def against(model: Model, labels: Tensor) -> Evaluate:
-    """Minimised when the model is wrong: minus the cross-entropy of the true ``labels`` (N,)."""
+    """Minimized when the model is wrong: minus the cross-entropy of the true ``labels`` (N,)."""
     return partial(_cross_entropy, model, labels, -1.0)
 
 
 def towards(model: Model, classes: Tensor) -> Evaluate:
-    """Minimised when the model sees what the attacker wants: the cross-entropy of the wanted ``classes`` (N,)."""
+    """Minimized when the model sees what the attacker wants: the cross-entropy of the wanted ``classes`` (N,)."""
     return partial(_cross_entropy, model, classes, 1.0)
 
 
@@ -171,7 +171,7 @@ def attacking(
 ) -> Iterator[Progress]:
     """Projected gradient descent (Madry et al. 2018, arXiv:1706.06083), yielding `Progress` after every step.
 
-    evaluate: what is minimised.
+    evaluate: what is minimized.
     pictures: (N, C, H, W) in [0, 1].
     step_size: the norm of a step; None: ``2.5 * epsilon / steps``, so that every allowed picture is in reach.
     seed: of a random start as far away as allowed; None starts at the pictures.
@@ -213,7 +213,7 @@ def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: floa
     if tried.shape[1] < 2:
         raise ValueError("DeepFool crosses the boundary between two classes: a model with one logit has none")
     for _ in range(steps):
-        names, logits, slopes = _linearised(model, found, tried)
+        names, logits, slopes = _linearized(model, found, tried)
         keeping = names == tried[:, 0]
         if not keeping.any():
             break
@@ -229,7 +229,7 @@ def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: floa
 
 
 @arithmetic()
-def _linearised(model: Model, pictures: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _linearized(model: Model, pictures: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The names (N,) of pictures, the logits (N, k) of each one's ``classes``, their gradients (N, k, C * H * W)."""
     pictures = pictures.detach().requires_grad_()
     with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""attacks, and a certificate, that need nothing of a model but its answers (see `attack` for the words)."""
+"""Attacks, and a certificate, that need nothing of a model but its answers (see `attack` for the words)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def square(
     check_range(pictures)
     generator = torch.Generator().manual_seed(seed)
     labels = labels.to(pictures.device)
-    number, colours, height, width = pictures.shape
+    number, colors, height, width = pictures.shape
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
 
     def signs(*shape: int) -> Tensor:
@@ -82,7 +82,7 @@ def square(
         changed = threat.project(pictures[which] + change, pictures[which])
         return margin(home_logits(model, changed), labels[which])
 
-    change = signs(number, colours, 1, width).expand(pictures.shape).clone()  # stripes: a good start
+    change = signs(number, colors, 1, width).expand(pictures.shape).clone()  # stripes: a good start
     best = score(change, slice(None))
     used = torch.ones_like(labels)
     for query in range(1, queries):
@@ -94,7 +94,7 @@ def square(
         top = torch.randint(height - side + 1, (len(right), 1, 1, 1), generator=generator)
         left = torch.randint(width - side + 1, (len(right), 1, 1, 1), generator=generator)
         inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
-        trial = torch.where(inside.to(pictures.device), signs(len(right), colours, 1, 1), change[right])
+        trial = torch.where(inside.to(pictures.device), signs(len(right), colors, 1, 1), change[right])
         now = score(trial, right)
         better = now < best[right]
         change[right[better]], best[right[better]] = trial[better], now[better]
@@ -199,7 +199,7 @@ def votes(model: Model, pictures: Tensor, sigma: float, *, samples: int = 1000, 
 def certify(
     model: Model, pictures: Tensor, sigma: float, *, samples: int = 1000, alpha: float = 0.001, seed: int = 0
 ) -> Certificate:
-    """Randomised smoothing (Cohen et al. 2019, arXiv:1902.02918): the class that a model gives most often under noise.
+    """Randomized smoothing (Cohen et al. 2019, arXiv:1902.02918): the class that a model gives most often under noise.
 
     It holds within the radius ``sigma * Phi^-1(p)``, where ``p`` bounds that class's probability from below; the bound
     is read off ``samples`` votes, and too high with a probability of at most ``alpha`` a picture. See `votes`.

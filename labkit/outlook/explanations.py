@@ -1,4 +1,4 @@
-"""which pixels made the network say that? Explanations by gradient, and how to mark them.
+"""Which pixels made the network say that? Explanations by gradient, and how to mark them.
 
 Everything here explains a *score*: a function from pictures (N, 3, H, W), or any other batch, to one number each (N,).
 The explanation by removing parts instead of differentiating is in `perturb`.
@@ -149,11 +149,11 @@ def guided(model: nn.Module) -> Iterator[None]:
 # --- marking an explanation --------------------------------------------------------------------------------------
 
 
-def randomised(network: Backbone, down_to: str | None = None, seed: int = 0) -> Backbone:
+def randomized(network: Backbone, down_to: str | None = None, seed: int = 0) -> Backbone:
     """A copy whose weights are shuffled, for the sanity check of Adebayo et al. 2018 (arXiv:1810.03292).
 
     The head and all layers from the deepest ``down_to`` a named one (None: all); each tensor keeps its numbers in
-    another order. An explanation that looks the same on this copy does not depend on what the network has learnt.
+    another order. An explanation that looks the same on this copy does not depend on what the network has learned.
     """
     if down_to is not None:
         network.check_layers([down_to])
@@ -203,15 +203,15 @@ def _check_maps(maps: Tensor, other: Tensor) -> None:
     if maps.ndim != 4 or maps.shape[1] != 1 or (len(maps), *maps.shape[2:]) != (len(other), *other.shape[2:]):
         raise ValueError(
             f"maps of shape (N, 1, H, W) are needed, one for each picture and of its size, not {tuple(maps.shape)} for "
-            f"{tuple(other.shape)}: add up the colours with .sum(1, keepdim=True)"
+            f"{tuple(other.shape)}: add up the colors with .sum(1, keepdim=True)"
         )
 
 
 def overlay(picture: Tensor, maps: Tensor, clip: float = 0.99) -> Tensor:
-    """The positive values of maps (N, 1, h, w) as glowing colours on the grey, darkened picture: (N, 3, H, W).
+    """The positive values of maps (N, 1, h, w) as glowing colors on the gray, darkened picture: (N, 3, H, W).
 
     Maps of another size are enlarged to that of the picture (1, 3, H, W). Each one is scaled on its own: the quantile
-    ``clip`` of its positive values is the brightest. An empty map leaves the picture grey.
+    ``clip`` of its positive values is the brightest. An empty map leaves the picture gray.
     """
     if maps.ndim != 4 or maps.shape[1] != 1 or len(picture) != 1:
         raise ValueError(f"one picture and maps of shape (N, 1, h, w) are needed, not {tuple(maps.shape)}")

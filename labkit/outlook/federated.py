@@ -1,4 +1,4 @@
-"""federated learning: many clients train one model together, and their data stay where they are.
+"""Federated learning: many clients train one model together, and their data stay where they are.
 
 The weights of a model are one flat vector, and training is a function from vector to vector: nothing is changed in
 place. Averaging, gossip, masking and the attack on a client's privacy are then linear algebra on vectors.
@@ -28,10 +28,10 @@ from ..losses.algebra import float64
 def weights_of(model: nn.Module) -> Tensor:
     """A copy of all parameters of ``model`` as one vector (P,).
 
-    Raises ValueError for a model with buffers, such as batch normalisation's running means: they are not in the vector.
+    Raises ValueError for a model with buffers, such as batch normalization's running means: they are not in the vector.
     """
     if buffers := [name for name, _ in model.named_buffers()]:
-        raise ValueError(f"the model keeps state beside its parameters ({buffers[0]}): use group normalisation instead")
+        raise ValueError(f"the model keeps state beside its parameters ({buffers[0]}): use group normalization instead")
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -210,7 +210,7 @@ def gossip(
     seed: int = 0,
     **training: Any,
 ) -> Iterator[Round]:
-    """Decentralised averaging (Lian et al. 2017, arXiv:1705.09056): no server, each client averages with neighbours.
+    """Decentralized averaging (Lian et al. 2017, arXiv:1705.09056): no server, each client averages with neighbors.
 
     ``weights``: where all start (P,), or each (K, P). ``mixing`` (K, K), such as `metropolis` gives, says how much of
     whose weights a client takes; ``training`` goes to `Client.train`. There is no common model, only each client's.
@@ -253,7 +253,7 @@ def random_graph(clients: int, rings: int = 2, seed: int = 0) -> Tensor:
 
 
 def metropolis(graph: Tensor) -> Tensor:
-    """The mixing matrix (K, K), float64, of a symmetric graph: w_ij = 1 / (1 + the larger number of neighbours).
+    """The mixing matrix (K, K), float64, of a symmetric graph: w_ij = 1 / (1 + the larger number of neighbors).
 
     The rest stays with the client itself, so every row and column sums to one and the mean of all clients is kept.
     """

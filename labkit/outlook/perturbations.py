@@ -1,4 +1,4 @@
-"""explanations that only ask questions. Take parts away, watch the score, and never look inside.
+"""Explanations that only ask questions. Take parts away, watch the score, and never look inside.
 
 Occlusion slides a patch. LIME and Shapley values play a *game*: a function from coalitions (M, n), booleans that say
 which of n parts are kept, to what the model says about each (M,). `erasing` makes one from the segments of a picture,
@@ -57,7 +57,7 @@ def _starts(side: int, size: int, stride: int) -> list[int]:
 def weighted_line(points: Tensor, values: Tensor, weights: Tensor, ridge: float = 0) -> Tensor:
     """Intercept and slopes (1 + d,) of the line through ``values`` (M,) at ``points`` (M, d) by weighted least squares.
 
-    ``ridge`` penalises the squared slopes. float64, computed on the CPU; it comes home to a device that has float64.
+    ``ridge`` penalizes the squared slopes. float64, computed on the CPU; it comes home to a device that has float64.
     """
     home = off_mps(points[:0]).device
     points, values, weights = points.cpu(), values.cpu(), weights.cpu()
@@ -75,7 +75,7 @@ def local_line(points: Tensor, values: Tensor, query: Tensor, width: float) -> T
     The weight of a point falls with its distance as a Gaussian of standard deviation ``width``.
     """
     if not width > 0:
-        raise ValueError(f"the width of the neighbourhood must be positive, not {width}")
+        raise ValueError(f"the width of the neighborhood must be positive, not {width}")
     away = points - query
     return weighted_line(away, values, torch.exp(-away.square().sum(1) / (2 * width**2)))
 

@@ -1,4 +1,4 @@
-"""what an update of federated learning gives away, and two ways to keep it: noise, and masks that cancel.
+"""What an update of federated learning gives away, and two ways to keep it: noise, and masks that cancel.
 
 `reconstruct` turns a client's gradient back into its pictures, and `membership_advantage` says how well one can tell
 who was there. `private_fedsgd` bounds what any gradient can say about one example; `mask` and `unmask` let a server

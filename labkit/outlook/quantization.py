@@ -1,4 +1,4 @@
-"""networks with few bits. Round weights and activations, calibrate, correct, train, and share out bits."""
+"""Networks with few bits. Round weights and activations, calibrate, correct, train, and share out bits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def layers_of(network: nn.Module) -> dict[str, Layer]:
     """The convolutions and linear layers, whose weights are rounded, by name. ValueError if there are none."""
     found = {name: module for name, module in network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     if not found:
-        raise ValueError(f"{type(network).__name__} has no convolution and no linear layer to quantise")
+        raise ValueError(f"{type(network).__name__} has no convolution and no linear layer to quantize")
     return found
 
 
@@ -139,7 +139,7 @@ def _not_empty(pictures: Tensor) -> Tensor:
 
 
 def as_int8(network: nn.Module, pictures: Tensor) -> nn.Module:
-    """A copy that stores int8 weights and calls PyTorch's quantised operations: torchao's export path for x86 CPUs.
+    """A copy that stores int8 weights and calls PyTorch's quantized operations: torchao's export path for x86 CPUs.
 
     Calibrated on ``pictures``; takes batches of their shape, on the CPU. It is slower than ``network`` until
     `torch.compile` has turned it into a program for whole numbers, which needs a C++ compiler. ModuleNotFoundError

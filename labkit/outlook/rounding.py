@@ -1,6 +1,6 @@
-"""numbers with few bits. Grids of whole numbers and how to choose them, three values, two values, bits.
+"""Numbers with few bits. Grids of whole numbers and how to choose them, three values, two values, bits.
 
-Rounded numbers stay floating-point ("fake quantisation"), so that autograd and everything else works on them
+Rounded numbers stay floating-point ("fake quantization"), so that autograd and everything else works on them
 unchanged; the whole numbers that a chip would store are one call away (`Affine.quantize`, `pack`).
 """
 
@@ -97,7 +97,7 @@ def uniform(
 
     axis: one grid for each index along it (0: the output channels of weights); None: one for all.
     clip: how the range is constrained. "minmax" covers everything; "percentile" leaves out the outermost 0.1 %;
-        "mse" minimises the mean square error, and "kl" the divergence of the rounded histogram (Migacz 2017).
+        "mse" minimizes the mean square error, and "kl" the divergence of the rounded histogram (Migacz 2017).
     symmetric, power_of_two: see `affine`.
     """
     if x.numel() == 0:
@@ -129,27 +129,27 @@ def _searched(
     index = ((rows - low) / width).long().clamp(0, bins - 1)
     # An exact zero stays exact on every grid, so the many zeros after a ReLU must not pull at the range.
     counts = rows.new_zeros(len(rows), bins).scatter_add_(1, index, (rows != 0).to(rows))
-    centres = low + width * (torch.arange(bins, device=rows.device) + 0.5)
+    centers = low + width * (torch.arange(bins, device=rows.device) + 0.5)
     fractions = torch.linspace(0.02, 1, 50, device=rows.device)
-    losses = torch.stack([loss(counts, centres, grid(low * f, high * f)) for f in fractions])
+    losses = torch.stack([loss(counts, centers, grid(low * f, high * f)) for f in fractions])
     best = fractions[losses.argmin(0)][:, None]
     return low * best, high * best
 
 
-def _square_error(counts: Tensor, centres: Tensor, grid: Affine) -> Tensor:
-    return (counts * (grid(centres) - centres).square()).sum(1)
+def _square_error(counts: Tensor, centers: Tensor, grid: Affine) -> Tensor:
+    return (counts * (grid(centers) - centers).square()).sum(1)
 
 
-def _divergence(counts: Tensor, centres: Tensor, grid: Affine) -> Tensor:
+def _divergence(counts: Tensor, centers: Tensor, grid: Affine) -> Tensor:
     """KL(p || q): p is the histogram with what lies beyond the ends moved to them, q its rounding.
 
     Rounding forgets where within its step a number was, so q spreads the mass of a step evenly over its bins.
     """
-    inside = (centres - grid(centres)).abs() <= 0.5001 * grid.scale
+    inside = (centers - grid(centers)).abs() <= 0.5001 * grid.scale
     first, last = inside.int().argmax(1, keepdim=True), inside.sum(1, keepdim=True) - 1
     position = torch.arange(counts.shape[1], device=counts.device).expand_as(counts)
     p = torch.zeros_like(counts).scatter_add_(1, position.clamp(first, first + last), counts)
-    level = grid.quantize(centres).long() - grid.low
+    level = grid.quantize(centers).long() - grid.low
     empty = counts.new_zeros(len(counts), grid.high - grid.low + 1)
     filled = (inside & (counts > 0)).to(counts)
     mass, bins = (empty.scatter_add(1, level, part) for part in (counts * filled, filled))
@@ -169,7 +169,7 @@ def signs(x: Tensor) -> Tensor:
 def ternary(weight: Tensor) -> Tensor:
     """Each output channel rounded to {-a, 0, a}, the nearest by least squares (Li et al. 2016, arXiv:1605.04711).
 
-    If the k largest magnitudes become a, the best a is their mean, and the best k maximises (their sum)^2 / k.
+    If the k largest magnitudes become a, the best a is their mean, and the best k maximizes (their sum)^2 / k.
     """
     size, order = weight.detach().flatten(1).abs().sort(descending=True)
     sums, count = size.cumsum(1), torch.arange(1, size.shape[1] + 1, device=size.device)
@@ -198,7 +198,7 @@ def pack(x: Tensor) -> Tensor:
 
 
 def popcount(words: Tensor) -> Tensor:
-    """How many bits of each byte are set: sums of 1, then 2, then 4 neighbouring bits, all of a byte at once."""
+    """How many bits of each byte are set: sums of 1, then 2, then 4 neighboring bits, all of a byte at once."""
     words = (words & 0x55) + (words >> 1 & 0x55)
     words = (words & 0x33) + (words >> 2 & 0x33)
     return (words & 0x0F) + (words >> 4)

@@ -1,4 +1,4 @@
-"""drawn pictures whose evidence is known: one shape names the class, and a louder disc means nothing.
+"""Drawn pictures whose evidence is known: one shape names the class, and a louder disc means nothing.
 
 Explanations can be marked on them, because the mask says which pixels carry the answer. With two small networks that
 learn them in seconds, one of which explains itself.
@@ -19,7 +19,7 @@ from ..networks.recommended import Recommended
 
 NAMES = ("plus", "cross", "square", "ring")
 GLYPH, DISC = 7, 5  # sides in pixels of what is drawn
-GREY = 0.5  # the mean of the background: a pixel of this value says nothing
+GRAY = 0.5  # the mean of the background: a pixel of this value says nothing
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def draw(count: int, seed: int = 0, size: int = 24) -> Shapes:
     if size < GLYPH + DISC + 2:
         raise ValueError(f"the sides of a picture must be at least {GLYPH + DISC + 2} pixels, not {size}")
     random = torch.Generator().manual_seed(seed)
-    pictures = GREY + 0.08 * torch.randn(count, 3, size, size, generator=random)
+    pictures = GRAY + 0.08 * torch.randn(count, 3, size, size, generator=random)
     labels = torch.randint(len(NAMES), (count,), generator=random)
     masks = torch.zeros(count, 1, size, size, dtype=torch.bool)
     glyphs, disc = _glyphs(), _ring(DISC, 0, 2.3)
@@ -63,9 +63,9 @@ def _place(room: int, random: torch.Generator) -> tuple[int, int]:
 
 
 def _hue(random: torch.Generator) -> Tensor:
-    """A contrast (3, 1, 1) between the colours, in [-1, 1], one of them at the end of the scale."""
-    colour = 2 * torch.rand(3, 1, 1, generator=random) - 1
-    return colour / colour.abs().max()
+    """A contrast (3, 1, 1) between the colors, in [-1, 1], one of them at the end of the scale."""
+    color = 2 * torch.rand(3, 1, 1, generator=random) - 1
+    return color / color.abs().max()
 
 
 def _ring(side: int, inner: float, outer: float) -> Tensor:
@@ -120,7 +120,7 @@ def network(gated: bool = False, size: int = 24, seed: int = 0) -> Backbone:
             stages["glu"] = nn.GLU(1)
             head = Total((size // 2) ** 2)
     recommended = Recommended({"relu4": 1.0}, ("relu4",), {"relu2": 1.0, "relu4": 1.0})
-    return Backbone("shapes", stages, head, recommended, mean=GREY, std=0.25, classes=NAMES)
+    return Backbone("shapes", stages, head, recommended, mean=GRAY, std=0.25, classes=NAMES)
 
 
 @arithmetic()

@@ -1,4 +1,4 @@
-"""films as files: frames read from folders, animations and videos, and written as GIF, WebP or MP4."""
+"""Films as files: frames read from folders, animations and videos, and written as GIF, WebP or MP4."""
 
 from __future__ import annotations
 

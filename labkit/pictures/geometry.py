@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..base.devices import off_mps
 
-# --- size and colour ---------------------------------------------------------------------------------------------
+# --- size and color ---------------------------------------------------------------------------------------------
 
 
 def resize(picture: Tensor, size: int | tuple[int, int]) -> Tensor:

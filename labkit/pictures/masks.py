@@ -1,4 +1,4 @@
-"""masks say where in a picture something counts, and guides carry them into a network's layers."""
+"""Masks say where in a picture something counts, and guides carry them into a network's layers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Mask = str | Tensor | Callable[[int, int], Tensor] | None
 
 
 def as_mask(mask: Mask, size: tuple[int, int], warn: bool = True) -> Tensor:
-    """A mask (N, 1, H, W) in [0, 1] for pictures of ``size``: "centre" (a soft disc), a function, or a tensor.
+    """A mask (N, 1, H, W) in [0, 1] for pictures of ``size``: "center" (a soft disc), a function, or a tensor.
 
     A mask of another size is resized, with a warning unless ``warn`` is False, when its aspect is the picture's (within
     one per cent, or what rounding its sides makes). ValueError if it is not, and for values outside [0, 1].
     """
     if isinstance(mask, str):
-        if mask != "centre":
-            raise ValueError(f'the only mask with a name is "centre", not {mask!r}')
-        mask = centre_mask
+        if mask != "center":
+            raise ValueError(f'the only mask with a name is "center", not {mask!r}')
+        mask = center_mask
     found = torch.as_tensor(mask(*size) if callable(mask) else mask).float()
     found = found[None, None] if found.ndim == 2 else found
     if found.ndim != 4 or found.shape[1] != 1 or not _same_aspect(found.shape[2:], size):
@@ -42,7 +42,7 @@ def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= tolerance
 
 
-def centre_mask(height: int, width: int) -> Tensor:
+def center_mask(height: int, width: int) -> Tensor:
     """A soft disc (H, W): 1 in the middle, a half at 0.3 of each side from it, near 0 at the corners."""
     rows = torch.linspace(-1, 1, height)[:, None] / 0.6
     columns = torch.linspace(-1, 1, width)[None, :] / 0.6

@@ -26,8 +26,8 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
     """Read a picture file as a tensor (1, 3, H, W), sRGB, in [0, 1].
 
-    PNG, JPEG, WebP, TIFF, BMP and whatever else Pillow reads. EXIF orientation is applied, an embedded colour profile
-    is converted to sRGB, transparency is laid on white, palette, grey, CMYK and 16-bit pictures become RGB, and of an
+    PNG, JPEG, WebP, TIFF, BMP and whatever else Pillow reads. EXIF orientation is applied, an embedded color profile
+    is converted to sRGB, transparency is laid on white, palette, gray, CMYK and 16-bit pictures become RGB, and of an
     animation the first frame is taken. ``size`` is passed to `resize`.
 
     Raises FileNotFoundError, or ValueError when the file is not a whole picture or claims more than 178 megapixels.
@@ -54,9 +54,9 @@ def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
 def from_pil(image: Image.Image) -> Tensor:
     """A Pillow image of any mode as a picture (1, 3, H, W)."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: Pillow's own conversion clips instead
-        grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
-        return grey.expand(1, 3, -1, -1).contiguous()
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit gray: Pillow's own conversion clips instead
+        gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
+        return gray.expand(1, 3, -1, -1).contiguous()
     if image.mode == "F":
         return as_picture(np.asarray(image))
     if image.has_transparency_data:
@@ -141,7 +141,7 @@ def _from_array(array: np.ndarray) -> Tensor:
         array = array[..., None].repeat(3, -1)
     if array.ndim != 3 or array.shape[2] not in (3, 4):
         raise ValueError(
-            f"an array of a picture has the shape (height, width), with 3 or 4 colours at the end, not {array.shape}"
+            f"an array of a picture has the shape (height, width), with 3 or 4 colors at the end, not {array.shape}"
         )
     array = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
     if array.shape[2] == 4:

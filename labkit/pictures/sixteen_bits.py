@@ -1,4 +1,4 @@
-"""pictures with 16 bits a colour, which Pillow reads but does not write: PNG and TIFF."""
+"""Pictures with 16 bits a color, which Pillow reads but does not write: PNG and TIFF."""
 
 from __future__ import annotations
 

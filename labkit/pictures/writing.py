@@ -30,7 +30,7 @@ def save(
     """Write the first picture of a batch; the file appears whole or not at all.
 
     ``settings`` (recipe, seed, parameters; any JSON) travel in the file, as PNG text or EXIF, under the key "labkit";
-    `settings_of` reads them back. ``quality``, 0 to 100, is for JPEG and WebP. ``bits`` a colour: 8, or 16 for PNG and
+    `settings_of` reads them back. ``quality``, 0 to 100, is for JPEG and WebP. ``bits`` a color: 8, or 16 for PNG and
     TIFF. Raises what `check_place` raises.
     """
     path = Path(path)
@@ -69,6 +69,6 @@ def check_place(path: str | Path, quality: int = 92, bits: int = 8) -> str:
     if not 0 <= quality <= 100:
         raise ValueError(f"quality must be a number from 0 to 100, not {quality}")
     if bits != 8 and not (bits == 16 and kind in ("PNG", "TIFF")):
-        raise ValueError(f"a colour has 8 bits, or 16 in .png and .tiff, not {bits} in {Path(path).suffix}")
+        raise ValueError(f"a color has 8 bits, or 16 in .png and .tiff, not {bits} in {Path(path).suffix}")
     check_writable(path)
     return kind

@@ -1,4 +1,4 @@
-"""the style of any painting in one pass: adaptive instance normalisation, and a decoder of features."""
+"""The style of any painting in one pass: adaptive instance normalization, and a decoder of features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
 def adain(features: Tensor, style_features: Tensor) -> Tensor:
-    """Adaptive instance normalisation (Huang and Belongie 2017, arXiv:1703.06868): the features (N, C, h, w), with the
+    """Adaptive instance normalization (Huang and Belongie 2017, arXiv:1703.06868): the features (N, C, h, w), with the
     mean and standard deviation of each channel of the style's features."""
     (mean, std), (style_mean, style_std) = mean_std(features), mean_std(style_features)
     return (features - mean) / std * style_std + style_mean
@@ -39,7 +39,7 @@ def adain(features: Tensor, style_features: Tensor) -> Tensor:
 
 class Decoder(nn.Module):
     """From features (N, C, h, w) of a layer back to a picture (N, 3, s h, s w): the encoder mirrored, its pools turned
-    into nearest-neighbour enlargements.
+    into nearest-neighbor enlargements.
 
     ``widths``: the channels after each convolution, the last one of each inner tuple before an enlargement.
     """

@@ -23,7 +23,7 @@ from ..losses.activations import activation
 from ..losses.algebra import PIXELS, Loss, Sum, layer_names
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
-from ..pictures.color import colour_correlation
+from ..pictures.color import color_correlation
 from ..pictures.geometry import resize
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import as_picture
@@ -57,7 +57,7 @@ def dreaming(
     photo: anything `as_picture` takes.
     backbone: a name or a loaded network.
     layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts, so
-        that no layer drowns the others); or any loss, which is minimised, such as
+        that no layer drowns the others); or any loss, which is minimized, such as
         ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
     octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
         small sizes lack is kept apart and put back. Octaves too small for the network are left out.
@@ -67,8 +67,8 @@ def dreaming(
     smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
     laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that dreams
         have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
-    decorrelate: steps in decorrelated colours, so that natural colours grow and garish ones do not.
-    mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "centre", or a function (height, width) -> (H, W). Resized,
+    decorrelate: steps in decorrelated colors, so that natural colors grow and garish ones do not.
+    mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W). Resized,
         with a warning, if only its size is not the photo's. N masks are for N photos, or for N dreams.
     variations: how many dreams of the photo, as one batch, each with its own jitter.
     shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
@@ -194,7 +194,7 @@ def dream_loss(
         loss = Sum([(-weight, activation(layer, relative=len(weights) > 1)) for layer, weight in weights.items()])
     if not shuffle:
         return loss
-    # Exponential draws divided by their sum are uniform on the simplex: no layer is favoured (Dirichlet with alpha 1).
+    # Exponential draws divided by their sum are uniform on the simplex: no layer is favored (Dirichlet with alpha 1).
     draws = torch.empty(len(loss.summands), variations).exponential_(generator=generator)
     given = torch.stack([torch.as_tensor(w).abs().expand(variations) for w, _ in loss.summands])
     draws *= given.sum(0) / (given * draws).sum(0)  # so that each variation's weights sum to what was given
@@ -216,18 +216,18 @@ def dream_gradient(
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Callable[[Tensor], Evaluation]:
-    """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalised and masked.
+    """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalized and masked.
 
-    Between these it is balanced (before smoothing, which would be undone) and turned to natural colours, if wanted.
+    Between these it is balanced (before smoothing, which would be undone) and turned to natural colors, if wanted.
     Every picture of a batch is rolled by a shift of its own.
     """
-    root = colour_correlation(evaluator.backbone.device) if decorrelate else None
+    root = color_correlation(evaluator.backbone.device) if decorrelate else None
 
     def evaluate(picture: Tensor) -> Evaluation:
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
         evaluation = evaluator(rolled(picture, shifts))
         gradient = smoothed(balanced(rolled(evaluation.gradient, -shifts), laplacian), smoothing)
-        gradient = normalised(natural(gradient, root) if decorrelate else gradient)
+        gradient = normalized(natural(gradient, root) if decorrelate else gradient)
         return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
 
     return evaluate
@@ -238,7 +238,7 @@ def rolled(pictures: Tensor, shifts: Tensor) -> Tensor:
     return torch.stack([one.roll(shift, (1, 2)) for one, shift in zip(pictures, shifts.tolist(), strict=True)])
 
 
-def normalised(gradient: Tensor) -> Tensor:
+def normalized(gradient: Tensor) -> Tensor:
     """Each picture's gradient divided by its mean absolute value, so that a step changes pixels by a known mean."""
     return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
 
@@ -253,15 +253,15 @@ def balanced(gradient: Tensor, splits: int) -> Tensor:
         return gradient
     away = torch.arange(-2, 3, dtype=gradient.dtype, device=gradient.device).abs()
     taps = (6 - 1.5 * away - 0.5 * away.square()) / 16  # [1, 4, 6, 4, 1], made on the device: copies wait for it
-    kernel, colours = torch.outer(taps, taps).expand(gradient.shape[1], 1, 5, 5), gradient.shape[1]
+    kernel, colors = torch.outer(taps, taps).expand(gradient.shape[1], 1, 5, 5), gradient.shape[1]
 
     def enlarged(coarse: Tensor, size: tuple[int, int]) -> Tensor:
         odd = [(side + 1) % 2 for side in size]
-        return F.conv_transpose2d(coarse, 4 * kernel, stride=2, padding=2, output_padding=odd, groups=colours)
+        return F.conv_transpose2d(coarse, 4 * kernel, stride=2, padding=2, output_padding=odd, groups=colors)
 
     levels = []
     for _ in range(splits):
-        coarse = F.conv2d(gradient, kernel, stride=2, padding=2, groups=colours)
+        coarse = F.conv2d(gradient, kernel, stride=2, padding=2, groups=colors)
         levels.append(gradient - enlarged(coarse, gradient.shape[-2:]))
         gradient = coarse
     found = _evened(gradient)
@@ -272,13 +272,13 @@ def balanced(gradient: Tensor, splits: int) -> Tensor:
 
 def _evened(level: Tensor) -> Tensor:
     """Divided by its root mean square, in two steps, because squares of small gradients underflow."""
-    level = normalised(level)
+    level = normalized(level)
     return level / level.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
 
 
 def natural(gradient: Tensor, root: Tensor) -> Tensor:
-    """The step in RGB that a gradient step in decorrelated colours is: the gradient times the colours' covariance,
-    of which ``root`` is `colour_correlation`.
+    """The step in RGB that a gradient step in decorrelated colors is: the gradient times the colors' covariance,
+    of which ``root`` is `color_correlation`.
     """
     return torch.einsum("rc,nchw->nrhw", root @ root.T, gradient)
 

@@ -1,4 +1,4 @@
-"""style transfer in one pass, by a network that has learnt some paintings."""
+"""Style transfer in one pass, by a network that has learned some paintings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NormMoments = list[tuple[Tensor, Tensor]]
 
 
 class ConditionalNorm(nn.Module):
-    """Instance normalisation, then a scale and a shift for each channel that belong to the painting.
+    """Instance normalization, then a scale and a shift for each channel that belong to the painting.
 
     All else in a network may be shared by its paintings (Dumoulin, Shlens and Kudlur 2017, arXiv:1610.07629).
     """
@@ -59,7 +59,7 @@ class StyleNetwork(nn.Module):
     """From a photo (N, 3, H, W) in [0, 1] the same repainted, in one pass.
 
     The image transformation network of Johnson, Alahi and Fei-Fei (2016, arXiv:1603.08155): two strided convolutions,
-    residual ``blocks`` at a quarter of the size, and back, with nearest-neighbour enlargement, which leaves no
+    residual ``blocks`` at a quarter of the size, and back, with nearest-neighbor enlargement, which leaves no
     chequers. ``names``: of the paintings it learns, each with norms of its own. ``width``: channels at full size.
     """
 
@@ -86,7 +86,7 @@ class StyleNetwork(nn.Module):
         return self._run(photo, mixture, [], None if moments is None else iter(moments))
 
     def moments(self, photo: Tensor, mixture: Tensor) -> NormMoments:
-        """Mean and standard deviation (N, C, 1, 1) of what each of the norms normalises."""
+        """Mean and standard deviation (N, C, 1, 1) of what each of the norms normalizes."""
         found: NormMoments = []
         self._run(photo, mixture, found, None)
         return found
@@ -111,7 +111,7 @@ class StyleNetwork(nn.Module):
             return painting.to(self.last.weight)
         weights = {painting: 1.0} if isinstance(painting, str) else dict(painting)
         if unknown := weights.keys() - set(self.names):
-            raise ValueError(f"this network has not learnt {', '.join(sorted(unknown))}, but {', '.join(self.names)}")
+            raise ValueError(f"this network has not learned {', '.join(sorted(unknown))}, but {', '.join(self.names)}")
         return torch.tensor([shares([weights.get(name, 0.0) for name in self.names], "style")]).to(self.last.weight)
 
 
@@ -135,11 +135,11 @@ def repaint(
     tile: int | None = 1024,
     thumbnail: int = 512,
 ) -> Tensor:
-    """The photo (1, 3, H, W), on its device, in the style of a painting that the network has learnt, or of a mixture.
+    """The photo (1, 3, H, W), on its device, in the style of a painting that the network has learned, or of a mixture.
 
     painting: see `StyleNetwork.mixture`. network: None for the bundled one, on the best device; any other computes
         where it is.
-    tile: larger pictures are cut into tiles of so many pixels; None: never. Then all tiles are normalised by the
+    tile: larger pictures are cut into tiles of so many pixels; None: never. Then all tiles are normalized by the
         moments of the picture at ``thumbnail`` pixels, as each by its own would leave seams (Chen et al. 2022,
         arXiv:2103.11784): no seams, and nearly the whole's result.
     """

@@ -1,4 +1,4 @@
-"""settings that have a name, as keyword arguments: ``lk.dream(photo, **lk.presets.ORIGINAL_DREAM)``."""
+"""Settings that have a name, as keyword arguments: ``lk.dream(photo, **lk.presets.ORIGINAL_DREAM)``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORIGINAL_DREAM: Mapping[str, Any] = {
     "smoothing": 0,
 }
 # The article's listing 4.1: five layers of VGG16, each with the weight 0.2. Its 1000 iterations of step 10 are meant
-# without octaves or normalisation; the lab's schedule reaches the same strength in 40.
+# without octaves or normalization; the lab's schedule reaches the same strength in 40.
 ARTICLE_DREAM: Mapping[str, Any] = {
     "layers": {"relu1_2": 0.2, "relu2_2": 0.2, "relu3_3": 0.2, "relu4_3": 0.2, "relu5_3": 0.2},
 }

@@ -1,4 +1,4 @@
-"""the deep image prior: one picture, whose parameters are the weights of a network that nobody trained."""
+"""The deep image prior: one picture, whose parameters are the weights of a network that nobody trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""neural style transfer by optimisation (Gatys, Ecker and Bethge 2016), coarse to fine."""
+"""Neural style transfer by optimization (Gatys, Ecker and Bethge 2016), coarse to fine."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from ..pictures.masks import as_mask
 from ..pictures.reading import as_picture
 
 INITS = ("content", "style", "noise")
-BEFORE = {"linear": "linear", "histogram": "histogram"}  # colours of the painting
-AFTER = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # colours of the result
+BEFORE = {"linear": "linear", "histogram": "histogram"}  # colors of the painting
+AFTER = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # colors of the result
 
 
 def stylizing(
@@ -53,7 +53,7 @@ def stylizing(
     masks: Any = None,
     painting_masks: Any = None,
     style_scale: float = 1.0,
-    colour: str | None = None,
+    color: str | None = None,
     pooling: str = "max",
     border: str = "zeros",
     also: Loss | None = None,
@@ -86,8 +86,8 @@ def stylizing(
         files, white where the style goes, like left.png,none.
     painting_masks: what of each painting is looked at, likewise.
     style_scale: the painting's longer side relative to the picture's.
-    colour: keep the photo's colours: "linear" or "histogram" gives them to the painting before, "luma", "linear-after"
-        or "histogram-after" to the result after (see `colour.matched`); None: take the painting's.
+    color: keep the photo's colors: "linear" or "histogram" gives them to the painting before, "luma", "linear-after"
+        or "histogram-after" to the result after (see `color.matched`); None: take the painting's.
     pooling: "max", "average" or "l2" (see `variant`).
     border: "zeros", "replicate" or "reflect", around the picture (see `variant`).
     also: a further loss, added to the three terms.
@@ -109,13 +109,13 @@ def stylizing(
     check_numbers(1, Integral, steps=steps, smallest=smallest)
     check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
     check_numbers(0, histogram_weight=histogram_weight)
-    if colour is not None and colour not in BEFORE | AFTER:
-        raise ValueError(f"colour is one of {', '.join(BEFORE | AFTER)} or None, not {colour!r}")
+    if color is not None and color not in BEFORE | AFTER:
+        raise ValueError(f"color is one of {', '.join(BEFORE | AFTER)} or None, not {color!r}")
     resume = restored(resume)
     backbone = variant(load_backbone(backbone, device), pooling, border)
     photo, paintings = as_picture(photo).to(backbone.device), [as_picture(one) for one in as_list(painting)]
-    if colour in BEFORE:
-        paintings = [matched(one.to(photo), photo, BEFORE[colour]) for one in paintings]
+    if color in BEFORE:
+        paintings = [matched(one.to(photo), photo, BEFORE[color]) for one in paintings]
     kept = content(photo, content_layers)
     if masks is not None:
         masks = [mask if mask is None else as_mask(mask, photo.shape[-2:]) for mask in as_list(masks)]
@@ -154,7 +154,7 @@ def stylizing(
             average=mean,
             resume=resume,
             started=started,
-            develop=partial(matched, reference=photo, kind=AFTER[colour]) if colour in AFTER else None,
+            develop=partial(matched, reference=photo, kind=AFTER[color]) if color in AFTER else None,
         )
         if not healthy:
             return
@@ -162,7 +162,7 @@ def stylizing(
 
 
 def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **options: Any) -> Tensor:
-    """Stylise to the end, with a progress bar, and return the picture (1, 3, H, W), on the photo's device.
+    """Stylize to the end, with a progress bar, and return the picture (1, 3, H, W), on the photo's device.
 
     For the arguments see `stylizing`.
     """

@@ -1,4 +1,4 @@
-"""super-resolution: what bicubic enlargement lacks, guessed by a small residual network."""
+"""Super-resolution: what bicubic enlargement lacks, guessed by a small residual network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Error = Callable[[Tensor, Tensor], Tensor]
 class Upscaler(nn.Module):
     """From luma (N, 1, h, w) the detail (N, 1, scale h, scale w) that bicubic enlargement lacks.
 
-    ``blocks`` residual blocks of two 3x3 convolutions without normalisation (Lim et al. 2017, arXiv:1707.02921) on the
+    ``blocks`` residual blocks of two 3x3 convolutions without normalization (Lim et al. 2017, arXiv:1707.02921) on the
     small picture, then sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158). The last layer starts at zero: an
     untrained network adds nothing.
     """
@@ -95,7 +95,7 @@ def degraded(picture: Any, scale: int) -> tuple[Tensor, Tensor]:
 def upscale(picture: Any, model: Upscaler | None = None, tile: int = 512) -> Tensor:
     """The picture (N, 3, H, W) enlarged, on its device: bicubic, plus the same guessed detail in red, green and blue.
 
-    Detail of luma alone is what eyes see; the colours stay bicubic. ``model``: None for the bundled one, which doubles,
+    Detail of luma alone is what eyes see; the colors stay bicubic. ``model``: None for the bundled one, which doubles,
     on the best device; any other computes where it is.
     ``tile``: larger pictures are cut into tiles of so many pixels, each read with all that has influence on it: the
     result is the same.

@@ -1,4 +1,4 @@
-"""pictures that move: journeys into a dream, and films dreamt or repainted along their optical flow.
+"""Pictures that move: journeys into a dream, and films dreamt or repainted along their optical flow.
 
 >>> lk.save_frames(lk.journey("cat.jpg", zoom=1.5, rotate=20, fps=12), "journey.webp", fps=12)
 """
@@ -56,7 +56,7 @@ def journey(
     fps: frames a second. Where the journey has come to after a second does not depend on it; how strong the dream is
         does, as every frame is dreamt with the same number of steps.
     zoom: the enlargement in a second, 1 for none; a frame's is zoom ** (1 / fps).
-    rotate: degrees in a second, anticlockwise; with a zoom it makes a spiral.
+    rotate: degrees in a second, counterclockwise; with a zoom it makes a spiral.
     seed: of the first frame; each has one of its own.
     backbone, layers, device, options: of `dreaming`; unless given, octaves=2, steps=4, jitter=16.
     """
@@ -189,7 +189,7 @@ def _film(
                 result, seen = warped(result, there), visible(there, back)
             past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
         made, last = make(number, frame, past), frame
-        result = made.pixels.detach().clamp(0, 1).cpu()  # not the picture, whose colours may have been changed since
+        result = made.pixels.detach().clamp(0, 1).cpu()  # not the picture, whose colors may have been changed since
         yield made.picture.to(home)
 
 
@@ -207,7 +207,7 @@ def _last(run: Iterator[Progress]) -> Progress:
 
 
 def moved(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:
-    """The picture enlarged about its middle and turned anticlockwise; what comes in at the border is mirrored."""
+    """The picture enlarged about its middle and turned counterclockwise; what comes in at the border is mirrored."""
     angle, aspect = math.radians(degrees), picture.shape[2] / picture.shape[3]
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
     home, picture = picture.device, off_mps(picture)

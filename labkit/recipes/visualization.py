@@ -1,4 +1,4 @@
-"""pictures from nothing: what a channel, a class or a painting's texture looks like to a network."""
+"""Pictures from nothing: what a channel, a class or a painting's texture looks like to a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..base.checks import check_numbers
 from ..base.deterministic import sampled
 from ..engine.evaluator import Evaluation, Evaluator
 from ..engine.optimization import Stage, descend, make_optimizer
-from ..engine.parameters import make_parameterisation
+from ..engine.parameters import make_parameterization
 from ..engine.progress import Progress, State, finish, restored
 from ..losses.algebra import Loss
 from ..networks.backbone import Backbone
@@ -33,7 +33,7 @@ def creating(
     *,
     size: int | tuple[int, int] = 192,
     variations: int = 1,
-    parameterisation: str = "fourier",
+    parameterization: str = "fourier",
     init: Any = None,
     steps: int = 200,
     learning_rate: float | None = None,
@@ -46,14 +46,14 @@ def creating(
     precision: str = "auto",
     resume: State | str | Path | None = None,
 ) -> Iterator[Progress]:
-    """Minimise a loss from noise, yielding `Progress` after every step (Olah, Mordvintsev and Schubert 2017).
+    """Minimize a loss from noise, yielding `Progress` after every step (Olah, Mordvintsev and Schubert 2017).
 
     loss: what the picture should be: ``-lk.activation("relu4_3", channel=7, power=1)``, ``-lk.class_logit(1)``,
         ``lk.style(painting)`` (texture synthesis, Gatys et al. 2015), or any sum.
     backbone: a name or a loaded network.
     size: height and width, or the side of a square, in pixels.
     variations: how many pictures, as one batch.
-    parameterisation: "fourier", "laplacian", "cppn" or "pixels" (see the classes of this module).
+    parameterization: "fourier", "laplacian", "cppn" or "pixels" (see the classes of this module).
     init: a picture to start from instead of noise (not for "cppn").
     steps: of Adam.
     learning_rate: None for 0.05, for a CPPN 0.005, for pixels 0.02.
@@ -77,9 +77,9 @@ def creating(
     generator = torch.Generator().manual_seed(seed)
     shape = (variations, 3, *size)
     start = None if init is None else resize(as_picture(init), size).expand(shape).to(backbone.device)
-    picture = make_parameterisation(parameterisation, shape, start, decay, generator, backbone.device)
+    picture = make_parameterization(parameterization, shape, start, decay, generator, backbone.device)
     if learning_rate is None:
-        learning_rate = {"cppn": 0.005, "pixels": 0.02}.get(parameterisation, 0.05)
+        learning_rate = {"cppn": 0.005, "pixels": 0.02}.get(parameterization, 0.05)
     check_numbers(0, learning_rate=learning_rate)
     evaluator = Evaluator(backbone, loss, size, precision)
     yield from descend(
