@@ -56,9 +56,9 @@ class Evaluator:
 
     ``tile``: the side in pixels of the squares that a large picture is cut into: the gradient is the same, and memory
     no longer grows with the network's features (see `labkit.engine.tiles`). "auto" (the default) cuts when the whole
-    would take more than half of the free memory; None never cuts. When memory runs out, the tile is halved, with a warning,
-    unless it is None. ``spread``: share the tiles among the processes of `torch.distributed`, each of which calls with
-    the same picture and gets the same result.
+    would take more than half of the free memory; None never cuts. When memory runs out, the tile is halved, with a
+    warning, unless it is None. ``spread``: share the tiles among the processes of `torch.distributed`, each of which
+    calls with the same picture and gets the same result.
     """
 
     def __init__(
