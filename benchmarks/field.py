@@ -286,9 +286,7 @@ def wasserstein(peers: str, size: int) -> dict[str, Any]:
         backbone = lk.load_backbone("vgg19", "cpu")
         photo, painting = two_pictures(size)
         evaluator = lk.Evaluator(backbone, lk.total_variation(), tuple(photo.shape[-2:]), "float32")
-        own = lk.style(painting, ["relu5_1"], statistic="wasserstein", relative=False).bound(
-            evaluator, photo.shape[-2:]
-        )
+        own = lk.style(painting, ["relu5_1"], statistic="wasserstein", relative=False).bind(evaluator, photo.shape[-2:])
         f, target = (evaluator.features(x, ["relu5_1"])["relu5_1"] for x in (photo, painting))
     with as_program(Path(peers, "style-transfer-pytorch")):
         from style_transfer.style_transfer import StyleLossW2
@@ -305,7 +303,7 @@ def wasserstein(peers: str, size: int) -> dict[str, Any]:
         return median(seconds_of(once, 7)[2:]), once()
 
     peer_seconds, peer_value = measured(theirs)
-    seconds, value = measured(lambda x: own.readout(own.statistics({"relu5_1": x}, lk.Window())))
+    seconds, value = measured(lambda x: own.value(own.statistics({"relu5_1": x}, lk.Window())))
     return {"peer": peer_seconds, "seconds": seconds, "peer value": peer_value, "value": value}
 
 

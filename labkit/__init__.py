@@ -4,7 +4,7 @@ from .base.devices import pick_device, pick_precision
 from .engine.evaluator import Evaluation, Evaluator
 from .engine.progress import Progress
 from .losses.activations import activation, between, caricature, channels, class_logit, diversity, each, guide
-from .losses.algebra import Loss, Sum, Window
+from .losses.algebra import BoundLoss, Loss, Sum, Window
 from .losses.histograms import histogram
 from .losses.reconstruction import anchor, content
 from .losses.regularizers import total_variation
@@ -54,6 +54,7 @@ __all__ = [
     "PALETTE",
     "PHOTOS",
     "Backbone",
+    "BoundLoss",
     "CheckError",
     "Evaluation",
     "Evaluator",

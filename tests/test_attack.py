@@ -403,7 +403,7 @@ def test_a_model_may_lie_on_another_device(attack: Callable[..., Tensor | tuple[
 def test_losses_come_home_to_the_pictures(want: Callable[..., Callable[[Tensor], lk.Evaluation]]) -> None:
     with Device():
         found = want(distant(Linear()), LABELS)(PICTURES)
-        assert {one.device for one in (found.loss, found.gradient, *found.parts.values())} == {PICTURES.device}
+        assert {one.device for one in (found.loss, found.gradient, *found.layer_terms.values())} == {PICTURES.device}
 
 
 def as_tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

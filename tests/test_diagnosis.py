@@ -44,7 +44,7 @@ def test_terms_gradients_add_up_to_the_whole(tile: int | None) -> None:
     loss = content + 30 * lk.style(painting) + lk.total_variation() + lk.content(cat(), "relu2_1")
     evaluator = lk.Evaluator(network("pocket"), loss, cat().shape[-2:], "float32", tile=tile)
     other = lk.photo("rocket", cat().shape[-2:])
-    apart = evaluator.apart(other)
+    apart = evaluator.gradients_by_term(other)
     assert list(apart) == ["content", "style", "total_variation"]
     whole = evaluator(other).gradient
     assert ((sum(apart.values()) - whole).norm() / whole.norm()).item() < 1e-4

@@ -159,16 +159,16 @@ def read(photo: Tensor, network: lk.Backbone) -> list[Any]:
     )
     evaluator = lk.Evaluator(network, several - lk.guide(coffee(), "relu2_1"), SIZE)
     found = evaluator(photo)
-    parts = evaluator.loss.parts(evaluator.statistics(evaluator.loss, photo))
+    terms = evaluator.loss.terms(evaluator.statistics(evaluator.loss, photo))
     features = evaluator.features(photo, ["relu4_1", "pixels"])
     return [
         found.loss,
         found.gradient,
         found.terms.values(),
-        parts.values(),
-        evaluator.loss.readout(evaluator.statistics(evaluator.loss, photo)),
+        terms.values(),
+        evaluator.loss.value(evaluator.statistics(evaluator.loss, photo)),
         features.values(),
-        evaluator.apart(photo).values(),
+        evaluator.gradients_by_term(photo).values(),
         evaluator.differentiable(photo),
     ]
 

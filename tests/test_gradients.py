@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.base.devices import pick_precision
-from labkit.losses.algebra import Statistics
 
 SIZE = (64, 96)
 STYLE_LAYERS = "relu1_1", "relu2_1", "relu3_1", "relu4_1"
@@ -36,14 +35,6 @@ def photo() -> Tensor:
 def style_loss() -> lk.Loss:
     content = lk.content(lk.photo("coffee", SIZE), "relu4_2")
     return content + 10 * lk.style(lk.painting("koi_mosaic", 96), STYLE_LAYERS) + lk.total_variation()
-
-
-def leaves(statistics: Statistics | Tensor) -> Iterator[Tensor]:
-    if isinstance(statistics, Tensor):
-        yield statistics
-    else:
-        for part in statistics:
-            yield from leaves(part)
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:
@@ -149,7 +140,7 @@ def test_statistics_and_targets_are_float32_under_bfloat16(pocket: lk.Backbone, 
     evaluator = lk.Evaluator(pocket, style_loss() - lk.activation("relu4_3"), SIZE, "bfloat16")
     features = evaluator.features(photo, evaluator.loss.layers)
     assert {p.dtype for p in evaluator.backbone.parameters()} == {torch.bfloat16}
-    assert {s.dtype for s in leaves(evaluator.loss.statistics(features, lk.Window()))} == {torch.float32}
+    assert {s.dtype for s in evaluator.loss.statistics(features, lk.Window()).values()} == {torch.float32}
     assert features["pixels"] is photo
 
 

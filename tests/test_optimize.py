@@ -337,7 +337,7 @@ def test_a_step_that_leaves_no_picture_is_taken_back() -> None:
 
     def cliff(picture: Tensor) -> lk.Evaluation:
         evaluation = quadratic(picture)
-        return lk.Evaluation(evaluation.loss, evaluation.parts, evaluation.gradient / 0)
+        return lk.Evaluation(evaluation.loss, evaluation.layer_terms, evaluation.gradient / 0)
 
     with pytest.warns(UserWarning, match="diverged at step 1 "):
         progress = last(descending(cliff, "ascent", steps=1, clamp=False))

@@ -47,7 +47,7 @@ def test_every_position_is_owned_once(name: str, size: tuple[int, int], tile: in
     for layer in layers:
         owned = torch.zeros(size if layer == PIXELS else backbone.map_size(layer, size))
         for one in found:
-            one.window.part(layer, owned).add_(1)
+            one.window.crop_target(layer, owned).add_(1)
         assert (owned == 1).all(), layer
     assert (len(found) == 1) == (tile == 1000)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import labkit as lk
+from labkit.losses.activations import BoundActivation
 from labkit.recipes.deepdream import blurred
 from labkit.recipes.video import RAFT, moved, raft, visible, warped
 
@@ -77,14 +78,14 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
     pocket: lk.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss, calls = -lk.activation("relu1_2"), itertools.count(1)
-    statistics = lk.activation.statistics
+    statistics = BoundActivation.statistics
 
     def interrupted(*args: object) -> object:
         if next(calls) == 3:
             raise KeyboardInterrupt
         return statistics(*args)
 
-    monkeypatch.setattr(lk.activation, "statistics", interrupted)
+    monkeypatch.setattr(BoundActivation, "statistics", interrupted)
     run = lk.journey(cat(), pocket, fps=4, **QUICK | {"layers": loss})
     assert len(list(lk.frames_of(lk.save_frames(run, tmp_path / "x.webp", progress=False)))) == 2
 

@@ -250,7 +250,7 @@ def test_the_guess_can_be_replaced() -> None:
     network = lk.wrap(model)
     network.recommended = wanted
     loss = lk.Evaluator(network, lk.style(lk.painting("koi_mosaic", 64)), (64, 64), "float32").loss
-    assert loss.layers == ("relu", "layer1") and loss.weights == pytest.approx([2 / 3, 1 / 3])
+    assert loss.layers == ("relu", "layer1") and loss.weights == pytest.approx({"relu": 2 / 3, "layer1": 1 / 3})
     with pytest.raises(ValueError, match="has no layer 'nowhere'"):
         lk.wrap(model, recommended=lk.Recommended("nowhere", [], []))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -16,7 +16,18 @@ from torch.autograd.function import once_differentiable
 
 from ..base.devices import arithmetic, asked, pick_precision
 from ..base.memory import keep_memory
-from ..losses.algebra import PIXELS, Features, Loss, Parts, Statistics, Window, summands, wide
+from ..losses.algebra import (
+    PIXELS,
+    BoundLoss,
+    BoundSum,
+    Features,
+    Loss,
+    Statistics,
+    Terms,
+    Window,
+    at_least_float32,
+    summands,
+)
 from ..networks.backbone import Backbone
 from .tiles import LEAST, Tile, cut, estimate, fitting, free_memory, ran_out
 
@@ -27,21 +38,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The loss (N,) of each picture, its weighted parts by (name, layer), and the gradient (N, 3, H, W) of their sum.
+    """The loss (N,) of each picture, its weighted terms by (name, layer), and the gradient (N, 3, H, W) of their sum.
 
     ``source``: what computed them, where that is an `Evaluator`.
     """
 
     loss: Tensor
-    parts: Parts
+    layer_terms: Terms
     gradient: Tensor
     source: Evaluator | None = field(default=None, repr=False)
 
     @property
     def terms(self) -> dict[str, Tensor]:
-        """The parts by name: those of one term's layers are added."""
+        """The terms by name: those of one name's layers are added."""
         found: dict[str, Tensor] = {}
-        for (name, _), value in self.parts.items():
+        for (name, _), value in self.layer_terms.items():
             found[name] = found.get(name, 0) + value
         return found
 
@@ -82,7 +93,7 @@ class Evaluator:
         self.cuts: dict[tuple[tuple[str, ...], tuple[int, int]], list[Tile]] = {}
         self.slopes: dict[int, Statistics] = {}  # of a linear loss, by the size of the batch
         with torch.no_grad():
-            self.loss = loss.bound(self, size)
+            self.loss: BoundLoss = loss.bind(self, size)
 
     @property
     def device(self) -> torch.device:
@@ -93,8 +104,8 @@ class Evaluator:
         home = picture.device
         picture = picture.detach().to(self.device)
         found = self._with_tiles(self.loss.layers, picture, lambda tiles: self._evaluate(picture, tiles))
-        parts = {key: part.to(home) for key, part in found.parts.items()}
-        return replace(found, loss=found.loss.to(home), parts=parts, gradient=found.gradient.to(home))
+        terms = {key: term.to(home) for key, term in found.layer_terms.items()}
+        return replace(found, loss=found.loss.to(home), layer_terms=terms, gradient=found.gradient.to(home))
 
     def differentiable(self, picture: Tensor) -> Tensor:
         """The loss (N,) as a node of torch's graph, for pictures that are computed from something: never in tiles."""
@@ -104,7 +115,7 @@ class Evaluator:
         """One that evaluates a further loss as well; what this one has prepared is not computed again."""
         other = copy(self)
         with torch.no_grad():
-            other.loss = self.loss + loss.bound(self, self.size)
+            other.loss = BoundSum.of([*summands(self.loss), *summands(loss.bind(self, self.size))])
         other.cuts, other.slopes = {}, {}
         return other
 
@@ -114,20 +125,22 @@ class Evaluator:
         found = self._with_tiles(layers, there, lambda tiles: self._features(there, layers, tiles))
         return {layer: values.to(picture.device) for layer, values in found.items()}
 
-    def statistics(self, loss: Loss, picture: Tensor) -> Statistics:
-        """The statistics of ``loss``, which must be bound, summed over the whole picture. Not differentiable."""
+    def statistics(self, loss: BoundLoss, picture: Tensor) -> Statistics:
+        """The statistics of ``loss`` summed over the whole picture. Not differentiable."""
         there = picture.to(self.device)
         with torch.no_grad():
             found = self._with_tiles(loss.layers, there, lambda tiles: self._summed(loss, there, tiles))
-        return _mapped(lambda leaf: leaf.to(picture.device), found)
+        return {key: value.to(picture.device) for key, value in found.items()}
 
-    def apart(self, picture: Tensor) -> dict[str, Tensor]:
+    def gradients_by_term(self, picture: Tensor) -> dict[str, Tensor]:
         """The gradient (N, 3, H, W) of each term of the loss by itself, by name; their sum is the loss's."""
         found: dict[str, Tensor] = {}
         for weight, loss in summands(self.loss):
             alone = copy(self)
-            alone.loss, alone.slopes = weight * loss, {}
-            found[loss.name] = found.get(loss.name, 0) + alone(picture).gradient
+            alone.loss, alone.slopes = BoundSum.of([(weight, loss)]), {}
+            evaluation = alone(picture)
+            (name,) = evaluation.terms
+            found[name] = found.get(name, 0) + evaluation.gradient
         return found
 
     def plan(self, size: tuple[int, int]) -> str:
@@ -146,20 +159,20 @@ class Evaluator:
             return self._evaluate_tiles(picture, tiles)
         picture = picture.requires_grad_()
         with torch.enable_grad():
-            loss, parts = self._read(self._whole(picture))
+            loss, terms = self._combine(self._whole(picture))
             (gradient,) = torch.autograd.grad(loss.sum(), picture)
-        return Evaluation(loss.detach(), {key: part.detach() for key, part in parts.items()}, gradient, self)
+        return Evaluation(loss.detach(), {key: term.detach() for key, term in terms.items()}, gradient, self)
 
     def _whole(self, picture: Tensor) -> Statistics:
-        return self.loss.statistics(self._run(picture, self.loss.layers), Window())
+        return self.loss.statistics(self._forward(picture, self.loss.layers), Window())
 
-    def _run(self, picture: Tensor, layers: Sequence[str]) -> Features:
+    def _forward(self, picture: Tensor, layers: Sequence[str]) -> Features:
         found = self.backbone.run(picture, [layer for layer in layers if layer != PIXELS])
         return {PIXELS: picture} | found
 
-    def _read(self, statistics: Statistics) -> tuple[Tensor, Parts]:
-        parts = self.loss.parts(statistics)
-        return sum(parts.values()), parts
+    def _combine(self, statistics: Statistics) -> tuple[Tensor, Terms]:
+        terms = self.loss.terms(statistics)
+        return sum(terms.values()), terms
 
     # --- in tiles ---
 
@@ -172,51 +185,50 @@ class Evaluator:
         if slopes is None:
             total = self._summed(self.loss, picture, tiles)
             slopes = self._slopes(total)
-        gradient, sums = torch.zeros_like(picture), []
-        for tile, share in self._own(tiles):
+        gradient, sums = torch.zeros_like(picture), {}
+        for tile, share in self._local_tiles(tiles):
             part = picture[..., *tile.reads].detach().requires_grad_()
             with torch.enable_grad():
-                statistics = self.loss.statistics(self._run(part, self.loss.layers), tile.window)
-                pairs = zip(_leaves(slopes), _leaves(statistics), strict=True)
-                change = sum((slope * s).sum() for slope, s in pairs if s.requires_grad)
+                statistics = self.loss.statistics(self._forward(part, self.loss.layers), tile.window)
+                change = sum((slopes[key] * s).sum() for key, s in statistics.items() if s.requires_grad)
                 (added,) = torch.autograd.grad(change, part)
             gradient[..., *tile.reads] += share * added
-            sums = _plus(sums, statistics, share)
+            _accumulate(sums, statistics, share)
         if self.spread:
             dist.all_reduce(gradient)
         if total is None:
             total = self._gathered(sums)
         if self.loss.linear:
             self.slopes[len(picture)] = slopes
-        return Evaluation(*self._read(total), gradient, self)
+        return Evaluation(*self._combine(total), gradient, self)
 
     def _slopes(self, total: Statistics) -> Statistics:
         """The derivative of the loss with respect to each of the statistics."""
         with torch.enable_grad():
-            total = _mapped(lambda leaf: leaf.detach().requires_grad_(), total)
-            loss, _ = self._read(total)
-            slopes = torch.autograd.grad(loss.sum(), list(_leaves(total)), allow_unused=True)
-        found = iter(slopes)
-        return _mapped(lambda leaf: torch.zeros_like(leaf) if (slope := next(found)) is None else slope, total)
+            total = {key: value.detach().requires_grad_() for key, value in total.items()}
+            loss, _ = self._combine(total)
+            slopes = torch.autograd.grad(loss.sum(), list(total.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(total, slopes, strict=True))
 
-    def _summed(self, loss: Loss, picture: Tensor, tiles: list[Tile]) -> Statistics:
-        sums: Statistics = []
-        for tile, share in self._own(tiles):
-            sums = _plus(sums, loss.statistics(self._run(picture[..., *tile.reads], loss.layers), tile.window), share)
+    def _summed(self, loss: BoundLoss, picture: Tensor, tiles: list[Tile]) -> Statistics:
+        sums: Statistics = {}
+        for tile, share in self._local_tiles(tiles):
+            features = self._forward(picture[..., *tile.reads], loss.layers)
+            _accumulate(sums, loss.statistics(features, tile.window), share)
         return self._gathered(sums)
 
     def _features(self, picture: Tensor, layers: Sequence[str], tiles: list[Tile]) -> Features:
         if len(tiles) == 1:
-            return {layer: wide(f) for layer, f in self._run(picture, layers).items()}
+            return {layer: at_least_float32(f) for layer, f in self._forward(picture, layers).items()}
         whole: dict[str, Tensor] = {}
         for tile in tiles:
-            for layer, part in self._run(picture[..., *tile.reads], layers).items():
+            for layer, part in self._forward(picture[..., *tile.reads], layers).items():
                 if layer == PIXELS:
                     continue
                 size = self.backbone.map_size(layer, picture.shape[-2:])
-                part = tile.window.owned(layer, part)
+                part = tile.window.crop_float32(layer, part)
                 whole.setdefault(layer, part.new_empty(*part.shape[:2], *size))
-                tile.window.part(layer, whole[layer]).copy_(part)
+                tile.window.crop_target(layer, whole[layer]).copy_(part)
         return {PIXELS: picture} | whole
 
     def _tiles(self, layers: Sequence[str], size: tuple[int, int]) -> list[Tile]:
@@ -258,7 +270,7 @@ class Evaluator:
 
     # --- in several processes ---
 
-    def _own(self, tiles: list[Tile]) -> list[tuple[Tile, float]]:
+    def _local_tiles(self, tiles: list[Tile]) -> list[tuple[Tile, float]]:
         """The tiles of this process, each with the share that counts; one that counts nothing if there are too few."""
         if not self.spread:
             return [(tile, 1.0) for tile in tiles]
@@ -269,10 +281,10 @@ class Evaluator:
         """Statistics summed over the processes, in one message."""
         if not self.spread:
             return sums
-        message = torch.cat([leaf.flatten() for leaf in _leaves(sums)])
+        message = torch.cat([value.flatten() for value in sums.values()])
         dist.all_reduce(message)
-        parts = iter(message.split([leaf.numel() for leaf in _leaves(sums)]))
-        return _mapped(lambda leaf: next(parts).view(leaf.shape), sums)
+        parts = message.split([value.numel() for value in sums.values()])
+        return {key: part.view(value.shape) for (key, value), part in zip(sums.items(), parts, strict=True)}
 
 
 class _Differentiable(torch.autograd.Function):
@@ -282,7 +294,7 @@ class _Differentiable(torch.autograd.Function):
     def forward(ctx: Any, picture: Tensor, evaluator: Evaluator) -> Tensor:
         ctx.evaluator, ctx.picture = evaluator, picture.detach().to(evaluator.device).requires_grad_()
         with torch.enable_grad(), arithmetic(evaluator.tf32):
-            ctx.loss, _ = evaluator._read(evaluator._whole(ctx.picture))
+            ctx.loss, _ = evaluator._combine(evaluator._whole(ctx.picture))
         return ctx.loss.detach().to(picture.device)
 
     @staticmethod
@@ -293,22 +305,7 @@ class _Differentiable(torch.autograd.Function):
         return gradient.to(slope.device), None
 
 
-def _leaves(statistics: Statistics | Tensor) -> Iterator[Tensor]:
-    if isinstance(statistics, Tensor):
-        yield statistics
-    else:
-        for part in statistics:
-            yield from _leaves(part)
-
-
-def _mapped(change: Callable[[Tensor], Tensor], statistics: Statistics) -> Statistics:
-    return [change(part) if isinstance(part, Tensor) else _mapped(change, part) for part in statistics]
-
-
-def _plus(sums: Statistics, statistics: Statistics, share: float) -> Statistics:
-    """``sums`` ([] at first) and the share of ``statistics``, without their graph."""
-    more = _mapped(lambda leaf: share * leaf.detach(), statistics)
-    if not sums:
-        return more
-    adding = _leaves(more)
-    return _mapped(lambda leaf: leaf + next(adding), sums)
+def _accumulate(sums: Statistics, statistics: Statistics, share: float) -> None:
+    """Add the share of ``statistics``, without their graph, to ``sums``, which are empty at first."""
+    for key, value in statistics.items():
+        sums[key] = sums.get(key, 0) + share * value.detach()

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ..networks.backbone import averages
+from ..networks.backbone import Backbone, averages
 from ..pictures.geometry import resize
 from ..pictures.reading import as_picture
-from .algebra import Features, Loss, Reader, Statistics, Sum, Window, mean_of, positions, wide
+from .algebra import (
+    BoundLoss,
+    BoundMean,
+    Features,
+    FeatureSource,
+    Loss,
+    Statistics,
+    Sum,
+    Terms,
+    Window,
+    at_least_float32,
+    position_count,
+)
 from .styles import Moments
-
-# --- pushing activations: DeepDream and feature visualization -----------------------------------------------------
 
 
 class activation(Loss):
@@ -49,49 +59,61 @@ class activation(Loss):
         if neuron is not None and not all(0 <= p < 1 for p in neuron):
             raise ValueError(f"a neuron's place is (row, column) in fractions from 0 to 1, not {neuron}")
         self.layers, self.channel, self.neuron, self.direction = (layer,), channel, neuron, direction
-        self.power, self.relative, self.linear, self.spot = power, relative, not relative, None
+        self.power, self.relative = power, relative
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        super().bound(reader, size)
-        backbone, layer = reader.backbone, self.layers[0]
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        backbone, (layer,) = source.backbone, self.layers
+        backbone.check_layers(self.layers)
         wanted = self.channel if self.direction is None else len(self.direction) - 1
         if wanted is not None:
             there = backbone.channels(layer)
             if not -there <= wanted < there or (self.direction is not None and wanted != there - 1):
                 raise ValueError(f"{layer} of {backbone.name} has {there} channels, numbered from 0 to {there - 1}")
-        bound = copy(self)
-        if self.direction is not None:
-            bound.direction = self.direction.to(backbone.device)
-        if self.neuron is None:
-            return bound
-        height, width = backbone.map_size(layer, size)
-        bound.spot = torch.zeros(height, width, device=backbone.device)
-        bound.spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
-        return bound
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        (layer,) = self.layers
-        f = features[layer]
-        f = window.owned(layer, f[..., None, None] if f.ndim == 2 else f)  # the logits have no positions
-        if self.channel is not None:
-            f = f[:, self.channel, None]
-        if self.direction is not None:
-            f = torch.einsum("nchw,c->nhw", f, self.direction.to(f))[:, None]
-        values = (f**self.power).mean(1)
-        if self.spot is None:
-            return [values.sum((1, 2)), positions(f)]
-        spot = window.part(layer, self.spot)
-        return [(values * spot).sum((1, 2)), spot.sum()]
-
-    def readout(self, statistics: Statistics) -> Tensor:
-        mean = mean_of(statistics)
-        return mean.clamp_min(1e-12).log() if self.relative else mean
+        direction, spot = self.direction, None
+        if direction is not None:
+            direction = direction.to(backbone.device)
+        if self.neuron is not None:
+            height, width = backbone.map_size(layer, size)
+            spot = torch.zeros(height, width, device=backbone.device)
+            spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
+        return BoundActivation(
+            self.layers, self.channel, direction, spot, self.power, self.relative, linear=not self.relative
+        )
 
     def _arguments(self) -> str:
         extras = {"channel": self.channel, "neuron": self.neuron, "power": None if self.power == 2 else self.power}
         extras["relative"] = self.relative or None
         shown = [f"{key}={value}" for key, value in extras.items() if value is not None]
         return ", ".join([*self.layers, *shown, *(["direction"] if self.direction is not None else [])])
+
+
+@dataclass
+class BoundActivation(BoundLoss):
+    """An `activation` of a network: its direction (C,) and its ``spot``, a map (h, w) that is 1 at the neuron."""
+
+    channel: int | None
+    direction: Tensor | None
+    spot: Tensor | None
+    power: int
+    relative: bool
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        f = features[layer]
+        f = window.crop_float32(layer, f[..., None, None] if f.ndim == 2 else f)  # the logits have no positions
+        if self.channel is not None:
+            f = f[:, self.channel, None]
+        if self.direction is not None:
+            f = torch.einsum("nchw,c->nhw", f, self.direction.to(f))[:, None]
+        values = (f**self.power).mean(1)
+        if self.spot is None:
+            return {"sum": values.sum((1, 2)), "count": position_count(f)}
+        spot = window.crop_target(layer, self.spot)
+        return {"sum": (values * spot).sum((1, 2)), "count": spot.sum()}
+
+    def terms(self, statistics: Statistics) -> Terms:
+        mean = statistics["sum"] / statistics["count"]
+        return {(activation.name, self.layers[0]): mean.clamp_min(1e-12).log() if self.relative else mean}
 
 
 class class_logit(Loss):
@@ -105,36 +127,54 @@ class class_logit(Loss):
     def __init__(self, target: int | str):
         self.target, self.layers = target, ("logits",)
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        bound, backbone = copy(self), reader.backbone
-        super().bound(reader, size)
-        bound.target, bound.backbone = backbone.class_index(self.target), backbone
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        backbone = source.backbone
+        backbone.check_layers(self.layers)
+        target = backbone.class_index(self.target)
         if backbone.head is None:  # a wrapped network, whose logits come out of it whole
-            return bound
-        bound.layers = (backbone.names[-1],)
-        bound.linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
-        height, width = backbone.map_size(bound.layers[0], size)
-        bound.rows, bound.columns = (averages(side, backbone.grid, backbone.device) for side in (height, width))
-        return bound
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        (layer,) = self.layers
-        if layer == "logits":
-            return [wide(features[layer][:, self.target])]
-        rows, columns = self.rows, self.columns  # (grid, h) and (grid, w): averages as matrices
-        if layer in window.outer:
-            rows, columns = rows[:, window.outer[layer][0]], columns[:, window.outer[layer][1]]
-        return [rows @ window.owned(layer, features[layer]) @ columns.T]
-
-    def readout(self, statistics: Statistics) -> Tensor:
-        (cells,) = statistics
-        if cells.ndim == 1:
-            return cells
-        logits = self.backbone.read_head(cells.to(self.backbone.mean))
-        return logits[:, self.target].to(cells)
+            return BoundLogit(self.layers, target)
+        last = backbone.names[-1]
+        linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
+        rows, columns = (averages(side, backbone.grid, backbone.device) for side in backbone.map_size(last, size))
+        return BoundHead((last,), target, backbone, rows, columns, linear=linear)
 
     def _arguments(self) -> str:
         return repr(self.target)
+
+
+@dataclass
+class BoundLogit(BoundLoss):
+    """A `class_logit` of a network whose logits are known for whole pictures alone."""
+
+    target: int
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        return {"logit": at_least_float32(features["logits"][:, self.target])}
+
+    def terms(self, statistics: Statistics) -> Terms:
+        return {(class_logit.name, "logits"): statistics["logit"]}
+
+
+@dataclass
+class BoundHead(BoundLoss):
+    """A `class_logit` of a network with a head: ``rows`` (grid, h) and ``columns`` (grid, w) average features."""
+
+    target: int
+    backbone: Backbone
+    rows: Tensor
+    columns: Tensor
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        rows, columns = self.rows, self.columns
+        if layer in window.outer:
+            rows, columns = rows[:, window.outer[layer][0]], columns[:, window.outer[layer][1]]
+        return {"cells": rows @ window.crop_float32(layer, features[layer]) @ columns.T}
+
+    def terms(self, statistics: Statistics) -> Terms:
+        cells = statistics["cells"]
+        logits = self.backbone.read_head(cells.to(self.backbone.mean))
+        return {(class_logit.name, self.layers[0]): logits[:, self.target].to(cells)}
 
 
 class guide(Loss):
@@ -145,28 +185,30 @@ class guide(Loss):
     """
 
     name = "guide"
-    linear = True
 
     def __init__(self, picture: Any, layer: str):
         self.picture, self.layers = as_picture(picture), (layer,)
         if len(self.picture) != 1:
             raise ValueError(f"a guide is one picture, not a batch of {len(self.picture)}")
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        super().bound(reader, size)
-        bound = copy(self)
-        shrunk = resize(self.picture, max(size)).to(reader.backbone.device)
-        bound.vectors = reader.features(shrunk, self.layers)[self.layers[0]].flatten(2)[0]  # (C, M)
-        return bound
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        source.backbone.check_layers(self.layers)
+        shrunk = resize(self.picture, max(size)).to(source.backbone.device)
+        vectors = source.features(shrunk, self.layers)[self.layers[0]].flatten(2)[0]
+        return BoundGuide(self.layers, (self.name, self.layers[0]), vectors, linear=True)
+
+
+@dataclass
+class BoundGuide(BoundMean):
+    """A `guide` of a network: its feature ``vectors`` (C, M)."""
+
+    vectors: Tensor
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
-        f = window.owned(layer, features[layer])
+        f = window.crop_float32(layer, features[layer])
         match = torch.einsum("nchw,cm->nhwm", f, self.vectors).amax(-1)
-        return [match.sum((1, 2)) / f.shape[1], positions(f)]
-
-    def readout(self, statistics: Statistics) -> Tensor:
-        return mean_of(statistics)
+        return {"sum": match.sum((1, 2)) / f.shape[1], "count": position_count(f)}
 
 
 class caricature(Loss):
@@ -184,24 +226,32 @@ class caricature(Loss):
             raise ValueError(f"the power of the cosine must not be negative, but is {power}")
         self.photo, self.layers, self.power = as_picture(photo), (layer,), power
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        super().bound(reader, size)
-        bound, (layer,) = copy(self), self.layers
-        photo = resize(self.photo, size).to(reader.backbone.device)
-        bound.target = reader.features(photo, self.layers)[layer]
-        bound.square = bound.target.square().sum((1, 2, 3)).clamp_min(1e-12)
-        return bound
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        source.backbone.check_layers(self.layers)
+        photo = resize(self.photo, size).to(source.backbone.device)
+        target = source.features(photo, self.layers)[self.layers[0]]
+        return BoundCaricature(self.layers, target, target.square().sum((1, 2, 3)).clamp_min(1e-12), self.power)
+
+
+@dataclass
+class BoundCaricature(BoundLoss):
+    """A `caricature` of a network: the photo's features (N, C, h, w), their square (N,), the power of the cosine."""
+
+    target: Tensor
+    target_square: Tensor
+    power: float
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
-        f = window.owned(layer, features[layer])
-        return [(f * window.part(layer, self.target)).sum((1, 2, 3)), f.square().sum((1, 2, 3))]
+        f = window.crop_float32(layer, features[layer])
+        product = (f * window.crop_target(layer, self.target)).sum((1, 2, 3))
+        return {"product": product, "square": f.square().sum((1, 2, 3))}
 
-    def readout(self, statistics: Statistics) -> Tensor:
-        product, square = statistics
-        own = self.square.to(product.device)
-        cosine = product / (square * own).clamp_min(1e-12).sqrt()
-        return product / own * cosine.clamp_min(0.1) ** self.power
+    def terms(self, statistics: Statistics) -> Terms:
+        product, square = statistics["product"], statistics["square"]
+        target = self.target_square.to(product.device)
+        cosine = product / (square * target).clamp_min(1e-12).sqrt()
+        return {(caricature.name, self.layers[0]): product / target * cosine.clamp_min(0.1) ** self.power}
 
 
 class diversity(Loss):
@@ -216,17 +266,25 @@ class diversity(Loss):
     def __init__(self, layer: str):
         self.layers = (layer,)
 
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        source.backbone.check_layers(self.layers)
+        return BoundDiversity(self.layers)
+
+
+class BoundDiversity(BoundLoss):
+    """A `diversity` of a network."""
+
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
-        second, _ = Moments.apply(window.computed(layer, features[layer]))
-        return [second]
+        second, _ = Moments.apply(window.crop(layer, features[layer]))
+        return {"second": second}
 
-    def readout(self, statistics: Statistics) -> Tensor:
-        (second,) = statistics
+    def terms(self, statistics: Statistics) -> Terms:
+        second = statistics["second"]
         if len(second) < 2:
             raise ValueError("diversity compares the pictures of a batch: ask for variations=2 or more")
         unit = normalize(second.flatten(1), dim=1)
-        return ((unit @ unit.T).sum(1) - 1) / (len(unit) - 1)
+        return {(diversity.name, self.layers[0]): ((unit @ unit.T).sum(1) - 1) / (len(unit) - 1)}
 
 
 # --- objectives for several pictures at once ------------------------------------------------------------------------

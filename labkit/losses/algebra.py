@@ -1,8 +1,8 @@
 """The algebra of losses: what a loss is, and how losses combine with ``+``, ``-`` and ``*``.
 
-A loss is an additive statistic and a readout. The statistics are sums over positions of something computed from
-features, so they add up over tiles, over processes and in float32 whatever the network computes in; the readout is a
-small function of those sums, one value for each picture of the batch.
+A loss is an additive statistic and a few terms. The statistics are sums over positions of something computed from
+features, so they add up over tiles, over processes and in float32 whatever the network computes in; the terms are small
+functions of those sums, with one value for each picture of the batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,12 +21,12 @@ from ..networks.backbone import Backbone
 
 PIXELS = "pixels"  # the name under which losses find the picture itself among the features
 Features: TypeAlias = Mapping[str, Tensor]
-Statistics: TypeAlias = "list[Tensor | Statistics]"
-Parts: TypeAlias = dict[tuple[str, str], Tensor]
+Statistics: TypeAlias = dict[Any, Tensor]
+Terms: TypeAlias = dict[tuple[str, str], Tensor]
 Slices: TypeAlias = tuple[slice, slice]
 
 
-class Reader(Protocol):
+class FeatureSource(Protocol):
     """What computes features and statistics of any picture, however large: an `Evaluator`."""
 
     backbone: Backbone
@@ -34,7 +34,7 @@ class Reader(Protocol):
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, and the picture itself under "pixels"."""
 
-    def statistics(self, loss: Loss, picture: Tensor) -> Statistics:
+    def statistics(self, loss: BoundLoss, picture: Tensor) -> Statistics:
         """The statistics of ``loss``, summed over the whole picture."""
 
 
@@ -49,15 +49,15 @@ class Window:
     inner: Mapping[str, Slices] = field(default_factory=dict)
     outer: Mapping[str, Slices] = field(default_factory=dict)
 
-    def owned(self, layer: str, features: Tensor) -> Tensor:
+    def crop_float32(self, layer: str, features: Tensor) -> Tensor:
         """The owned part (N, C, h, w) of what the tile computed, in float32 at least: what sums are made of."""
-        return wide(self.computed(layer, features))
+        return at_least_float32(self.crop(layer, features))
 
-    def computed(self, layer: str, features: Tensor) -> Tensor:
+    def crop(self, layer: str, features: Tensor) -> Tensor:
         """The owned part in the precision that the network computed in."""
         return Crop.apply(features, self.inner[layer]) if layer in self.inner else features
 
-    def part(self, layer: str, whole: Tensor) -> Tensor:
+    def crop_target(self, layer: str, whole: Tensor) -> Tensor:
         """The owned part of something known for the whole picture, such as a target."""
         rows, columns = self.outer.get(layer, (slice(None), slice(None)))
         return whole[..., rows, columns]
@@ -84,32 +84,20 @@ class Crop(torch.autograd.Function):
 
 
 class Loss(ABC):
-    """Base of all losses. ``layers``: the layers it reads, or None for the backbone's recommended ones."""
+    """What is wanted of a picture, whatever the network and the size. ``bind`` makes it ready for one of each.
 
-    layers: tuple[str, ...] | None = ()
+    ``layers``: the layers it reads, or None for the backbone's recommended ones.
+    """
+
     name = "loss"
-    linear = False  # is the readout linear in the statistics? Then its slope never changes, which saves tiles a pass
+    layers: tuple[str, ...] | None = None
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        """This loss made ready for pictures of ``size`` (height, width): layers checked, targets computed.
+    @abstractmethod
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        """This loss for pictures of ``size`` (height, width): layers checked, targets computed.
 
-        ``reader`` gives features and statistics as the evaluation will see them.
+        ``source`` gives features and statistics as the evaluation will see them. The loss itself stays as it is.
         """
-        reader.backbone.check_layers(layer for layer in self.layers or () if layer != PIXELS)
-        return self
-
-    @abstractmethod
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        """Sums over the positions that ``window`` owns: nested lists of tensors, the batch first."""
-
-    @abstractmethod
-    def readout(self, statistics: Statistics) -> Tensor:
-        """The loss (N,), one value a picture, from statistics summed over the whole picture."""
-
-    def parts(self, statistics: Statistics) -> Parts:
-        """The summands of the loss, as they enter it (weighted), by (name, layer); "" where there is no one layer."""
-        layer = self.layers[0] if len(self.layers) == 1 and self.layers != (PIXELS,) else ""
-        return {(self.name, layer): self.readout(statistics)}
 
     def __add__(self, other: Loss) -> Loss:
         return Sum([*summands(self), *summands(other)])
@@ -137,6 +125,43 @@ class Loss(ABC):
         return f"{self.name}({self._arguments()})"
 
 
+@dataclass
+class BoundLoss(ABC):
+    """A loss that is ready: for one network, on whose device its targets lie, and for pictures of one size.
+
+    ``layers``: what it reads of the network. ``linear``: are the terms linear in the statistics? Then their slope never
+    changes, which saves tiles a pass.
+    """
+
+    layers: tuple[str, ...]
+    linear: bool = field(default=False, kw_only=True)
+
+    @abstractmethod
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        """Sums over the positions that ``window`` owns, each under a name of its own; they add up over tiles."""
+
+    @abstractmethod
+    def terms(self, statistics: Statistics) -> Terms:
+        """The summands (N,) of the loss by (name, layer), from statistics summed over the whole picture.
+
+        They are weighted, as they enter the loss; the layer is "" where there is no one layer.
+        """
+
+    def value(self, statistics: Statistics) -> Tensor:
+        """The loss (N,), the sum of its terms."""
+        return sum(self.terms(statistics).values())
+
+
+@dataclass
+class BoundMean(BoundLoss):
+    """One term, the mean over positions of what ``statistics`` names "sum", "count" of them."""
+
+    key: tuple[str, str]
+
+    def terms(self, statistics: Statistics) -> Terms:
+        return {self.key: statistics["sum"] / statistics["count"]}
+
+
 class Sum(Loss):
     """A weighted sum of losses; a weight is a number, or a tensor (N,) with one for each picture of the batch."""
 
@@ -144,34 +169,14 @@ class Sum(Loss):
 
     def __init__(self, summands: list[tuple[float | Tensor, Loss]]):
         self.summands = summands
-        layers = [layer for _, loss in summands for layer in loss.layers or ()]
-        self.layers = tuple(dict.fromkeys(layers))
-        self.linear = all(loss.linear for _, loss in summands)
+        self.layers = tuple(dict.fromkeys(layer for _, loss in summands for layer in loss.layers or ()))
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        device = reader.backbone.device
-        return Sum(
-            [(w.to(device) if isinstance(w, Tensor) else w, loss.bound(reader, size)) for w, loss in self.summands]
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundSum:
+        device = source.backbone.device
+        return BoundSum.of(
+            (weight.to(device) if isinstance(weight, Tensor) else weight, loss.bind(source, size))
+            for weight, loss in self.summands
         )
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        return [loss.statistics(features, window) for _, loss in self.summands]
-
-    def readout(self, statistics: Statistics) -> Tensor:
-        return sum(self.parts(statistics).values())
-
-    def parts(self, statistics: Statistics) -> Parts:
-        found: Parts = {}
-        for (weight, loss), own in zip(self.summands, statistics, strict=True):
-            for key, value in loss.parts(own).items():
-                if isinstance(weight, Tensor) and len(weight) not in (1, len(value)):
-                    raise ValueError(
-                        f"a loss with weights for {len(weight)} pictures needs as many, not {len(value)}: "
-                        f"variations={len(weight)}"
-                    )
-                weight = weight.to(value.device) if isinstance(weight, Tensor) else weight
-                found[key] = found.get(key, 0) + weight * value
-        return found
 
     def __repr__(self) -> str:
         text = ""
@@ -183,30 +188,61 @@ class Sum(Loss):
         return text
 
 
-def summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]:
-    """The losses that a loss is the sum of, each with its weight; of any but a `Sum` itself, with weight 1."""
-    return loss.summands if isinstance(loss, Sum) else [(1.0, loss)]
+@dataclass
+class BoundSum(BoundLoss):
+    """A weighted sum of bound losses."""
+
+    summands: list[tuple[float | Tensor, BoundLoss]]
+
+    @classmethod
+    def of(cls, summands: Iterable[tuple[float | Tensor, BoundLoss]]) -> BoundSum:
+        summands = list(summands)
+        layers = tuple(dict.fromkeys(layer for _, loss in summands for layer in loss.layers))
+        return cls(layers, summands, linear=all(loss.linear for _, loss in summands))
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        return {
+            (number, key): value
+            for number, (_, loss) in enumerate(self.summands)
+            for key, value in loss.statistics(features, window).items()
+        }
+
+    def terms(self, statistics: Statistics) -> Terms:
+        found: Terms = {}
+        for number, (weight, loss) in enumerate(self.summands):
+            own = {key: value for (owner, key), value in statistics.items() if owner == number}
+            for key, value in loss.terms(own).items():
+                if isinstance(weight, Tensor) and len(weight) not in (1, len(value)):
+                    raise ValueError(
+                        f"a loss with weights for {len(weight)} pictures needs as many, not {len(value)}: "
+                        f"variations={len(weight)}"
+                    )
+                weight = weight.to(value.device) if isinstance(weight, Tensor) else weight
+                found[key] = found.get(key, 0) + weight * value
+        return found
+
+
+Summand = TypeVar("Summand", Loss, BoundLoss)
+
+
+def summands(loss: Summand) -> list[tuple[float | Tensor, Summand]]:
+    """The losses that a loss is the sum of, each with its weight; of any but a sum itself, with weight 1."""
+    return loss.summands if isinstance(loss, (Sum, BoundSum)) else [(1.0, loss)]
 
 
 # --- what the losses share ---------------------------------------------------------------------------------------
 
 
-def positions(features: Tensor) -> Tensor:
+def position_count(features: Tensor) -> Tensor:
     """How many positions a map (N, C, h, w) has: the additive count by which a sum becomes a mean."""
     # Filled in place: a number that is copied from the host makes it wait for the device.
     number, dtype = features.shape[2] * features.shape[3], torch.promote_types(features.dtype, torch.float32)
     return features.new_full((), number, dtype=dtype)
 
 
-def wide(values: Tensor) -> Tensor:
+def at_least_float32(values: Tensor) -> Tensor:
     """In float32, if they come in less: sums over many positions need it."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def mean_of(statistics: Statistics) -> Tensor:
-    """The mean (N,) from a sum over positions and their count."""
-    total, count = statistics
-    return total / count
 
 
 def float64(values: Tensor) -> Tensor:
@@ -227,10 +263,12 @@ def layer_names(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
 def layer_weights(layers: Iterable[str] | Mapping[str, float]) -> tuple[tuple[str, ...], list[float]]:
     """Layer names and their weights, which sum to one."""
     names = layer_names(layers)
-    return names, shares([layers[name] for name in names] if isinstance(layers, Mapping) else [1] * len(names), "layer")
+    return names, normalized_weights(
+        [layers[name] for name in names] if isinstance(layers, Mapping) else [1] * len(names), "layer"
+    )
 
 
-def shares(weights: Iterable[float], what: str) -> list[float]:
+def normalized_weights(weights: Iterable[float], what: str) -> list[float]:
     """Weights divided by their sum. ValueError, naming ``what`` they are of, when one is negative or all are 0."""
     weights = [float(w) for w in weights]
     if not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..base.devices import is_mps
-from .algebra import Features, Reader, Statistics, Window, float64, wide
-from .paintings import Painted
+from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
+from .paintings import BoundTargetStatistic, TargetStatisticLoss
 
 CHUNK = 2**20  # values counted before they are added up
 BEYOND = 3.0  # how far the bins go on, in ranges of the painting and in the logarithm: to e^3, 20 times as far
 
 
-class histogram(Painted):
-    """How far the histogram of each channel is from a painting's. For the arguments see `Painted`.
+class histogram(TargetStatisticLoss):
+    """How far the histogram of each channel is from a painting's. For the arguments see `TargetStatisticLoss`.
 
     Cramer's distance, the integral of (F - G)^2 where F and G are the cumulative histograms, averaged over channels. A
     feature is drawn to where its share of smaller features is the painting's, as by the histogram matching of Risser
@@ -45,35 +46,48 @@ class histogram(Painted):
         super().__init__(painting, layers, **options)
         self.bins = bins
 
-    def prepare(self, reader: Reader, paintings: list[Tensor], size: tuple[int, int]) -> None:
-        """Each channel's least value and range (C, 1) in the paintings."""
+    def without_targets(
+        self, source: FeatureSource, weights: dict[str, float], paintings: list[Tensor], size: tuple[int, int]
+    ) -> BoundHistogram:
         limits: dict[str, tuple[Tensor, Tensor]] = {}
         for painting in paintings:
-            features = reader.features(painting, self.layers)
-            for layer in self.layers:
+            features = source.features(painting, tuple(weights))
+            for layer in weights:
                 values = features[layer].transpose(0, 1).flatten(1)
                 low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
                 if layer in limits:
                     low, high = torch.minimum(low, limits[layer][0]), torch.maximum(high, limits[layer][1])
                 limits[layer] = low, high
-        self.ranges = {
+        ranges = {
             layer: (low, (high - low).clamp_min(1e-6 * high.abs().max().clamp_min(1e-6)))
             for layer, (low, high) in limits.items()
         }
+        return BoundHistogram(
+            tuple(weights), self.name, weights, self.relative, source.backbone.device, ranges, self.bins
+        )
+
+
+@dataclass
+class BoundHistogram(BoundTargetStatistic):
+    """A `histogram` of a network: by layer, each channel's least value and range (C, 1) in the paintings."""
+
+    ranges: dict[str, tuple[Tensor, Tensor]]
+    bins: int
 
     def statistics(self, features: Features, window: Window) -> Statistics:
-        found: Statistics = []
+        found: Statistics = {}
         for layer in self.layers:
-            f, guide, count = self.weighted(layer, features, window)
-            found.append([self.counts(wide(f).flatten(2), layer, None if guide is None else guide.flatten()), count])
+            f, weights, found[layer, "count"] = self.weighted(layer, features, window)
+            values = at_least_float32(f).flatten(2)
+            found[layer, "histogram"] = self.counts(values, layer, None if weights is None else weights.flatten())
         return found
 
-    def counts(self, values: Tensor, layer: str, guide: Tensor | None = None) -> Tensor:
+    def counts(self, values: Tensor, layer: str, weights: Tensor | None = None) -> Tensor:
         low, span = self.ranges[layer]
-        return Counts.apply(tamed((values - low) / span), guide, -BEYOND, 1 + BEYOND, self.bins)
+        return Counts.apply(tamed((values - low) / span), weights, -BEYOND, 1 + BEYOND, self.bins)
 
-    def distance(self, index: int, means: list[Tensor]) -> Tensor:
-        (mean,), (target,), layer = means, self.targets[index], self.layers[index]
+    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
+        mean, target = means["histogram"], self.targets[layer]["histogram"]
         span = float64(self.ranges[layer][1])[:, 0] / self.bins
         found = (cramer(mean, target) * span).mean(1)
         if self.relative:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from copy import copy
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,10 +17,21 @@ from ..networks.receptive_fields import ReceptiveField
 from ..pictures.geometry import resize
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import as_picture
-from .algebra import Features, Loss, Parts, Reader, Statistics, Window, layer_weights, positions, shares
+from .algebra import (
+    BoundLoss,
+    Features,
+    FeatureSource,
+    Loss,
+    Statistics,
+    Terms,
+    Window,
+    layer_weights,
+    normalized_weights,
+    position_count,
+)
 
 
-class Painted(Loss):
+class TargetStatisticLoss(Loss):
     """Base of losses that compare statistics of features with those of paintings, layer by layer.
 
     ``painting``: anything `as_picture` takes, or a list of such. Several are mixed: what is sought is the weighted mean
@@ -59,74 +70,88 @@ class Painted(Loss):
             mask if mask is None else as_mask(mask, painting.shape[-2:])
             for mask, painting in zip(sources, self.paintings, strict=True)
         ]
-        self.mask, self.relative, self.scale, self.shares = mask, relative, scale, shares(weights, "style")
+        self.mask, self.relative, self.scale, self.shares = mask, relative, scale, normalized_weights(weights, "style")
         self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        bound = copy(self)
-        if self.layers is None:
-            bound.layers, bound.weights = layer_weights(reader.backbone.recommended.style)
-        Loss.bound(bound, reader, size)
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        layers, weights = self.layers, self.weights
+        if layers is None:
+            layers, weights = layer_weights(source.backbone.recommended.style)
+        source.backbone.check_layers(layers)
         side = max(1, round(self.scale * max(size)))
-        paintings = [resize(painting, side).to(reader.backbone.device) for painting in self.paintings]
-        bound.device = reader.backbone.device
-        bound.prepare(reader, paintings, size)
+        paintings = [resize(painting, side).to(source.backbone.device) for painting in self.paintings]
+        bound = self.without_targets(source, dict(zip(layers, weights, strict=True)), paintings, size)
         found = []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
-            bound.guides = _guides(mask, reader.backbone, bound.layers, painting.shape[-2:])
-            found.append([self.normalized(s) for s in reader.statistics(bound, painting)])
-        bound.guides = _guides(self.mask, reader.backbone, bound.layers, size)
-        bound.aim([_mixed(layer, self.shares) for layer in zip(*found, strict=True)])
+            bound.spatial_weights = spatial_weights(mask, source.backbone, layers, painting.shape[-2:])
+            found.append(bound.means(source.statistics(bound, painting)))
+        bound.spatial_weights = spatial_weights(self.mask, source.backbone, layers, size)
+        bound.set_targets({layer: _mixed([means[layer] for means in found], self.shares) for layer in layers})
         return bound
 
-    def prepare(self, reader: Reader, paintings: list[Tensor], size: tuple[int, int]) -> None:
-        """Anything that must be known before statistics of the paintings, and of pictures of ``size``, are taken."""
+    @abstractmethod
+    def without_targets(
+        self, source: FeatureSource, weights: dict[str, float], paintings: list[Tensor], size: tuple[int, int]
+    ) -> BoundTargetStatistic:
+        """The bound loss, ready to take statistics of the ``paintings`` and of pictures of ``size``."""
 
-    def aim(self, targets: list[list[Tensor]]) -> None:
-        """Keep what is sought in each layer: the mixed statistics of the paintings, as `normalized` gives them."""
-        self.targets = targets
 
-    @staticmethod
-    def normalized(statistics: Statistics) -> list[Tensor]:
-        """Means over positions from one layer's sums, the last of which is the count."""
-        *sums, count = statistics
-        return [part / count for part in sums]
+@dataclass
+class BoundTargetStatistic(BoundLoss):
+    """Means over positions, layer by layer, and how far they are from the paintings'.
 
-    def weighted(self, layer: str, features: Features, window: Window) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The owned features (N, C, h, w) of a layer, as they were computed, their guide (h, w), None if all count
-        alike, and the count."""
-        f = window.computed(layer, features[layer])
-        if layer not in self.guides:
-            return f, None, positions(f)
-        guide = window.part(layer, self.guides[layer]).to(positions(f))
-        return f, guide, guide.sum()
+    ``weights``: of the layers. ``spatial_weights``: layer -> how much each position counts, (h, w); all alike if there
+    are none. ``targets``: layer -> kind of statistic -> what is sought.
+    """
+
+    name: str
+    weights: dict[str, float]
+    relative: bool
+    device: torch.device
+    spatial_weights: dict[str, Tensor] = field(default_factory=dict, init=False)
+    targets: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
 
     @abstractmethod
-    def distance(self, index: int, means: list[Tensor]) -> Tensor:
-        """How far (N,) normalized statistics of the layer with this index are from the target."""
+    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
+        """How far (N,) a layer's means are from its target."""
 
-    def readout(self, statistics: Statistics) -> Tensor:
-        return sum(self.parts(statistics).values())
+    def set_targets(self, targets: dict[str, dict[str, Tensor]]) -> None:
+        """Keep what is sought in each layer: the mixture of the paintings' `means`."""
+        self.targets = targets
 
-    def parts(self, statistics: Statistics) -> Parts:
-        rows = enumerate(zip(self.layers, self.weights, statistics, strict=True))
-        return {
+    def weighted(self, layer: str, features: Features, window: Window) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The owned features (N, C, h, w) of a layer, as they were computed, their spatial weights (h, w), None if all
+        count alike, and the count."""
+        f = window.crop(layer, features[layer])
+        if layer not in self.spatial_weights:
+            return f, None, position_count(f)
+        weights = window.crop_target(layer, self.spatial_weights[layer]).to(position_count(f))
+        return f, weights, weights.sum()
+
+    def means(self, statistics: Statistics) -> dict[str, dict[str, Tensor]]:
+        """Layer -> kind of statistic -> its mean over positions."""
+        found: dict[str, dict[str, Tensor]] = {layer: {} for layer in self.layers}
+        for (layer, kind), total in statistics.items():
+            if kind != "count":
+                found[layer][kind] = total / statistics[layer, "count"]
+        return found
+
+    def terms(self, statistics: Statistics) -> Terms:
+        found: Terms = {}
+        for layer, means in self.means(statistics).items():
             # The statistics may come from another device; what is made of them is as they are.
-            (self.name, layer): (weight * self.distance(index, self._arrived(self.normalized(own)))).to(own[-1])
-            for index, (layer, weight, own) in rows
-        }
-
-    def _arrived(self, means: list[Tensor]) -> list[Tensor]:
-        return [mean.to(self.device) for mean in means]
+            distance = self.distance(layer, {kind: mean.to(self.device) for kind, mean in means.items()})
+            found[self.name, layer] = (self.weights[layer] * distance).to(statistics[layer, "count"])
+        return found
 
 
-def _mixed(statistics: Iterable[list[Tensor]], shares: list[float]) -> list[Tensor]:
+def _mixed(means: list[dict[str, Tensor]], shares: list[float]) -> dict[str, Tensor]:
     """The weighted mean of what paintings have, for each kind of statistic."""
-    return [sum(w * x for w, x in zip(shares, kind, strict=True)) for kind in zip(*statistics, strict=True)]
+    return {kind: sum(w * mean[kind] for w, mean in zip(shares, means, strict=True)) for kind in means[0]}
 
 
-def _guides(mask: Mask, backbone: Backbone, layers: Iterable[str], size: tuple[int, int]) -> dict[str, Tensor]:
-    """The guide (h, w) of each layer for pictures of ``size``; none without a mask."""
+def spatial_weights(mask: Mask, backbone: Backbone, layers: Iterable[str], size: tuple[int, int]) -> dict[str, Tensor]:
+    """How much each position (h, w) of each layer counts for pictures of ``size``; none without a mask."""
     if mask is None:
         return {}
     whole = as_mask(mask, size, warn=False)

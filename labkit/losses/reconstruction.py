@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +11,19 @@ from torch import Tensor
 
 from ..pictures.geometry import resize
 from ..pictures.reading import as_picture
-from .algebra import PIXELS, Features, Loss, Parts, Reader, Statistics, Window, layer_weights, mean_of, positions
-
-# --- matching pictures: style transfer ----------------------------------------------------------------------------
+from .algebra import (
+    PIXELS,
+    BoundLoss,
+    BoundMean,
+    Features,
+    FeatureSource,
+    Loss,
+    Statistics,
+    Terms,
+    Window,
+    layer_weights,
+    position_count,
+)
 
 
 class content(Loss):
@@ -25,7 +35,6 @@ class content(Loss):
     """
 
     name = "content"
-    linear = True
 
     def __init__(
         self, photo: Any, layers: str | Iterable[str] | Mapping[str, float] | None = None, *, relative: bool = True
@@ -33,35 +42,43 @@ class content(Loss):
         self.photo, self.relative = as_picture(photo), relative
         self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        bound = copy(self)
-        if self.layers is None:
-            bound.layers, bound.weights = layer_weights(reader.backbone.recommended.content)
-        Loss.bound(bound, reader, size)
-        photo = resize(self.photo, size).to(reader.backbone.device)
-        bound.targets = reader.features(photo, bound.layers)
-        bound.scales = {
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        layers, weights = self.layers, self.weights
+        if layers is None:
+            layers, weights = layer_weights(source.backbone.recommended.content)
+        source.backbone.check_layers(layers)
+        photo = resize(self.photo, size).to(source.backbone.device)
+        targets = source.features(photo, layers)
+        scales = {
             layer: target.square().mean((1, 2, 3)).clamp_min(1e-12) if self.relative else target.new_ones(1)
-            for layer, target in bound.targets.items()
+            for layer, target in targets.items()
         }
-        return bound
+        return BoundContent(layers, dict(zip(layers, weights, strict=True)), targets, scales, linear=True)
+
+
+@dataclass
+class BoundContent(BoundLoss):
+    """A `content` of a network; by layer: its weight, the photo's features, what squared distances are divided by."""
+
+    weights: dict[str, float]
+    targets: Features
+    scales: dict[str, Tensor]
 
     def statistics(self, features: Features, window: Window) -> Statistics:
-        found: Statistics = []
+        found: Statistics = {}
         for layer in self.layers:
-            f = window.owned(layer, features[layer])
-            gap = f - window.part(layer, self.targets[layer])
-            found.append([gap.square().sum((1, 2, 3)), positions(f) * f.shape[1]])
+            f = window.crop_float32(layer, features[layer])
+            gap = f - window.crop_target(layer, self.targets[layer])
+            found[layer, "sum"] = gap.square().sum((1, 2, 3))
+            found[layer, "count"] = position_count(f) * f.shape[1]
         return found
 
-    def readout(self, statistics: Statistics) -> Tensor:
-        return sum(self.parts(statistics).values())
-
-    def parts(self, statistics: Statistics) -> Parts:
-        return {
-            (self.name, layer): weight * (total / count / self.scales[layer].to(total.device))
-            for layer, weight, (total, count) in zip(self.layers, self.weights, statistics, strict=True)
-        }
+    def terms(self, statistics: Statistics) -> Terms:
+        found: Terms = {}
+        for layer in self.layers:
+            mean = statistics[layer, "sum"] / statistics[layer, "count"]
+            found[content.name, layer] = self.weights[layer] * (mean / self.scales[layer].to(mean.device))
+        return found
 
 
 class anchor(Loss):
@@ -73,24 +90,30 @@ class anchor(Loss):
 
     name = "anchor"
     layers = (PIXELS,)
-    linear = True
 
     def __init__(self, picture: Any, mask: Tensor | None = None):
         self.picture = as_picture(picture)
         self.mask = torch.ones_like(self.picture[:, :1]) if mask is None else mask
 
-    def bound(self, reader: Reader, size: tuple[int, int]) -> Loss:
-        bound, device = copy(self), reader.backbone.device
-        bound.picture, bound.mask = (resize(one, size).to(device) for one in (self.picture, self.mask.float()))
-        return bound
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        picture = window.owned(PIXELS, features[PIXELS])
-        target, mask = (window.part(PIXELS, one).to(picture) for one in (self.picture, self.mask))
-        return [(mask * (picture - target).square()).mean(1).sum((1, 2)), positions(picture)]
-
-    def readout(self, statistics: Statistics) -> Tensor:
-        return mean_of(statistics)
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        target, mask = (resize(one, size).to(source.backbone.device) for one in (self.picture, self.mask.float()))
+        return BoundAnchor(self.layers, (self.name, ""), target, mask, linear=True)
 
     def _arguments(self) -> str:
         return ""
+
+
+@dataclass
+class BoundAnchor(BoundMean):
+    """An `anchor` for pictures of one size: the target (N, 3, H, W) and the mask (N, 1, H, W)."""
+
+    target: Tensor
+    mask: Tensor
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        picture = window.crop_float32(PIXELS, features[PIXELS])
+        target, mask = (window.crop_target(PIXELS, one).to(picture) for one in (self.target, self.mask))
+        return {
+            "sum": (mask * (picture - target).square()).mean(1).sum((1, 2)),
+            "count": position_count(picture),
+        }

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor
+from dataclasses import dataclass
 
-from .algebra import PIXELS, Features, Loss, Statistics, Window, mean_of, positions
+import torch.nn.functional as F
+
+from .algebra import (
+    PIXELS,
+    BoundLoss,
+    BoundMean,
+    Features,
+    FeatureSource,
+    Loss,
+    Statistics,
+    Window,
+    position_count,
+)
 
 
 class total_variation(Loss):
@@ -17,12 +28,24 @@ class total_variation(Loss):
 
     name = "total_variation"
     layers = (PIXELS,)
-    linear = True
 
     def __init__(self, exponent: float = 1.0):
         if not exponent > 0:
             raise ValueError(f"the exponent must be positive, not {exponent}")
         self.exponent = exponent
+
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        return BoundVariation(self.layers, (self.name, ""), self.exponent, linear=True)
+
+    def _arguments(self) -> str:
+        return "" if self.exponent == 1 else f"exponent={self.exponent:g}"
+
+
+@dataclass
+class BoundVariation(BoundMean):
+    """A `total_variation`, which needs to know of no network."""
+
+    exponent: float
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         picture = features[PIXELS]
@@ -31,11 +54,5 @@ class total_variation(Loss):
         square = dx.square() + dy.square()
         # Below 1 the power has an infinite slope at 0, which flat areas would turn into NaN.
         rough = square if self.exponent == 1 else (square + 1e-12) ** self.exponent
-        rough = window.owned(PIXELS, rough)
-        return [rough.mean(1).sum((1, 2)), positions(rough)]
-
-    def readout(self, statistics: Statistics) -> Tensor:
-        return mean_of(statistics)
-
-    def _arguments(self) -> str:
-        return "" if self.exponent == 1 else f"exponent={self.exponent:g}"
+        rough = window.crop_float32(PIXELS, rough)
+        return {"sum": rough.mean(1).sum((1, 2)), "count": position_count(rough)}

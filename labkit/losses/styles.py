@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -11,8 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..base.devices import is_mps
-from .algebra import Features, Reader, Statistics, Window, float64, wide
-from .paintings import Painted
+from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
+from .paintings import BoundTargetStatistic, TargetStatisticLoss
 
 CHUNK = 2**21  # features that a CPU converts to float32 at a time
 
@@ -25,7 +26,7 @@ def gram(features: Tensor) -> Tensor:
 
 def mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (N, C, 1, 1) of features (N, C, h, w) over positions, in float32 at least."""
-    variance, mean = torch.var_mean(wide(features), (2, 3), correction=0, keepdim=True)
+    variance, mean = torch.var_mean(at_least_float32(features), (2, 3), correction=0, keepdim=True)
     return mean, (variance + 1e-5).sqrt()
 
 
@@ -41,7 +42,7 @@ class Moments(torch.autograd.Function):
         ctx.save_for_backward(f)
         ctx.set_materialize_grads(False)
         second, first = 0, 0
-        for part in map(wide, _chunks(f.flatten(2))):
+        for part in map(at_least_float32, _chunks(f.flatten(2))):
             second, first = second + part @ part.mT, first + part.sum(2)
         return second, first
 
@@ -57,7 +58,7 @@ class Moments(torch.autograd.Function):
 
 def _chunks(f: Tensor) -> Sequence[Tensor]:
     """Features (N, C, M) cut along their positions, to be converted to float32; whole if they need not be."""
-    if wide(f[:0]).dtype == f.dtype:
+    if at_least_float32(f[:0]).dtype == f.dtype:
         return [f]
     most = CHUNK if f.device.type == "cpu" else 64 * CHUNK  # small for a cache, large for few launches
     return f.split(max(1, most // f[..., 0].numel()), 2)
@@ -93,8 +94,10 @@ class RootTrace(torch.autograd.Function):
         return (basis * scale[:, None, :]) @ basis.mT, None
 
 
-class style(Painted):
-    """How far the statistics of features are from a painting's, layer by layer. For the arguments see `Painted`.
+class style(TargetStatisticLoss):
+    """How far the statistics of features are from a painting's, layer by layer.
+
+    For the arguments see `TargetStatisticLoss`.
 
     ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
     arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
@@ -117,55 +120,73 @@ class style(Painted):
         super().__init__(painting, layers, **options)
         self.statistic = statistic
 
-    def prepare(self, reader: Reader, paintings: list[Tensor], size: tuple[int, int]) -> None:
-        """Find the layers whose second moments the Wasserstein distance must have in float64.
-
-        With fewer positions than channels they are singular, and the rounding of float32, which differs between tiles
-        and the whole, would make eigenvalues of its own: the gradient would be off by 1e-4.
-        """
-        backbone, sizes = reader.backbone, [size, *(painting.shape[-2:] for painting in paintings)]
-        exact = self.statistic == "wasserstein" and not is_mps(backbone.device)
-        self.singular = {
+    def without_targets(
+        self, source: FeatureSource, weights: dict[str, float], paintings: list[Tensor], size: tuple[int, int]
+    ) -> BoundStyle:
+        common = tuple(weights), self.name, weights, self.relative, source.backbone.device
+        if self.statistic == "gram":
+            return BoundGram(*common)
+        # With fewer positions than channels covariances are singular, and the rounding of float32, which differs
+        # between tiles and the whole, would make eigenvalues of its own: the gradient would be off by 1e-4.
+        backbone, sizes = source.backbone, [size, *(painting.shape[-2:] for painting in paintings)]
+        singular = {
             layer
-            for layer in self.layers
-            if exact and min(prod(backbone.map_size(layer, s)) for s in sizes) < backbone.channels(layer)
+            for layer in weights
+            if min(prod(backbone.map_size(layer, s)) for s in sizes) < backbone.channels(layer)
         }
+        return BoundWasserstein(*common, set() if is_mps(backbone.device) else singular)
 
-    def aim(self, targets: list[list[Tensor]]) -> None:
-        self.targets = targets
-        self.factors = [_factor(_covariance(*t)) for t in targets] if self.statistic == "wasserstein" else []
+
+@dataclass
+class BoundStyle(BoundTargetStatistic):
+    """A `style` of a network, by first and second moments; those of layers that are ``singular`` in float64."""
+
+    singular: Set[str] = frozenset()
 
     def statistics(self, features: Features, window: Window) -> Statistics:
-        found: Statistics = []
+        found: Statistics = {}
         for layer in self.layers:
-            f, guide, count = self.weighted(layer, features, window)
+            f, weights, count = self.weighted(layer, features, window)
             f = f.double() if layer in self.singular else f
-            if guide is None:
-                found.append([*Moments.apply(f), count])
-            else:  # sqrt(g) f has the second moment g f f^T
-                second, _ = Moments.apply(guide.sqrt() * f)
-                found.append([second, (guide * f).sum((2, 3)), count])
+            if weights is None:
+                second, first = Moments.apply(f)
+            else:  # sqrt(w) f has the second moment w f f^T
+                second, _ = Moments.apply(weights.sqrt() * f)
+                first = (weights * f).sum((2, 3))
+            found |= {(layer, "second"): second, (layer, "first"): first, (layer, "count"): count}
         return found
 
-    def distance(self, index: int, means: list[Tensor]) -> Tensor:
-        return (self._gram_distance if self.statistic == "gram" else self._wasserstein)(index, *means)
 
-    def _gram_distance(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
-        target, _ = self.targets[index]
+class BoundGram(BoundStyle):
+    """The squared distance of Gram matrices."""
+
+    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
+        second, target = means["second"], self.targets[layer]["second"]
         gap = (second - target).square().sum((1, 2))
         return gap / (target.square().sum((1, 2)) if self.relative else 4 * second.shape[1] ** 2)
 
-    def _wasserstein(self, index: int, second: Tensor, mean: Tensor) -> Tensor:
-        target_second, target_mean = self.targets[index]
-        covariance = _covariance(second, mean)
-        cross = RootTrace.apply(covariance, self.factors[index])
-        trace = _trace(covariance) + _trace(_covariance(target_second, target_mean))
-        distance = (mean - target_mean).square().sum(1) + trace - 2 * cross
-        return distance / (_trace(target_second) if self.relative else second.shape[1])
+
+@dataclass
+class BoundWasserstein(BoundStyle):
+    """The squared 2-Wasserstein distance of Gaussians; ``factors``: layer -> F with F F^T the target's covariance."""
+
+    factors: dict[str, Tensor] = field(default_factory=dict, init=False)
+
+    def set_targets(self, targets: dict[str, dict[str, Tensor]]) -> None:
+        super().set_targets(targets)
+        self.factors = {layer: _factor(_covariance(**target)) for layer, target in targets.items()}
+
+    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
+        target, mean = self.targets[layer], means["first"]
+        covariance = _covariance(**means)
+        cross = RootTrace.apply(covariance, self.factors[layer])
+        trace = _trace(covariance) + _trace(_covariance(**target))
+        distance = (mean - target["first"]).square().sum(1) + trace - 2 * cross
+        return distance / (_trace(target["second"]) if self.relative else mean.shape[1])
 
 
-def _covariance(second: Tensor, mean: Tensor) -> Tensor:
-    return second - mean[:, :, None] * mean[:, None, :]
+def _covariance(second: Tensor, first: Tensor) -> Tensor:
+    return second - first[:, :, None] * first[:, None, :]
 
 
 def _trace(matrices: Tensor) -> Tensor:

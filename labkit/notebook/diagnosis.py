@@ -50,7 +50,7 @@ def curves_of(run: Iterable[Progress]) -> tuple[Curves, Progress]:
     found: Curves = {}
     last: Progress | None = None
     for last in run:
-        for key, value in last.evaluation.parts.items():
+        for key, value in last.evaluation.layer_terms.items():
             steps, values = found.setdefault(key, ([], []))
             steps.append(last.step)
             values.append(value.mean().item())
@@ -69,7 +69,7 @@ def pulls(progress: Progress, width: float = 0.02) -> dict[str, tuple[float, Ten
         return {}
     side = 2 * max(1, round(width * max(picture.shape[-2:]) / 2)) + 1
     found = {}
-    for name, gradient in evaluator.apart(picture).items():
+    for name, gradient in evaluator.gradients_by_term(picture).items():
         size = gradient.square().mean(1, keepdim=True).sqrt()
         size = F.avg_pool2d(size, side, 1, side // 2, count_include_pad=False)
         highest = torch.quantile(size.flatten(), 0.995) if size.numel() < 2**24 else size.max()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..losses.algebra import wide
+from ..losses.algebra import at_least_float32
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def uniform(
     if x.numel() == 0:
         raise ValueError("there is nothing to calibrate on: give at least one number")
     grid = partial(affine, bits=bits, symmetric=symmetric, power_of_two=power_of_two)
-    x = wide(x.detach())
+    x = at_least_float32(x.detach())
     rows = x.flatten()[None] if axis is None else x.movedim(axis, 0).flatten(1)
     low, high = (extreme.clone()[:, None] for extreme in rows.aminmax(dim=1))
     grid(low, high)  # complain now, of what is not finite

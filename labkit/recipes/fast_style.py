@@ -19,7 +19,7 @@ from ..base.files import bundled
 from ..engine.evaluator import Evaluator
 from ..engine.tiles import in_tiles
 from ..engine.training import Trained, crops, fitting, shifted
-from ..losses.algebra import shares
+from ..losses.algebra import normalized_weights
 from ..losses.reconstruction import content
 from ..losses.regularizers import total_variation
 from ..losses.styles import mean_std, style
@@ -112,7 +112,9 @@ class StyleNetwork(nn.Module):
         weights = {painting: 1.0} if isinstance(painting, str) else dict(painting)
         if unknown := weights.keys() - set(self.names):
             raise ValueError(f"this network has not learned {', '.join(sorted(unknown))}, but {', '.join(self.names)}")
-        return torch.tensor([shares([weights.get(name, 0.0) for name in self.names], "style")]).to(self.last.weight)
+        return torch.tensor([normalized_weights([weights.get(name, 0.0) for name in self.names], "style")]).to(
+            self.last.weight
+        )
 
 
 def load_network(path: str | Path | None = None, device: str | torch.device | None = None) -> StyleNetwork:

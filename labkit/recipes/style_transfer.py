@@ -19,7 +19,7 @@ from ..engine.parameters import Pixels
 from ..engine.progress import Progress, State, finish, restored
 from ..losses.algebra import PIXELS, Loss
 from ..losses.histograms import histogram
-from ..losses.paintings import Painted
+from ..losses.paintings import TargetStatisticLoss
 from ..losses.reconstruction import content
 from ..losses.regularizers import total_variation
 from ..losses.styles import style
@@ -172,7 +172,7 @@ def stylize(photo: Any, painting: Any, *args: Any, progress: bool = True, **opti
 
 
 def against(
-    kind: type[Painted],
+    kind: type[TargetStatisticLoss],
     paintings: Sequence[Any],
     masks: Sequence[Tensor | None] | None = None,
     painting_masks: Any = None,
