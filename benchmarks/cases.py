@@ -94,14 +94,16 @@ def whole_dream(device: str | None) -> Case:
     """The pocket dream of a 384x288 photo, four octaves of ten steps."""
     photo = lk.resize(lk.photo("coffee"), (288, 384))
     network = lk.load_backbone("pocket", device)
-    return {"seconds": min(repeat(lambda: lk.dream(photo, network, progress=False), 3, 0, warm_up=1))}
+    return {"seconds": min(repeat(lambda: lk.dream(photo, backbone=network, progress=False), 3, 0, warm_up=1))}
 
 
 def whole_style(device: str | None) -> Case:
     """Pocket style transfer at 320x240, 200 steps with the defaults."""
     photo, painting = lk.resize(lk.photo("chelsea"), (240, 320)), lk.painting("lantern_bay")
     network = lk.load_backbone("pocket", device)
-    return {"seconds": min(repeat(lambda: lk.stylize(photo, painting, network, progress=False), 2, 0, warm_up=0))}
+    return {
+        "seconds": min(repeat(lambda: lk.stylize(photo, painting, backbone=network, progress=False), 2, 0, warm_up=0))
+    }
 
 
 def learned_pass(device: str | None) -> Case:

@@ -238,7 +238,7 @@ def own_quality(size: int, target: float, settings: dict[str, Any]) -> dict[str,
         photo, painting = two_pictures(size)
         judge, spent = referee(tuple(photo.shape[-2:])), 0.0
         started = time.perf_counter()
-        for progress in lk.stylizing(photo, painting, "vgg19", device="cpu", **settings):
+        for progress in lk.stylizing(photo, painting, backbone="vgg19", device="cpu", **settings):
             spent += time.perf_counter() - started
             if progress.stage == progress.stages and progress.step % 5 == 0:
                 loss = judge(progress.picture)
@@ -273,7 +273,7 @@ def own_dream(size: int, precision: str) -> dict[str, Any]:
     """Seconds of one step of ours at the same layer, jitter included."""
     with in_every_program(shared_network("vgg16")):
         photo, _ = two_pictures(size)
-        run = lk.dreaming(photo, "vgg16", "relu4_3", octaves=1, steps=12, device="cpu", precision=precision)
+        run = lk.dreaming(photo, "relu4_3", backbone="vgg16", octaves=1, steps=12, device="cpu", precision=precision)
         times = seconds_of(lambda: next(run), 12)
     return {"seconds": median(times[2:])}
 

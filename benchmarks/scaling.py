@@ -110,7 +110,7 @@ def worker(side: int) -> None:
     layers = list(backbone.recommended.style)
     photo, painting = lk.resize(lk.photo("coffee"), size), lk.painting("lantern_bay")
     with joined(backbone.device) as several:
-        evaluate = lk.Evaluator(backbone, lk.style(painting, layers), size, "float32", tile=TILE, spread=several)
+        evaluate = lk.Evaluator(backbone, lk.style(painting, layers), size, "float32", tile=TILE, distributed=several)
         sent, found = 0, {}
         reduce = dist.all_reduce
 

@@ -27,7 +27,7 @@ def default(recipe: Callable, name: str) -> Any:
 STEP_SIZE = default(lk.dreaming, "step_size")
 QUICK = ["--quiet", "--size", "48", "--precision", "float32"]
 DREAM = [*QUICK, "--octaves", "2", "--steps", "2", "--jitter", "4"]
-STYLIZE = [*QUICK, "--steps", "4", "--smallest", "30"]
+STYLIZE = [*QUICK, "--steps", "4", "--min-scale", "30"]
 
 
 @pytest.fixture
@@ -80,17 +80,22 @@ def test_dream_writes_what_the_function_returns(folder: Path, capsys: pytest.Cap
 def test_stylize_writes_what_the_function_returns(folder: Path, painting: str) -> None:
     run("stylize", "cat.png", painting, "-o", "out.webp", "--quality", "100", "--init", "noise", *STYLIZE)
     source = lk.painting(painting) if painting == "noon_pond" else lk.load(painting)
-    options = {"steps": 4, "smallest": 30, "init": "noise", "precision": "float32"}
+    options = {"steps": 4, "min_scale": 30, "init": "noise", "precision": "float32"}
     expected = lk.stylize(lk.load("cat.png", 48), source, progress=False, **options)
     lk.save(expected, "expected.webp", quality=100)  # WebP itself loses much of the noise
     assert_saved("out.webp", lk.load("expected.webp"))
-    told = {"recipe": "stylize", "photo": "cat.png", "painting": painting, "average": default(lk.stylizing, "average")}
+    told = {
+        "recipe": "stylize",
+        "photo": "cat.png",
+        "painting": painting,
+        "avg_decay": default(lk.stylizing, "avg_decay"),
+    }
     assert lk.settings_of("out.webp").items() >= (told | options).items()
 
 
 def test_several_paintings_are_mixed(folder: Path) -> None:
     run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", "--style-weights", "1,3", *STYLIZE)
-    options = {"steps": 4, "smallest": 30, "precision": "float32", "style_weights": [1, 3]}
+    options = {"steps": 4, "min_scale": 30, "precision": "float32", "style_weights": [1, 3]}
     paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
     assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
     assert (
@@ -107,7 +112,7 @@ def test_masks_from_files_say_where_each_style_goes(folder: Path) -> None:
     lk.save(top, "top.png")
     masks = ["--masks", "left.png,center", "--painting-masks", "top.png,none"]
     run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", *masks, *STYLIZE)
-    options = {"steps": 4, "smallest": 30, "precision": "float32"}
+    options = {"steps": 4, "min_scale": 30, "precision": "float32"}
     options["masks"] = [lk.luma(lk.load("left.png", 48)), "center"]
     options["painting_masks"] = [lk.luma(lk.load("top.png")), None]
     paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
@@ -206,7 +211,11 @@ def test_help_shows_every_option_with_its_default(
     text = re.sub(r"\n {4,}", " ", capsys.readouterr().out)  # a long option's help begins on the next line
     shown = dict(re.findall(r"^  --([a-z-]+)(?:, --no-[a-z-]+)? .*\(default: (.*)\)$", text, re.MULTILINE))
     inputs = {"photo", "painting", "frames", "options"}
-    options = set(inspect.signature(recipe).parameters) - inputs - {"shuffle", "resume", "spread", "also"}
+    options = (
+        set(inspect.signature(recipe).parameters)
+        - inputs
+        - {"shuffle", "resume", "distributed", "extra_loss", "progress"}
+    )
     if recipe is lk.stylize_frames:  # what a film has in place of the recipe's default stands in the group's title
         assert f"unless given, steps is {default(recipe, 'steps')}" in text
         options -= {"steps"}
@@ -282,7 +291,7 @@ def test_a_mistake_about_a_dream_is_one_line(
         (["cat.png", "pond.png", "--masks", "gone.png"], "no picture at gone.png"),
         (["cat.png", "pond.png", "--masks", "pond.png"], "a mask for this picture has the shape"),
         (["cat.png", "pond.png", "--color", "sepia"], "color is one of linear, histogram, luma"),
-        (["cat.png", "pond.png", "--average", "1"], "the decay of an average lies in [0, 1), not 1"),
+        (["cat.png", "pond.png", "--avg-decay", "1"], "the decay of an average lies in [0, 1), not 1"),
     ],
 )
 def test_a_mistake_about_a_style_is_one_line(

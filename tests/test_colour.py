@@ -17,7 +17,7 @@ from labkit.pictures.color import KINDS, matched
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 koi = cache(lambda: lk.painting("koi_mosaic", 50))
-OPTIONS = {"steps": 6, "smallest": 45, "style_layers": ["relu1_1", "relu2_1"], "precision": "float32"}
+OPTIONS = {"steps": 6, "min_scale": 45, "style_layers": ["relu1_1", "relu2_1"], "precision": "float32"}
 
 
 def moments(picture: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -137,5 +137,5 @@ def test_a_preview_has_the_photos_colors_too() -> None:
 
 def test_unknown_ways_are_refused_before_the_run() -> None:
     for color in ("lab", "luma-before", "linear-"):
-        with pytest.raises(ValueError, match=f"color is one of linear, .* or None, not '{color}'"):
+        with pytest.raises(ValueError, match=f"color is one of linear, .*, not '{color}'"):
             next(lk.stylizing(cat(), koi(), color=color))

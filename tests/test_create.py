@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.engine.evaluator import Evaluation
-from labkit.engine.parameters import PARAMETERIZATIONS, from_rgb, make_parameterization, to_rgb
-from labkit.recipes.visualization import moved, movements
+from labkit.engine.parameters import Parameterization, from_rgb, make_parameterization, to_rgb
+from labkit.recipes.visualization import movements, randomly_transformed
 
 SHAPE = (2, 3, 24, 30)
 QUICK = {"size": 48, "device": "cpu", "precision": "float32"}
@@ -29,7 +30,7 @@ def parameterization(name: str, start: Tensor | None = None) -> object:
 # --- parameterizations ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@pytest.mark.parametrize("name", get_args(Parameterization))
 def test_noise_is_a_picture_near_gray(name: str) -> None:
     picture = parameterization(name).picture()
     assert picture.shape == SHAPE and picture.dtype == torch.float32
@@ -44,7 +45,7 @@ def test_a_picture_is_reproduced(name: str) -> None:
     torch.testing.assert_close(parameterization(name, start).picture(), start, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@pytest.mark.parametrize("name", get_args(Parameterization))
 def test_gradients_of_the_parameters_are_autograds(name: str) -> None:
     """A small step along the gradient changes <picture, g> by as much as its square says."""
     found, g = parameterization(name), torch.randn(SHAPE, generator=generator(1))
@@ -87,7 +88,7 @@ def test_without_movement_nothing_moves() -> None:
         torch.testing.assert_close(x, picture, rtol=0, atol=1e-5)
         return Evaluation(x.sum((1, 2, 3)), {}, 2 * x)
 
-    found = moved(evaluate, jitter=0, zoom=0, rotate=0)(picture)
+    found = randomly_transformed(evaluate, jitter=0, zoom=0, rotate=0)(picture)
     torch.testing.assert_close(found.gradient, 2 * picture, rtol=0, atol=1e-4)
 
 
@@ -113,7 +114,7 @@ def test_the_gradient_is_moved_back() -> None:
         return Evaluation((weights * x.square()).sum((1, 2, 3)), {}, 2 * weights * x)
 
     def run(x: Tensor) -> Evaluation:
-        return moved(evaluate, jitter=3, zoom=0.1, rotate=20, generator=generator(3))(x)
+        return randomly_transformed(evaluate, jitter=3, zoom=0.1, rotate=20, generator=generator(3))(x)
 
     direction = torch.randn(picture.shape, dtype=torch.float64, generator=generator(4))
     slope = (run(picture + 1e-5 * direction).loss - run(picture - 1e-5 * direction).loss) / 2e-5
@@ -139,7 +140,7 @@ def test_between_two_aims() -> None:
     torch.testing.assert_close(found.loss, torch.cat([a + (b - a) * t / 4 for t in range(5)]))
 
 
-@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@pytest.mark.parametrize("name", get_args(Parameterization))
 def test_a_channel_is_found(name: str) -> None:
     loss = -lk.activation("relu3_2", channel=70, power=1)
     run = list(lk.creating(loss, parameterization=name, steps=15, jitter=2, **QUICK))
@@ -176,7 +177,7 @@ def test_a_start_is_kept_near(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"parameterization": "wavelets"}, "no parameterization named 'wavelets'; there are fourier, laplacian"),
+        ({"parameterization": "wavelets"}, "parameterization is one of fourier, laplacian, cppn, pixels, not 'wavelets'"),
         ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
         ({"variations": 0}, "variations must be a whole number of at least 1"),
         ({"zoom": 1.5}, "zoom is a share from 0 to 1, not 1.5"),

@@ -45,22 +45,22 @@ Recipe = Callable[[Tensor, lk.Backbone], Any]
 
 
 def dream(photo: Tensor, network: lk.Backbone, layers: Any = None, **options: Any) -> Tensor:
-    return lk.dream(photo, network, layers, **{"octaves": 2, "steps": 2, **QUIET, **options})
+    return lk.dream(photo, layers, backbone=network, **{"octaves": 2, "steps": 2, **QUIET, **options})
 
 
 def stylize(photo: Tensor, network: lk.Backbone, painting: Any = None, **options: Any) -> Tensor:
     painting = koi() if painting is None else painting
-    return lk.stylize(photo, painting, network, **{"steps": 3, **QUIET, **options})
+    return lk.stylize(photo, painting, backbone=network, **{"steps": 3, **QUIET, **options})
 
 
 def create(network: lk.Backbone, loss: lk.Loss | None = None, **options: Any) -> Tensor:
     loss = -lk.activation("relu3_1", channel=5, power=1) if loss is None else loss
-    return lk.create(loss, network, size=48, steps=3, **QUIET, **options)
+    return lk.create(loss, backbone=network, size=48, steps=3, **QUIET, **options)
 
 
 def attacked(photo: Tensor, network: lk.Backbone) -> list[Any]:
     labels, threat = torch.tensor([CLASS]), attack.Threat("l2", 1.0)
-    evaluate = attack.against(network.logits, labels)
+    evaluate = attack.untargeted(network.logits, labels)
     return [
         attack.fgsm(evaluate, photo, attack.Threat("linf", 0.1)),
         attack.pgd(evaluate, photo, threat, steps=2, seed=1),
@@ -177,7 +177,7 @@ def films(photo: Tensor, network: lk.Backbone) -> Iterator[Tensor]:
     def flow(frame: Tensor, other: Tensor) -> Tensor:
         return torch.full_like(frame[:, :2], 1.5)
 
-    frames = [photo, video.moved(photo, 1.1, 5.0)]
+    frames = [photo, video.zoom_rotate(photo, 1.1, 5.0)]
     yield frames[1]
     yield video.warped(photo, flow(photo, photo))
     yield from video.dream_frames(frames, network, flow=flow, steps=1, precision="float32")
@@ -186,7 +186,7 @@ def films(photo: Tensor, network: lk.Backbone) -> Iterator[Tensor]:
 
 
 def restored(photo: Tensor, network: lk.Backbone) -> Tensor:
-    return finish(prior.restoring(photo, LEFT[None, None], steps=2, device=network.device), progress=False)
+    return finish(prior.restoring(photo, LEFT[None, None], steps=2, device=network.device))
 
 
 LOSSES: dict[str, Callable[[], lk.Loss]] = {
@@ -209,7 +209,7 @@ OF_A_PHOTO: dict[str, Recipe] = {
     "a redirected dream": lambda p, n: dream(p, n.redirected(), -lk.activation("relu4_3", channel=3, power=1)),
     "gram": stylize,
     "wasserstein": lambda p, n: stylize(p, n, statistic="wasserstein", optimizer="lbfgs"),
-    "histogram": lambda p, n: stylize(p, n, [koi(), coffee()], histogram_weight=1.0, smallest=28),
+    "histogram": lambda p, n: stylize(p, n, [koi(), coffee()], histogram_weight=1.0, min_scale=28),
     "masks": lambda p, n: stylize(p, n, [koi(), coffee()], masks=[LEFT, 1 - LEFT], style_weights=[1, 2]),
     "a border": lambda p, n: stylize(p, n, border="replicate", init="noise", pooling="average"),
     **{f"colors: {c}": lambda p, n, c=c: stylize(p, n, color=c) for c in ("linear", "histogram-after", "luma")},
@@ -225,7 +225,7 @@ OF_A_PHOTO: dict[str, Recipe] = {
     "repaint": lambda p, n: faststyle.repaint(p, "koi_mosaic", faststyle.load_network(device=n.device), 32),
     "transfer": lambda p, n: adain.transfer(p, koi(), backbone=n),
     "sheets": lambda p, n: [lk.grid([p, p], 2), lk.difference(p, 1 - p), lk.resize(p, 30)],
-    "channels": lambda p, n: lk.ranked_channels(p, "relu3_1", n, 3),
+    "channels": lambda p, n: lk.ranked_channels(p, "relu3_1", 3, backbone=n),
 }
 OF_NOTHING: dict[str, Recipe] = {  # or of nothing but what the CPU holds
     **{
@@ -289,7 +289,7 @@ def test_a_network_that_is_passed_in_stays_where_it_is(on_cpu: lk.Backbone) -> N
     with Device():
         there = lk.load_backbone(on_cpu, ELSEWHERE)
         assert there is not on_cpu and there.device == ELSEWHERE
-        lk.dream(cat(), on_cpu, device=ELSEWHERE, octaves=1, steps=1, **QUIET)
+        lk.dream(cat(), backbone=on_cpu, device=ELSEWHERE, octaves=1, steps=1, **QUIET)
     assert on_cpu.device.type == "cpu"
     assert all(torch.equal(value, before[name]) for name, value in on_cpu.state_dict().items())
 

@@ -182,13 +182,13 @@ OPTIONS: dict[str, Any] = {
     "content_weight": 0.1,
     "tv_weight": 0.0,
     "steps": 20,
-    "smallest": 90,
+    "min_scale": 90,
     "precision": "float32",
 }
 
 
 def stylize(pocket: lk.Backbone, *paintings: Tensor, **options: Any) -> Tensor:
-    return lk.stylize(cat(), list(paintings), pocket, progress=False, **OPTIONS | options)
+    return lk.stylize(cat(), list(paintings), backbone=pocket, progress=False, **OPTIONS | options)
 
 
 def test_each_half_comes_nearer_to_its_own_painting(pocket: lk.Backbone) -> None:
@@ -201,7 +201,7 @@ def test_each_half_comes_nearer_to_its_own_painting(pocket: lk.Backbone) -> None
 
 
 def test_a_mask_leaves_the_rest_a_photo(pocket: lk.Backbone) -> None:
-    changed = (stylize(pocket, koi(), masks=LEFT, content_weight=0, smallest=128) - cat()).abs()
+    changed = (stylize(pocket, koi(), masks=LEFT, content_weight=0, min_scale=128) - cat()).abs()
     assert changed[..., 64:].max() < 1e-6 < 0.05 < changed[..., :64].mean()
 
 
@@ -211,7 +211,11 @@ def test_a_pixel_feels_a_small_region_as_strongly_as_a_large_one(pocket: lk.Back
     half = torch.zeros(96, 128)
     half[:48] = 1
     runs = [
-        next(lk.stylizing(pattern, koi(), pocket, masks=mask, **OPTIONS | {"content_weight": 0, "smallest": 128}))
+        next(
+            lk.stylizing(
+                pattern, koi(), backbone=pocket, masks=mask, **OPTIONS | {"content_weight": 0, "min_scale": 128}
+            )
+        )
         for mask in (half, torch.ones(96, 128))
     ]
     in_half, in_all = (run.evaluation.gradient[:, :, 10:38] for run in runs)
@@ -219,8 +223,8 @@ def test_a_pixel_feels_a_small_region_as_strongly_as_a_large_one(pocket: lk.Back
 
 
 def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
-    options = {"masks": LEFT, "histogram_weight": 4, "content_weight": 0, "smallest": 128, "steps": 1}
-    (only,) = lk.stylizing(cat(), koi(), pocket, **OPTIONS | options)
+    options = {"masks": LEFT, "histogram_weight": 4, "content_weight": 0, "min_scale": 128, "steps": 1}
+    (only,) = lk.stylizing(cat(), koi(), backbone=pocket, **OPTIONS | options)
     evaluator = lk.Evaluator(pocket, lk.histogram(koi(), LAYERS, mask=LEFT), cat().shape[-2:], "float32")
     assert only.terms["histogram"] == pytest.approx(4 * LEFT.mean().item() * evaluator(cat()).loss.item(), rel=1e-5)
     assert not only.evaluation.gradient[..., 64:].any()

@@ -89,7 +89,7 @@ def test_creation_starts_a_silent_channel() -> None:
     options = {"size": 16, "steps": 30, "parameterization": "pixels", "jitter": 0, "zoom": 0, "rotate": 0}
     loss, backbone = -lk.activation("relu", channel=0, power=1), silent(nn.ReLU())
     still, started = (
-        lk.create(loss, net, **options, device="cpu", precision="float32", progress=False)
+        lk.create(loss, backbone=net, **options, device="cpu", precision="float32", progress=False)
         for net in (backbone, backbone.redirected())
     )
     assert not backbone.features(still, ["relu"])["relu"].any()

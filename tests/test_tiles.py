@@ -191,7 +191,7 @@ def test_recipes_take_tiles() -> None:
     options = {"device": "cpu", "precision": "float32", "progress": False}
     for recipe, arguments in (
         (lk.dream, {"octaves": 2, "steps": 2, "step_size": 0.5}),
-        (lambda x, **o: lk.stylize(x, koi(), **o), {"steps": 3, "smallest": 100}),
+        (lambda x, **o: lk.stylize(x, koi(), **o), {"steps": 3, "min_scale": 100}),
     ):
         whole, cut = (recipe(photo, tile=tile, **arguments, **options) for tile in (None, 64))
         assert (whole - cut).abs().mean() < 1e-3 and (whole - photo).abs().mean() > 1e-3
@@ -321,11 +321,11 @@ dist.init_process_group("gloo")
 backbone, picture = lk.load_backbone("pocket", "cpu"), torch.cat([lk.photo("chelsea", SIZE), lk.photo("rocket", SIZE)])
 found = {{}}
 for name in ("activation", "class", "wasserstein", "sum"):
-    evaluator = lk.Evaluator(backbone, LOSSES[name](), SIZE, "float32", tile=96, spread=True)
+    evaluator = lk.Evaluator(backbone, LOSSES[name](), SIZE, "float32", tile=96, distributed=True)
     for _ in range(2):
         result = evaluator(picture)
     found[name] = result.loss, result.gradient
-small = lk.Evaluator(backbone, lk.activation("relu2_1"), (16, 16), "float32", spread=True)(picture[..., :16, :16])
+small = lk.Evaluator(backbone, lk.activation("relu2_1"), (16, 16), "float32", distributed=True)(picture[..., :16, :16])
 found["small"] = small.loss, small.gradient
 torch.save(found, f"{{sys.argv[1]}}/{{dist.get_rank()}}.pt")
 dist.destroy_process_group()
@@ -370,4 +370,4 @@ def test_the_command_line_shares_one_picture(tmp_path: Path) -> None:
 
 def test_sharing_needs_processes() -> None:
     with pytest.raises(ValueError, match="start them with torchrun"):
-        lk.Evaluator(network("pocket"), lk.total_variation(), SIZE, spread=True)
+        lk.Evaluator(network("pocket"), lk.total_variation(), SIZE, distributed=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 import labkit as lk
 from labkit.losses.activations import BoundActivation
 from labkit.recipes.deepdream import blurred
-from labkit.recipes.video import RAFT, moved, raft, visible, warped
+from labkit.recipes.video import RAFT, raft, visible, warped, zoom_rotate
 
 cat = cache(lambda: lk.photo("chelsea", (36, 48)))
 QUICK = {"layers": "relu1_2", "octaves": 1, "steps": 1, "jitter": 2, "precision": "float32"}
@@ -41,15 +41,15 @@ def center(picture: Tensor, margin: int = 12) -> Tensor:
 
 def test_a_quarter_turn_is_counterclockwise() -> None:
     square = smooth(32, 32)
-    torch.testing.assert_close(moved(square, 1, 90), torch.rot90(square, 1, (2, 3)), rtol=0, atol=1e-4)
-    torch.testing.assert_close(moved(square, 1, 0), square, rtol=0, atol=1e-5)
+    torch.testing.assert_close(zoom_rotate(square, 1, 90), torch.rot90(square, 1, (2, 3)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(zoom_rotate(square, 1, 0), square, rtol=0, atol=1e-5)
 
 
 def test_a_turn_and_a_zoom_keep_the_shape_of_things() -> None:
     """In a picture that is not square: a disc stays a disc, with the zoomed area."""
     rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(90.0), indexing="ij")
     disc = (torch.hypot(rows - 29.5, columns - 44.5) < 12).float().expand(1, 3, -1, -1)
-    larger = moved(disc, 1.5, 37) > 0.5
+    larger = zoom_rotate(disc, 1.5, 37) > 0.5
     assert larger.sum() / disc.sum() == pytest.approx(1.5**2, rel=0.02)
     assert larger[0, 0].any(0).sum() == pytest.approx(36, abs=1) == pytest.approx(larger[0, 0].any(1).sum(), abs=1)
 
@@ -57,19 +57,19 @@ def test_a_turn_and_a_zoom_keep_the_shape_of_things() -> None:
 @pytest.mark.parametrize("fps", [2, 5, 10])
 def test_after_a_second_a_journey_is_in_the_same_place_at_any_rate(pocket: lk.Backbone, fps: int) -> None:
     options = {"zoom": 1.4, "rotate": 30.0, "seconds": 1 + 1 / fps, "fps": fps, "step_size": 0}
-    *_, last = lk.journey(smooth(), pocket, **QUICK | options)
-    torch.testing.assert_close(center(last), center(moved(smooth(), 1.4, 30)), rtol=0, atol=0.01)
+    *_, last = lk.journey(smooth(), backbone=pocket, **QUICK | options)
+    torch.testing.assert_close(center(last), center(zoom_rotate(smooth(), 1.4, 30)), rtol=0, atol=0.01)
 
 
 def test_each_frame_is_the_last_one_moved_and_dreamt(pocket: lk.Backbone) -> None:
-    first, second = lk.journey(cat(), pocket, seconds=1, fps=2, zoom=1.2, rotate=10, seed=7, **QUICK)
+    first, second = lk.journey(cat(), backbone=pocket, seconds=1, fps=2, zoom=1.2, rotate=10, seed=7, **QUICK)
     dream = {**QUICK, "progress": False}
-    assert torch.equal(first, lk.dream(cat(), pocket, seed=7, **dream))
-    assert torch.equal(second, lk.dream(moved(first, 1.2**0.5, 5), pocket, seed=8, **dream))
+    assert torch.equal(first, lk.dream(cat(), backbone=pocket, seed=7, **dream))
+    assert torch.equal(second, lk.dream(zoom_rotate(first, 1.2**0.5, 5), backbone=pocket, seed=8, **dream))
 
 
 def test_a_journey_goes_on_until_it_is_stopped(pocket: lk.Backbone) -> None:
-    frames = list(itertools.islice(lk.journey(cat(), pocket, seconds=None, fps=1, **QUICK), 4))
+    frames = list(itertools.islice(lk.journey(cat(), backbone=pocket, seconds=None, fps=1, **QUICK), 4))
     assert [frame.shape for frame in frames] == [cat().shape] * 4
     assert all((a != b).any() for a, b in itertools.pairwise(frames))
 
@@ -86,7 +86,7 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
         return statistics(*args)
 
     monkeypatch.setattr(BoundActivation, "statistics", interrupted)
-    run = lk.journey(cat(), pocket, fps=4, **QUICK | {"layers": loss})
+    run = lk.journey(cat(), backbone=pocket, fps=4, **QUICK | {"layers": loss})
     assert len(list(lk.frames_of(lk.save_frames(run, tmp_path / "x.webp", progress=False)))) == 2
 
 
@@ -102,7 +102,7 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
 )
 def test_journeys_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        next(lk.journey(cat(), pocket, **QUICK | options))
+        next(lk.journey(cat(), backbone=pocket, **QUICK | options))
 
 
 # --- flow ---------------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_what_a_moving_square_uncovers_was_not_visible() -> None:
 
 
 def dreamt(frames: object, backbone: lk.Backbone, **options: object) -> list[Tensor]:
-    return list(lk.dream_frames(frames, backbone, **QUICK | options))
+    return list(lk.dream_frames(frames, backbone=backbone, **QUICK | options))
 
 
 def test_a_still_film_keeps_its_dream(pocket: lk.Backbone) -> None:
@@ -237,13 +237,13 @@ koi = cache(lambda: lk.painting("koi_mosaic", 64))
 
 def painted(frames: object, backbone: lk.Backbone, **options: object) -> list[Tensor]:
     settings = {"steps": 12, "steps_after": 6, "flow": None, "precision": "float32"} | options
-    return list(lk.stylize_frames(frames, koi(), backbone, **settings))
+    return list(lk.stylize_frames(frames, koi(), backbone=backbone, **settings))
 
 
 def test_the_first_frame_is_a_picture_stylized(pocket: lk.Backbone) -> None:
     (found,) = painted([cat()], pocket, style_weight=50.0)
     options = {"steps": 12, "style_weight": 50.0, "precision": "float32", "progress": False}
-    assert torch.equal(found, lk.stylize(cat(), koi(), pocket, **options))
+    assert torch.equal(found, lk.stylize(cat(), koi(), backbone=pocket, **options))
 
 
 def test_a_still_film_does_not_flicker_when_it_is_held(pocket: lk.Backbone) -> None:
@@ -275,7 +275,7 @@ def test_colors_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
     assert lk.difference(first, second).mean() < 0.5 * lk.difference(*loose).mean()
 
 
-@pytest.mark.parametrize("options", [{"init": "noise"}, {"smallest": 16}, {"also": lk.total_variation()}])
+@pytest.mark.parametrize("options", [{"init": "noise"}, {"min_scale": 16}, {"extra_loss": lk.total_variation()}])
 def test_later_frames_start_from_the_past_whatever_is_asked_of_the_first(pocket: lk.Backbone, options: dict) -> None:
     first, second = painted([cat(), cat()], pocket, temporal_weight=1e4, **options)
     assert lk.difference(first, second).mean() < 0.03

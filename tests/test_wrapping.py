@@ -270,7 +270,16 @@ def test_the_module_is_left_as_it_was() -> None:
     network.features(noise(64, 64), network.layers)
     network.receptive_field("deep")
     for precision in ("float32", "bfloat16"):
-        lk.dream(noise(64, 64), network, "deep", octaves=1, steps=1, precision=precision, progress=False, device="cpu")
+        lk.dream(
+            noise(64, 64),
+            "deep",
+            backbone=network,
+            octaves=1,
+            steps=1,
+            precision=precision,
+            progress=False,
+            device="cpu",
+        )
     network.to(torch.float64)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert {p.dtype for p in model.parameters()} == {torch.float32} and model.stem.weight.is_contiguous()
@@ -414,7 +423,7 @@ def test_logits_by_name(how: Callable) -> None:
 def test_a_network_without_logits_has_layers_only(how: Callable, said: str) -> None:
     network = lk.wrap(made(Answers, how), name="extractor")
     assert network.layers == network.names == ["conv"]
-    lk.dream(noise(40, 40), network, octaves=1, steps=1, progress=False, device="cpu")
+    lk.dream(noise(40, 40), backbone=network, octaves=1, steps=1, progress=False, device="cpu")
     message = f"extractor has no classes: it answers {said}, not logits"
     for ask in (network.logits, network.classify, lambda p: network.class_index(1), lambda p: network.classes):
         with pytest.raises(ValueError, match=message):
@@ -472,24 +481,26 @@ def test_recipes_take_it(name: str) -> None:
     network, photo, painting = wrapped(name), lk.photo("chelsea", 64), lk.painting("koi_mosaic", 64)
     layer = next(iter(network.recommended.dream))
     pictures = {
-        "dream": lk.dream(photo, network, octaves=2, steps=2, **OPTIONS),
-        "guided": lk.dream(photo, network, -lk.guide(painting, layer), octaves=1, steps=2, **OPTIONS),
-        "stylize": lk.stylize(photo, painting, network, steps=3, **OPTIONS),
-        "create": lk.create(lk.channels(layer, range(2)), network, size=48, steps=2, variations=2, **OPTIONS),
-        "class": lk.create(-lk.class_logit(1), network, size=48, steps=2, **OPTIONS),
+        "dream": lk.dream(photo, backbone=network, octaves=2, steps=2, **OPTIONS),
+        "guided": lk.dream(photo, -lk.guide(painting, layer), backbone=network, octaves=1, steps=2, **OPTIONS),
+        "stylize": lk.stylize(photo, painting, backbone=network, steps=3, **OPTIONS),
+        "create": lk.create(lk.channels(layer, range(2)), backbone=network, size=48, steps=2, variations=2, **OPTIONS),
+        "class": lk.create(-lk.class_logit(1), backbone=network, size=48, steps=2, **OPTIONS),
         "journey": next(iter(lk.journey(photo, backbone=network, octaves=1, steps=1, device="cpu"))),
     }
     for what, picture in pictures.items():
         assert torch.isfinite(picture).all() and picture.std() > 0.01, what
         if picture.shape == photo.shape:
             assert (picture - photo).abs().mean() > 1e-3, what
-    assert len(lk.ranked_channels(photo, layer, network, count=3, device="cpu")) == 3
+    assert len(lk.ranked_channels(photo, layer, backbone=network, count=3, device="cpu")) == 3
     assert len(network.classify(photo)[0]) == 5
 
 
 def test_a_class_rises_when_it_is_wished_for() -> None:
     network = lk.wrap(made(Small), classes=LABELS)
-    gnu, ant = (lk.create(-lk.class_logit(name), network, size=48, steps=20, **OPTIONS) for name in ("gnu", "ant"))
+    gnu, ant = (
+        lk.create(-lk.class_logit(name), backbone=network, size=48, steps=20, **OPTIONS) for name in ("gnu", "ant")
+    )
     assert (
         network.logits(gnu)[0, 6] > network.logits(ant)[0, 6] and network.logits(ant)[0, 0] > network.logits(gnu)[0, 0]
     )

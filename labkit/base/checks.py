@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 
 def as_list(given: Any) -> list[Any]:
     """The items of a list or tuple; of anything else, a list of it alone."""
     return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise ValueError, naming the argument, when its value is none of the ``choices``: names, or a Literal of them."""
+    known = get_args(choices) or tuple(choices)
+    if value not in known:
+        raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
 
 
 def check_numbers(least: float = 0, kind: type = Real, **numbers: float) -> None:

@@ -9,12 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .. import __version__
 from ..base.checks import as_list, check_numbers
 from ..base.devices import pick_device
 from ..base.files import check_writable
 from ..base.processes import joined, own_device, rank_and_count
-from ..engine.progress import Progress, finish
+from ..engine.progress import Progress, finish, with_bar
 from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.color import luma
 from ..pictures.films import FILM_SUFFIXES, VIDEOS, animated, check_film, frames_of, rate_of, save_frames
@@ -117,7 +119,7 @@ def run_recipe(options: argparse.Namespace) -> None:
     if options.checkpoint:
         check_writable(options.checkpoint)
     with joined(pick_device(chosen["device"])) as several:
-        _run_one(options, chosen | {"spread": several}, settings, options.photo, Path(options.output), finish)
+        _run_one(options, chosen | {"distributed": several}, settings, options.photo, Path(options.output), finish)
 
 
 def _check_idle(options: argparse.Namespace) -> None:
@@ -144,13 +146,13 @@ def _run_one(
     """
     picture = _photo(str(photo), options.size)
     chosen = _with_masks(chosen, options.size, picture)
-    first = not chosen.get("spread") or rank_and_count()[0] == 0
+    first = not chosen.get("distributed") or rank_and_count()[0] == 0
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
     run = RECIPES[options.recipe].run(
         picture, *_paintings(options), **chosen, resume=checkpoint if checkpoint and checkpoint.exists() else None
     )
     run = _kept(run, checkpoint) if checkpoint and first else run
-    picture = end(run, progress=first and not options.quiet)
+    picture = end(with_bar(run, first and not options.quiet))
     if first:
         for one, path in zip(picture, _outputs(out, len(picture)), strict=True):
             print(save(one, path, settings, options.quality, options.bits), flush=True)
@@ -220,7 +222,7 @@ def _mask(name: str | None, size: int | tuple[int, int]) -> Any:
     return name if name in (None, "center") else luma(load(name, size or None))
 
 
-def _finish_whole(run: Iterable[Progress], **options: Any) -> Any:
+def _finish_whole(run: Iterable[Progress]) -> Tensor:
     """What `finish` returns, but an interrupt goes on upwards: half a picture in a folder would be taken for a whole
     one when the folder is run again."""
     ended = False
@@ -230,7 +232,7 @@ def _finish_whole(run: Iterable[Progress], **options: Any) -> Any:
         yield from run
         ended = True
 
-    picture = finish(watched(), **options)
+    picture = finish(watched())
     if not ended:
         raise KeyboardInterrupt
     return picture

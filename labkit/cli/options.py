@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Container
 from typing import Any
 
-NOT_OPTIONS = ("resume", "spread", "also")  # --checkpoint does the first, torchrun the second
+NOT_OPTIONS = ("resume", "distributed", "extra_loss", "progress")  # --checkpoint, torchrun, nothing, --quiet
 ALSO_OPTIONS = ("backbone", "layers")  # though they may be given by position
 
 
@@ -44,6 +45,8 @@ def _documented(function: Callable[..., Any]) -> dict[str, str]:
     """What a docstring says of its arguments: "a, b: text" lines, continued by deeper indentation."""
     found: dict[str, str] = {}
     text = inspect.getdoc(function) or ""
+    if section := re.search(r"^Args:\n((?:    .*\n|\n)*)", text + "\n", re.MULTILINE):
+        text = textwrap.dedent(section[1])
     pair = r"[a-z_]+(?:, [a-z_]+)*: "
     for line in re.findall(rf"^{pair}.*(?:\n    .*)*", text, re.MULTILINE):
         for names, said in re.findall(rf"({pair})(.*?)(?=; {pair}|$)", line, re.DOTALL):

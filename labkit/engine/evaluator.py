@@ -68,8 +68,8 @@ class Evaluator:
     ``tile``: the side in pixels of the squares that a large picture is cut into: the gradient is the same, and memory
     no longer grows with the network's features (see `labkit.engine.tiles`). "auto" (the default) cuts when the whole
     would take more than half of the free memory; None never cuts. When memory runs out, the tile is halved, with a
-    warning, unless it is None. ``spread``: share the tiles among the processes of `torch.distributed`, each of which
-    calls with the same picture and gets the same result.
+    warning, unless it is None. ``distributed``: share the tiles among the processes of `torch.distributed`, each of
+    which calls with the same picture and gets the same result.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class Evaluator:
         size: tuple[int, int],
         precision: str = "auto",
         tile: str | int | None = "auto",
-        spread: bool = False,
+        distributed: bool = False,
     ):
         if not (tile in ("auto", None) or (isinstance(tile, int) and tile >= LEAST)):
             raise ValueError(f'tile is "auto", None, or at least {LEAST} pixels, not {tile!r}')
-        if spread and not dist.is_initialized():
+        if distributed and not dist.is_initialized():
             raise ValueError("there are no processes to share tiles with: start them with torchrun")
         if backbone.device.type == "cpu":
             keep_memory()
         self.backbone = backbone.cast(pick_precision(precision, backbone.device))
         self.tf32 = asked(precision) == "tf32"
-        self.size, self.tile, self.spread = size, tile, spread
+        self.size, self.tile, self.distributed = size, tile, distributed
         self.cuts: dict[tuple[tuple[str, ...], tuple[int, int]], list[Tile]] = {}
         self.slopes: dict[int, Statistics] = {}  # of a linear loss, by the size of the batch
         with torch.no_grad():
@@ -194,7 +194,7 @@ class Evaluator:
                 (added,) = torch.autograd.grad(change, part)
             gradient[..., *tile.reads] += share * added
             _accumulate(sums, statistics, share)
-        if self.spread:
+        if self.distributed:
             dist.all_reduce(gradient)
         if total is None:
             total = self._gathered(sums)
@@ -240,7 +240,7 @@ class Evaluator:
         return self.cuts[key]
 
     def _tile(self, layers: Sequence[str], size: tuple[int, int]) -> int | None:
-        if self.spread:  # without asking for free memory, which the processes would answer differently
+        if self.distributed:  # without asking for free memory, which the processes would answer differently
             share = math.ceil((size[0] * size[1] / dist.get_world_size()) ** 0.5)
             return min(share, self.tile if isinstance(self.tile, int) else LARGE)
         if self.tile != "auto":
@@ -258,7 +258,7 @@ class Evaluator:
                     return work(self._tiles(layers, size))
             except (RuntimeError, MemoryError) as error:
                 smaller = (self._tile(layers, size) or max(size)) // 2
-                fixed = self.tile is None or self.spread or "logits" in layers
+                fixed = self.tile is None or self.distributed or "logits" in layers
                 if fixed or smaller < LEAST or not ran_out(error):
                     raise
             # Outside of the except clause, which keeps alive all that the failed attempt has computed.
@@ -272,14 +272,14 @@ class Evaluator:
 
     def _local_tiles(self, tiles: list[Tile]) -> list[tuple[Tile, float]]:
         """The tiles of this process, each with the share that counts; one that counts nothing if there are too few."""
-        if not self.spread:
+        if not self.distributed:
             return [(tile, 1.0) for tile in tiles]
         own = tiles[dist.get_rank() :: dist.get_world_size()]
         return [(tile, 1.0) for tile in own] or [(tiles[0], 0.0)]
 
     def _gathered(self, sums: Statistics) -> Statistics:
         """Statistics summed over the processes, in one message."""
-        if not self.spread:
+        if not self.distributed:
             return sums
         message = torch.cat([value.flatten() for value in sums.values()])
         dist.all_reduce(message)

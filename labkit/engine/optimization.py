@@ -6,29 +6,32 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.checks import check_choice
 from ..base.devices import arithmetic
 from .divergence import Watch
 from .evaluator import Evaluation
 from .parameters import Pixels
-from .progress import Progress, State
+from .progress import Progress
+from .runs import Stage, State
 
-OPTIMIZERS = ("adam", "lbfgs", "ascent")
+Optimizer: TypeAlias = Literal["adam", "lbfgs", "ascent"]
 LARGE = 3 * 2048**2  # numbers in a picture
 
 
-def make_optimizer(name: str, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(name: Optimizer, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
     """The optimizer ``name``: "adam", "lbfgs" (one evaluation a step), or "ascent", plain gradient steps.
 
     L-BFGS has its tolerances off: they are meant for losses of order one per parameter, and would stop it unasked. It
     remembers 20 steps, of very large pictures 5, because each takes the memory of two pictures.
     """
+    check_choice("optimizer", name, Optimizer)
     if name == "adam":
         return torch.optim.Adam(parameters, learning_rate, betas=(0.9, 0.99))
     if name == "lbfgs":
@@ -36,9 +39,7 @@ def make_optimizer(name: str, parameters: list[Tensor], learning_rate: float) ->
         return torch.optim.LBFGS(
             parameters, learning_rate, max_iter=1, history_size=history, tolerance_grad=-1, tolerance_change=-1
         )
-    if name == "ascent":
-        return torch.optim.SGD(parameters, learning_rate)
-    raise ValueError(f"no optimizer named {name!r}; there are {', '.join(OPTIMIZERS)}")
+    return torch.optim.SGD(parameters, learning_rate)
 
 
 def resized_moments(state: State, size: tuple[int, int]) -> State:
@@ -81,18 +82,6 @@ class Average:
         self.total, self.weight = state["total"].to(device, copy=True), state["weight"]
 
 
-@dataclass
-class Stage:
-    """One stretch of a run at one size: `descend` takes ``steps`` steps; the numbers place it in the whole run."""
-
-    number: int
-    of: int
-    steps: int
-    steps_before: int
-    steps_in_all: int
-    plan: str = ""
-
-
 def descend(
     stage: Stage,
     parameterization: Pixels,
@@ -101,31 +90,27 @@ def descend(
     *,
     average: Average | None = None,
     generator: torch.Generator | None = None,
-    resume: State | None = None,
-    started: float | None = None,
-    develop: Callable[[Tensor], Tensor] | None = None,
+    plan: str = "",
+    display_transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator[Progress, None, bool]:
     """Minimize what ``evaluate`` computes; yield `Progress` after every step; return whether all went well.
 
     ``evaluate(picture)`` may draw from ``generator``, whose state is saved and resumed with the rest. A loss or picture
     that is not finite ends the run with a warning that names the step, back at the last picture whose loss was finite.
-    ``develop`` makes the picture that progress shows from the pixels, and changes nothing in the run.
+    ``display_transform`` makes the picture that progress shows from the pixels, and changes nothing in the run.
     """
-    average = average or Average(0)
-    started = time.perf_counter() if started is None else started
-    first = 0
-    if resume:
-        first = resume["step"]
-        for parameter, saved in zip(parameterization.parameters, resume["parameters"], strict=True):
-            if parameter.shape != saved.shape:
+    average, run, saved = average or Average(0), stage.run, stage.state
+    if saved:
+        for parameter, value in zip(parameterization.parameters, saved["parameters"], strict=True):
+            if parameter.shape != value.shape:
                 raise ValueError("the saved run was of another picture, size or setting: go on with the same, or anew")
-            parameter.data.copy_(saved)
-        if resume["optimizer"]["param_groups"][0].keys() != optimizer.state_dict()["param_groups"][0].keys():
+            parameter.data.copy_(value)
+        if saved["optimizer"]["param_groups"][0].keys() != optimizer.state_dict()["param_groups"][0].keys():
             raise ValueError("the saved run had another optimizer: go on with the same, or anew")
-        optimizer.load_state_dict(deepcopy(resume["optimizer"]))  # which it would go on to change
-        average.load_state_dict(resume["average"], parameterization.picture().device)
+        optimizer.load_state_dict(deepcopy(saved["optimizer"]))  # which it would go on to change
+        average.load_state_dict(saved["average"], parameterization.picture().device)
         if generator is not None:
-            generator.set_state(resume["generator"])
+            generator.set_state(saved["generator"])
 
     def snapshot(at: int) -> State:
         if at != step:
@@ -133,6 +118,7 @@ def descend(
                 f"the run has gone on from step {at + 1} to step {step + 1}: save before asking for the next"
             )
         return {
+            "identity": dict(run.identity()),
             "stage": stage.number,
             "step": step + 1,
             "parameters": [parameter.detach().clone() for parameter in parameterization.parameters],
@@ -142,7 +128,7 @@ def descend(
         }
 
     watch = Watch(parameterization.parameters)
-    for step in range(first, stage.steps):
+    for step in range(saved["step"] if saved else 0, stage.steps):
         evaluations: list[Evaluation] = []
 
         @arithmetic()
@@ -167,15 +153,16 @@ def descend(
         average.update(parameterization.picture())
         yield Progress(
             step=stage.steps_before + step + 1,
-            of=stage.steps_in_all,
+            of=sum(run.steps),
             stage=stage.number + 1,
-            stages=stage.of,
-            elapsed=time.perf_counter() - started,
+            stages=len(run.sizes),
+            elapsed=time.perf_counter() - run.started,
             evaluation=evaluation,
             pixels=average.value,
             snapshot=partial(snapshot, step),
-            plan=stage.plan,
-            develop=develop,
+            current=stage,
+            plan=plan,
+            display_transform=display_transform,
         )
         if diverged:
             return False

@@ -6,10 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from ..base.checks import check_choice
 from ..base.deterministic import Conv2d, enlarged
 from ..pictures.color import color_correlation
 from ..pictures.geometry import antialiased
@@ -38,7 +40,7 @@ class Pixels:
             self.tensor.clamp_(0, 1)
 
 
-PARAMETERIZATIONS = ("fourier", "laplacian", "cppn", "pixels")
+Parameterization: TypeAlias = Literal["fourier", "laplacian", "cppn", "pixels"]
 
 
 # --- parameterizations ----------------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ class Cppn(Rendered):
 
 
 def make_parameterization(
-    name: str,
+    name: Parameterization,
     shape: Sequence[int],
     start: Tensor | None = None,
     decay: float = 1.0,
@@ -150,8 +152,7 @@ def make_parameterization(
     device: torch.device | None = None,
 ) -> Pixels | Rendered:
     """The parameterization ``name`` of pictures of ``shape`` (N, 3, H, W), from noise or from the picture ``start``."""
-    if name not in PARAMETERIZATIONS:
-        raise ValueError(f"no parameterization named {name!r}; there are {', '.join(PARAMETERIZATIONS)}")
+    check_choice("parameterization", name, Parameterization)
     if name == "cppn":
         if start is not None:
             raise ValueError("a CPPN cannot start from a picture: use fourier, laplacian or pixels")

@@ -1,39 +1,40 @@
-"""What a long computation yields, how it is finished, saved and gone on with."""
+"""What a long computation yields, and how it is run to its end."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
 
 from ..base.files import written_whole
 from ..base.memory import release_memory
+from ..pictures.geometry import resize
 from .evaluator import Evaluation
+from .runs import Stage, State
+
+P = ParamSpec("P")
 
 
 class Resumable:
     """What a long computation yields: where it stands, and a ``snapshot`` of all that is needed to go on from there."""
 
-    snapshot: Callable[[], dict[str, Any]]
+    snapshot: Callable[[], State]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything needed to go on from here: pass it, or a file that `save` wrote, as ``resume``."""
         return self.snapshot()
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file, whole or not at all."""
-        import torch
-
         with written_whole(path) as temporary:
             torch.save(self.state_dict(), temporary)
-
-
-State = dict[str, Any]
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Progress(Resumable):
 
     ``step`` of ``of``, counted over all stages; ``stage`` of ``stages`` (octaves or scales); ``elapsed`` in seconds;
     ``plan`` says how this stage's picture is cut into tiles, if it is.
-    `picture`, `terms` and `loss` are read when asked for, so that a step costs no copy from the device; ``develop``
-    makes the picture to show from the pixels.
+    `picture`, `terms` and `loss` are read when asked for, so that a step costs no copy from the device;
+    ``display_transform`` makes the picture to show from the pixels.
     """
 
     step: int
@@ -54,14 +55,15 @@ class Progress(Resumable):
     evaluation: Evaluation = field(repr=False)
     pixels: Tensor = field(repr=False)
     snapshot: Callable[[], State] = field(repr=False)
+    current: Stage = field(repr=False)
     plan: str = field(default="", repr=False)
-    develop: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+    display_transform: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     @property
     def picture(self) -> Tensor:
         """The picture so far: a copy (N, 3, H, W) in [0, 1], on the CPU."""
         pixels = self.pixels.detach().clamp(0, 1)
-        return (self.develop(pixels) if self.develop else pixels).cpu()
+        return (self.display_transform(pixels) if self.display_transform else pixels).cpu()
 
     @property
     def terms(self) -> dict[str, float]:
@@ -74,42 +76,50 @@ class Progress(Resumable):
         return self.evaluation.loss.mean().item()
 
 
-def restored(resume: State | str | Path | None) -> State | None:
-    """A saved state, from a dictionary or from a file that `Progress.save` wrote."""
-    if resume is None or isinstance(resume, Mapping):
-        return resume
-    try:
-        state = torch.load(resume, map_location="cpu", weights_only=True)
-        return {"stage": state["stage"], **state}
-    except OSError:
-        raise
-    except Exception as error:  # whatever zip, pickle or the wrong content say
-        raise ValueError(f"{resume} holds no saved run: name another file, or delete it to start anew") from error
+def finish(run: Iterable[Progress]) -> Tensor:
+    """Run a generator of progress to its end and return the picture (N, 3, H, W), on the device of the run's pictures.
 
-
-def finish(run: Iterable[Progress], progress: bool = True) -> Tensor:
-    """Run a generator of progress to its end, with a progress bar, and return the picture.
-
-    An interrupt (Ctrl-C, or the stop button) ends it early and returns the picture so far. Above the bar stands how
-    large pictures are cut into tiles, and how much memory they take.
+    An interrupt (Ctrl-C, or the stop button) ends it early and returns the picture so far, in the final size.
     """
+    latest: Progress | None = None
+    try:
+        for step in run:
+            latest = step
+    except KeyboardInterrupt:
+        if latest is None:
+            raise
+    if latest is None:
+        raise ValueError("the run has no steps left to take")
+    whole = latest.current.run
+    picture = resize(latest.picture, whole.sizes[-1]).to(whole.home)
+    release_memory()
+    return picture
+
+
+def finished(run: Callable[P, Iterator[Progress]], doc: str) -> Callable[P, Tensor]:
+    """A function with the arguments of ``run`` that takes it to its end, with a progress bar unless told otherwise."""
+
+    @functools.wraps(run)
+    def to_the_end(*args: P.args, **options: P.kwargs) -> Tensor:
+        if options.get("progress") is None:
+            options["progress"] = True
+        return finish(run(*args, **options))
+
+    to_the_end.__signature__ = inspect.signature(run).replace(return_annotation=Tensor)
+    to_the_end.__doc__ = doc + "\n" + (inspect.getdoc(run) or "").partition("\n")[2]
+    return to_the_end
+
+
+def with_bar(run: Iterator[Progress], progress: bool | None) -> Iterator[Progress]:
+    """The same progress, with a bar if asked for. Above it stands how large pictures are cut into tiles."""
     from tqdm.auto import tqdm
 
-    latest: Progress | None = None
     plan = ""
     quiet = not progress or bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar forgets its own variable
     with tqdm(leave=False, unit="step", disable=quiet) as bar:
-        try:
-            for latest in run:
-                if latest.plan != plan and not quiet:
-                    bar.write(plan := latest.plan, file=bar.fp)
-                bar.total = latest.of
-                bar.update(latest.step - bar.n)
-        except KeyboardInterrupt:
-            if latest is None:
-                raise
-    if latest is None:
-        raise ValueError("the run has no steps left to take")
-    picture = latest.picture
-    release_memory()
-    return picture
+        for latest in run:
+            if latest.plan != plan and not quiet:
+                bar.write(plan := latest.plan, file=bar.fp)
+            bar.total = latest.of
+            bar.update(latest.step - bar.n)
+            yield latest

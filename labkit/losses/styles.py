@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..base.checks import check_choice
 from ..base.devices import is_mps
 from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
 from .paintings import BoundTargetStatistic, TargetStatisticLoss
 
+Statistic: TypeAlias = Literal["gram", "wasserstein"]
 CHUNK = 2**21  # features that a CPU converts to float32 at a time
 
 
@@ -112,11 +114,10 @@ class style(TargetStatisticLoss):
         painting: Any,
         layers: Iterable[str] | Mapping[str, float] | None = None,
         *,
-        statistic: str = "gram",
+        statistic: Statistic = "gram",
         **options: Any,
     ):
-        if statistic not in ("gram", "wasserstein"):
-            raise ValueError(f'statistic is "gram" or "wasserstein", not {statistic!r}')
+        check_choice("statistic", statistic, Statistic)
         super().__init__(painting, layers, **options)
         self.statistic = statistic
 

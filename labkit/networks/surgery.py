@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base.checks import check_choice
 from ..base.deterministic import Conv2d
 from ..pictures.reading import photo
 from .backbone import Backbone
 
-POOLINGS = ("max", "average", "l2")
-BORDERS = ("zeros", "replicate", "reflect")
+Pooling: TypeAlias = Literal["max", "average", "l2"]
+Border: TypeAlias = Literal["zeros", "replicate", "reflect"]
 
 
-def variant(backbone: Backbone, pooling: str = "max", border: str = "zeros") -> Backbone:
+def variant(backbone: Backbone, pooling: Pooling = "max", border: Border = "zeros") -> Backbone:
     """A copy of the network with other pooling and another border; the network itself if nothing is changed.
 
     pooling: what stands in for max pooling: "average", which Gatys et al. (2016) preferred because its gradient reaches
@@ -26,9 +28,8 @@ def variant(backbone: Backbone, pooling: str = "max", border: str = "zeros") -> 
 
     Raises ValueError for other names, and for a network without the parts to be changed.
     """
-    for what, value, known in (("pooling", pooling, POOLINGS), ("border", border, BORDERS)):
-        if value not in known:
-            raise ValueError(f"{what} is one of {', '.join(known)}, not {value!r}")
+    check_choice("pooling", pooling, Pooling)
+    check_choice("border", border, Border)
     if (pooling, border) == ("max", "zeros"):
         return backbone
     found = copy.deepcopy(backbone)

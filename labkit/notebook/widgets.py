@@ -10,21 +10,22 @@ import html
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import ipywidgets as w
 from torch import Tensor
 
-from ..engine.optimization import OPTIMIZERS
+from ..engine.optimization import Optimizer
 from ..engine.progress import Progress
 from ..networks.backbone import Backbone
 from ..networks.zoo import BACKBONES, load_backbone
-from ..pictures import reading as images
 from ..pictures.geometry import resize
 from ..pictures.reading import PHOTOS, paintings
+from ..pictures.reading import painting as painting_named
+from ..pictures.reading import photo as photo_named
 from ..pictures.writing import save, to_pil
 from ..recipes.deepdream import dreaming
-from ..recipes.style_transfer import AFTER, BEFORE, INITS, stylizing
+from ..recipes.style_transfer import Colors, Init, stylizing
 from .controls import Chooser, Layers, LayerWeights
 from .display import jpeg
 
@@ -66,7 +67,7 @@ def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
         "decorrelate": w.Checkbox(False, indent=False),
         "seed": w.IntText(0),
     }
-    return View(dreaming, [Chooser("photo", photo, PHOTOS, images.photo)], controls, backbone, size, "dream.png")
+    return View(dreaming, [Chooser("photo", photo, PHOTOS, photo_named)], controls, backbone, size, "dream.png")
 
 
 def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -> View:
@@ -79,15 +80,15 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "style_layers": LayerWeights(lambda recommended: recommended.style),
         "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),
         "statistic": w.Dropdown(options=["gram", "wasserstein"]),
-        "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in (*BEFORE, *AFTER))]),
-        "init": w.Dropdown(options=INITS),
-        "optimizer": w.Dropdown(options=OPTIMIZERS[:2]),
+        "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in get_args(Colors))]),
+        "init": w.Dropdown(options=get_args(Init)),
+        "optimizer": w.Dropdown(options=get_args(Optimizer)[:2]),
         "steps": w.IntSlider(200, 10, 1000, 10),
         "seed": w.IntText(0),
     }
     choosers = [
-        Chooser("photo", photo, PHOTOS, images.photo),
-        Chooser("painting", painting, paintings(), images.painting),
+        Chooser("photo", photo, PHOTOS, photo_named),
+        Chooser("painting", painting, paintings(), painting_named),
     ]
     return View(stylizing, choosers, controls, backbone, size, "styled.png")
 
@@ -170,7 +171,7 @@ class View(w.HBox):
             pictures = [chooser.picture() for chooser in self.choosers]
             self.before = pictures[0] = resize(pictures[0], self.size.value)
             options = self.options
-            run = self.recipe(*pictures, self.backbone.value, **options, resume=resume)
+            run = self.recipe(*pictures, backbone=self.backbone.value, **options, resume=resume)
         except (ValueError, OSError) as error:
             self._say(error)
             return

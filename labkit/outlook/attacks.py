@@ -3,10 +3,10 @@
 A ``model`` is anything that takes pictures (N, C, H, W) in [0, 1] to logits (N, K): a module, or `Backbone.logits`.
 It may sit on another device: its answers are brought home to the pictures, where everything else is computed.
 What an attack minimizes is what `descend` minimizes everywhere: an ``evaluate(pictures)`` that returns an
-`Evaluation`. `against` and `towards` make one from a model, and an `Evaluator` of losses is one.
+`Evaluation`. `untargeted` and `targeted` make one from a model, and an `Evaluator` of losses is one.
 
 >>> threat = Threat("linf", 8 / 255)
->>> fooling = pgd(against(model, labels), pictures, threat)
+>>> fooling = pgd(untargeted(model, labels), pictures, threat)
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..base.devices import arithmetic
 from ..engine.evaluator import Evaluation
-from ..engine.optimization import Stage, descend, make_optimizer
+from ..engine.optimization import descend, make_optimizer
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress
+from ..engine.runs import single_stage
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 Evaluate: TypeAlias = Callable[[Tensor], Evaluation]
@@ -113,12 +114,12 @@ def ask(model: Model, pictures: Tensor, batch: int = 64) -> Tensor:
 # --- what an attacker wants ---------------------------------------------------------------------------------------
 
 
-def against(model: Model, labels: Tensor) -> Evaluate:
+def untargeted(model: Model, labels: Tensor) -> Evaluate:
     """Minimized when the model is wrong: minus the cross-entropy of the true ``labels`` (N,)."""
     return partial(_cross_entropy, model, labels, -1.0)
 
 
-def towards(model: Model, classes: Tensor) -> Evaluate:
+def targeted(model: Model, classes: Tensor) -> Evaluate:
     """Minimized when the model sees what the attacker wants: the cross-entropy of the wanted ``classes`` (N,)."""
     return partial(_cross_entropy, model, classes, 1.0)
 
@@ -181,7 +182,8 @@ def attacking(
     check_numbers(0, step_size=step_size)
     pixels = Nearby(pictures, threat, seed)
     optimizer = make_optimizer("ascent", pixels.parameters, step_size)
-    yield from descend(Stage(0, 1, steps, 0, steps), pixels, evaluate, optimizer)
+    stage = single_stage(pictures.shape[-2:], steps, home=pictures.device)
+    return descend(stage, pixels, evaluate, optimizer)
 
 
 def pgd(evaluate: Evaluate, pictures: Tensor, threat: Threat, **options: Any) -> Tensor:

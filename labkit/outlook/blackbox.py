@@ -15,7 +15,7 @@ from .attacks import Evaluate, Model, Threat, ask, check_range, each, home_logit
 
 
 def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05, seed: int = 0) -> Evaluate:
-    """What `against` gives, measured without gradients: natural evolution strategies (Ilyas et al. 2018).
+    """What `untargeted` gives, measured without gradients: natural evolution strategies (Ilyas et al. 2018).
 
     Every evaluation costs ``2 * samples`` queries a picture: the losses a random step of size ``sigma`` forwards and
     backwards (arXiv:1804.08598).

@@ -17,9 +17,10 @@ from torch.func import grad, vmap
 from ..base.checks import check_numbers
 from ..base.devices import arithmetic
 from ..engine.evaluator import Evaluation
-from ..engine.optimization import Stage, descend, make_optimizer
+from ..engine.optimization import descend, make_optimizer
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress
+from ..engine.runs import single_stage
 from ..losses.algebra import float64
 from .federated import Client, Round, check_whole, loss, message_bytes
 
@@ -52,7 +53,7 @@ def reconstruct(
 
     check_whole(steps=steps)
     pixels = Pixels(torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(weights), clamp=False)
-    return descend(Stage(0, 1, steps, 0, steps), pixels, evaluate, make_optimizer("lbfgs", pixels.parameters, 1.0))
+    return descend(single_stage(shape[-2:], steps), pixels, evaluate, make_optimizer("lbfgs", pixels.parameters, 1.0))
 
 
 def membership_advantage(members: Tensor, others: Tensor) -> float:

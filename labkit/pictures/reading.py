@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..base.files import bundled
 from .geometry import resize
 
+PictureLike: TypeAlias = Tensor | np.ndarray | Image.Image | str | Path  # what `as_picture` takes
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -104,9 +105,7 @@ def painting(name: str, size: int | tuple[int, int] | None = None) -> Tensor:
     return load(bundled(f"paintings/{name}.jpg"), size)
 
 
-def as_picture(
-    source: Tensor | np.ndarray | Image.Image | str | Path, size: int | tuple[int, int] | None = None
-) -> Tensor:
+def as_picture(source: PictureLike, size: int | tuple[int, int] | None = None) -> Tensor:
     """Anything that shows a picture, as a checked picture tensor (N, 3, H, W) in [0, 1].
 
     Takes a path, a Pillow image, a NumPy array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1], or a tensor

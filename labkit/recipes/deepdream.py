@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +14,10 @@ from torch import Tensor
 
 from ..base.checks import check_numbers
 from ..engine.evaluator import Evaluation, Evaluator
-from ..engine.optimization import Stage, descend, make_optimizer, pyramid
+from ..engine.optimization import descend, make_optimizer, pyramid
 from ..engine.parameters import Pixels
-from ..engine.progress import Progress, State, finish, restored
+from ..engine.progress import Progress, finished, with_bar
+from ..engine.runs import Run, Saved, digest
 from ..losses.activations import activation
 from ..losses.algebra import PIXELS, Loss, Sum, layer_names
 from ..networks.backbone import Backbone
@@ -26,14 +25,14 @@ from ..networks.zoo import load_backbone
 from ..pictures.color import color_correlation
 from ..pictures.geometry import resize
 from ..pictures.masks import Mask, as_mask
-from ..pictures.reading import as_picture
+from ..pictures.reading import PictureLike, as_picture
 
 
 def dreaming(
-    photo: Any,
-    backbone: str | Backbone = "pocket",
+    photo: PictureLike,
     layers: str | Mapping[str, float] | Loss | None = None,
     *,
+    backbone: str | Backbone = "pocket",
     octaves: int = 4,
     octave_scale: float = 1.4,
     steps: int = 10,
@@ -49,106 +48,101 @@ def dreaming(
     device: str | torch.device | None = None,
     precision: str = "auto",
     tile: str | int | None = "auto",
-    spread: bool = False,
-    resume: State | str | Path | None = None,
+    distributed: bool = False,
+    resume: Saved = None,
+    progress: bool | None = None,
 ) -> Iterator[Progress]:
     """Dream, yielding `Progress` after every step (Mordvintsev, Olah and Tyka 2015).
 
-    photo: anything `as_picture` takes.
-    backbone: a name or a loaded network.
-    layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts, so
-        that no layer drowns the others); or any loss, which is minimized, such as
-        ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
-    octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that the
-        small sizes lack is kept apart and put back. Octaves too small for the network are left out.
-    steps: per octave.
-    step_size: the mean change of a pixel value in one step, in 255ths.
-    jitter: the picture is rolled by up to so many pixels in each direction before every step, and rolled back.
-    smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
-    laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that dreams
-        have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
-    decorrelate: steps in decorrelated colors, so that natural colors grow and garish ones do not.
-    mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W). Resized,
-        with a warning, if only its size is not the photo's. N masks are for N photos, or for N dreams.
-    variations: how many dreams of the photo, as one batch, each with its own jitter.
-    shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
-        several variations.
-    seed: of jitter and layer weights.
-    device, precision: see `load_backbone` and `pick_precision`.
-    tile, spread: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
-    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+    Args:
+        photo: anything `as_picture` takes.
+        layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts,
+            so that no layer drowns the others); or any loss, which is minimized, such as
+            ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
+        backbone: a name or a loaded network.
+        octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that
+            the small sizes lack is kept apart and put back. Octaves too small for the network are left out.
+        steps: per octave.
+        step_size: the mean change of a pixel value in one step, in 255ths.
+        jitter: the picture is rolled by up to so many pixels each way before every step, and rolled back.
+        smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
+        laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that
+            dreams have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
+        decorrelate: steps in decorrelated colors, so that natural colors grow and garish ones do not.
+        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W).
+            Resized, with a warning, if only its size is not the photo's. N masks are for N photos, or for N dreams.
+        variations: how many dreams of the photo, as one batch, each with its own jitter.
+        shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
+            several variations.
+        seed: of jitter and layer weights.
+        device, precision: see `load_backbone` and `pick_precision`.
+        tile, distributed: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
+        resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+        progress: show a progress bar; None: `dream` does, `dreaming` does not.
 
-    Raises ValueError for arguments that make no sense, saying what would.
+    Raises:
+        ValueError: for arguments that make no sense, saying what would; at the call, not at the first step.
     """
     check_numbers(1, Integral, octaves=octaves, steps=steps, variations=variations)
     check_numbers(0, Integral, jitter=jitter, laplacian=laplacian)
     check_numbers(0, step_size=step_size, smoothing=smoothing)
     check_numbers(1.01, octave_scale=octave_scale)
-    resume = restored(resume)
-    backbone = load_backbone(backbone, device)
-    photo = as_picture(photo).to(backbone.device).repeat(variations, 1, 1, 1)
+    given = as_picture(photo)
+    network = load_backbone(backbone, device)
+    pictures = given.to(network.device).repeat(variations, 1, 1, 1)
     generator = torch.Generator().manual_seed(seed)
-    loss = dream_loss(backbone, layers, len(photo), variations > 1 if shuffle is None else shuffle, generator)
-    least = max((backbone.minimum_size(layer) for layer in loss.layers if layer != PIXELS), default=1)
-    sizes = octave_sizes(photo.shape[-2:], octaves, octave_scale, least)
-    whole_mask = None if mask is None else as_mask(mask, photo.shape[-2:]).to(backbone.device)
-    if whole_mask is not None and len(whole_mask) not in (1, len(photo)):
-        if len(whole_mask) * variations != len(photo):
-            raise ValueError(
-                f"{len(whole_mask)} masks for {len(photo)} dreams: give one, or one for each photo or dream"
+    loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
+    network.check_layers(layer for layer in loss.layers if layer != PIXELS)
+    least = max((network.minimum_size(layer) for layer in loss.layers if layer != PIXELS), default=1)
+    sizes = octave_sizes(given.shape[-2:], octaves, octave_scale, least)
+    masks = None if mask is None else dream_masks(mask, pictures, variations)
+
+    def identity() -> dict[str, Any]:
+        return {"photo": digest(given), "network": digest(network), "octaves": len(sizes), "steps": steps, "seed": seed}
+
+    run = Run(sizes, [steps] * len(sizes), resume, identity, given.device)
+
+    def octave_by_octave() -> Iterator[Progress]:
+        detail = torch.zeros_like(pictures[..., :1, :1])
+        for stage in run:
+            base = resize(pictures, stage.size)
+            octave_mask = None if masks is None else resize(masks, stage.size)
+            detail = F.interpolate(detail, stage.size, mode="bicubic")
+            if octave_mask is not None:
+                detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
+            pixels = Pixels((base + detail).clamp(0, 1))
+            evaluator = Evaluator(network, loss, stage.size, precision, tile, distributed)
+            evaluate = dream_gradient(
+                evaluator,
+                jitter=jitter,
+                smoothing=smoothing,
+                laplacian=laplacian,
+                decorrelate=decorrelate,
+                mask=octave_mask,
+                generator=generator,
             )
-        whole_mask = whole_mask.repeat(variations, 1, 1, 1)
+            optimizer = make_optimizer("ascent", pixels.parameters, step_size / 255)
+            plan = evaluator.plan(stage.size)
+            healthy = yield from descend(stage, pixels, evaluate, optimizer, generator=generator, plan=plan)
+            if not healthy:
+                return
+            detail = pixels.picture() - base
 
-    detail = torch.zeros_like(photo[..., :1, :1])
-    started = time.perf_counter()
-    for number, size in enumerate(sizes):
-        base = resize(photo, size)
-        if resume and number < resume["stage"]:
-            continue
-        octave_mask = None if whole_mask is None else resize(whole_mask, size)
-        detail = F.interpolate(detail, size, mode="bicubic")
-        if octave_mask is not None:
-            detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
-        pixels = Pixels((base + detail).clamp(0, 1))
-        evaluator = Evaluator(backbone, loss, size, precision, tile, spread)
-        stage = Stage(number, len(sizes), steps, number * steps, len(sizes) * steps, evaluator.plan(size))
-        evaluate = dream_gradient(
-            evaluator,
-            jitter=jitter,
-            smoothing=smoothing,
-            laplacian=laplacian,
-            decorrelate=decorrelate,
-            mask=octave_mask,
-            generator=generator,
-        )
-        optimizer = make_optimizer("ascent", pixels.parameters, step_size / 255)
-        healthy = yield from descend(
-            stage, pixels, evaluate, optimizer, generator=generator, resume=resume, started=started
-        )
-        if not healthy:
-            return
-        detail, resume = pixels.picture() - base, None
+    return with_bar(octave_by_octave(), progress)
 
 
-def dream(photo: Any, *args: Any, progress: bool = True, **options: Any) -> Tensor:
-    """Dream to the end, with a progress bar, and return the picture (N, 3, H, W), on the photo's device.
-
-    For the arguments see `dreaming`.
-    """
-    photo = as_picture(photo)
-    found = finish(dreaming(photo, *args, **options), progress)
-    return resize(found, photo.shape[-2:]).to(photo.device)  # if stopped at an octave
+dream = finished(dreaming, "Dream to the end and return the picture (N, 3, H, W), on the photo's device.")
 
 
 CHANNEL_ORDERS = ("strongest", "weakest", "random")
 
 
 def ranked_channels(
-    photo: Any,
+    photo: PictureLike,
     layer: str,
-    backbone: str | Backbone = "pocket",
     count: int = 8,
     *,
+    backbone: str | Backbone = "pocket",
     order: str = "strongest",
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -199,6 +193,16 @@ def dream_loss(
     given = torch.stack([torch.as_tensor(w).abs().expand(variations) for w, _ in loss.summands])
     draws *= given.sum(0) / (given * draws).sum(0)  # so that each variation's weights sum to what was given
     return Sum([(w * draw, part) for (w, part), draw in zip(loss.summands, draws, strict=True)])
+
+
+def dream_masks(mask: Mask, pictures: Tensor, variations: int) -> Tensor:
+    """Where to dream, (1, 1, H, W) or one for each of the dreams (see `dreaming`)."""
+    masks = as_mask(mask, pictures.shape[-2:]).to(pictures.device)
+    if len(masks) in (1, len(pictures)):
+        return masks
+    if len(masks) * variations != len(pictures):
+        raise ValueError(f"{len(masks)} masks for {len(pictures)} dreams: give one, or one for each photo or dream")
+    return masks.repeat(variations, 1, 1, 1)
 
 
 def octave_sizes(size: tuple[int, int], octaves: int, octave_scale: float, least: int = 1) -> list[tuple[int, int]]:

@@ -29,8 +29,8 @@ GATYS: Mapping[str, Any] = {
     "tv_weight": 0.0,
     "optimizer": "lbfgs",
     "steps": 500,
-    "smallest": 100_000,
-    "average": 0.0,
+    "min_scale": 100_000,
+    "avg_decay": 0.0,
 }
 # The article's listing 4.2, with its weights, exponent, rate (1 on pixels from 0 to 255) and number of iterations.
 ARTICLE_STYLE: Mapping[str, Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,11 +21,12 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..base.devices import arithmetic, off_mps
 from ..engine.progress import Progress
+from ..losses.algebra import Loss
 from ..losses.reconstruction import anchor
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
 from ..pictures.films import frames_of
-from ..pictures.reading import as_picture
+from ..pictures.reading import PictureLike, as_picture
 from .deepdream import dreaming
 from .style_transfer import stylizing
 
@@ -38,10 +39,10 @@ RAFT = {"raft_large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth", "raft_small": "raft
 
 
 def journey(
-    photo: Any,
-    backbone: str | Backbone = "pocket",
-    layers: Any = None,
+    photo: PictureLike,
+    layers: str | Mapping[str, float] | Loss | None = None,
     *,
+    backbone: str | Backbone = "pocket",
     seconds: float | None = 4.0,
     fps: float = 12.0,
     zoom: float = 1.5,
@@ -65,16 +66,16 @@ def journey(
     backbone, picture = load_backbone(backbone, device), as_picture(photo)
     for number in count() if seconds is None else range(max(1, round(seconds * fps))):
         if number:
-            picture = moved(picture, zoom ** (1 / fps), rotate / fps)
+            picture = zoom_rotate(picture, zoom ** (1 / fps), rotate / fps)
         picture = _dreamt(picture, backbone, layers, seed + number, options).picture.to(picture.device)
         yield picture
 
 
 def dream_frames(
     frames: Any,
-    backbone: str | Backbone = "pocket",
-    layers: Any = None,
+    layers: str | Mapping[str, float] | Loss | None = None,
     *,
+    backbone: str | Backbone = "pocket",
     keep: float = 0.5,
     flow: str | Flow | None = "auto",
     seed: int = 0,
@@ -105,9 +106,9 @@ def dream_frames(
 
 def stylize_frames(
     frames: Any,
-    painting: Any,
-    backbone: str | Backbone = "pocket",
+    painting: PictureLike | Sequence[PictureLike],
     *,
+    backbone: str | Backbone = "pocket",
     keep: float = 1.0,
     temporal_weight: float = 10.0,
     flow: str | Flow | None = "auto",
@@ -136,11 +137,11 @@ def stylize_frames(
     def make(number: int, frame: Tensor, past: Past) -> Progress:
         further: dict[str, Any] = {"steps": steps}
         if past.result is not None:
-            further = {"steps": steps_after, "init": past.start, "smallest": max(frame.shape[-2:])}
+            further = {"steps": steps_after, "init": past.start, "min_scale": max(frame.shape[-2:])}
             if temporal_weight:
                 held = temporal_weight * anchor(past.result, past.seen)
-                further["also"] = options["also"] + held if options.get("also") else held
-        return _last(stylizing(frame, painting, backbone, **options | further))
+                further["extra_loss"] = options["extra_loss"] + held if options.get("extra_loss") else held
+        return _last(stylizing(frame, painting, backbone=backbone, **options | further))
 
     yield from _film(frames, make, keep, flow, backbone.device)
 
@@ -196,7 +197,7 @@ def _film(
 def _dreamt(picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]) -> Progress:
     if options.get("variations", 1) != 1:
         raise ValueError(f"a film has one dream a frame, not variations={options['variations']}")
-    return _last(dreaming(picture, backbone, layers, seed=seed, **FRAME | options))
+    return _last(dreaming(picture, layers, backbone=backbone, seed=seed, **FRAME | options))
 
 
 def _last(run: Iterator[Progress]) -> Progress:
@@ -206,7 +207,7 @@ def _last(run: Iterator[Progress]) -> Progress:
     return latest
 
 
-def moved(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:
+def zoom_rotate(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:
     """The picture enlarged about its middle and turned counterclockwise; what comes in at the border is mirrored."""
     angle, aspect = math.radians(degrees), picture.shape[2] / picture.shape[3]
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,24 +15,25 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..base.deterministic import sampled
 from ..engine.evaluator import Evaluation, Evaluator
-from ..engine.optimization import Stage, descend, make_optimizer
-from ..engine.parameters import make_parameterization
-from ..engine.progress import Progress, State, finish, restored
+from ..engine.optimization import descend, make_optimizer
+from ..engine.parameters import Parameterization, make_parameterization
+from ..engine.progress import Progress, finished, with_bar
+from ..engine.runs import Saved, digest, single_stage
 from ..losses.algebra import Loss
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
 from ..pictures.geometry import resize
-from ..pictures.reading import as_picture
+from ..pictures.reading import PictureLike, as_picture
 
 
 def creating(
     loss: Loss,
-    backbone: str | Backbone = "pocket",
     *,
+    backbone: str | Backbone = "pocket",
     size: int | tuple[int, int] = 192,
     variations: int = 1,
-    parameterization: str = "fourier",
-    init: Any = None,
+    parameterization: Parameterization = "fourier",
+    init: PictureLike | None = None,
     steps: int = 200,
     learning_rate: float | None = None,
     jitter: float = 8.0,
@@ -44,27 +43,31 @@ def creating(
     seed: int = 0,
     device: str | torch.device | None = None,
     precision: str = "auto",
-    resume: State | str | Path | None = None,
+    resume: Saved = None,
+    progress: bool | None = None,
 ) -> Iterator[Progress]:
     """Minimize a loss from noise, yielding `Progress` after every step (Olah, Mordvintsev and Schubert 2017).
 
-    loss: what the picture should be: ``-lk.activation("relu4_3", channel=7, power=1)``, ``-lk.class_logit(1)``,
-        ``lk.style(painting)`` (texture synthesis, Gatys et al. 2015), or any sum.
-    backbone: a name or a loaded network.
-    size: height and width, or the side of a square, in pixels.
-    variations: how many pictures, as one batch.
-    parameterization: "fourier", "laplacian", "cppn" or "pixels" (see the classes of this module).
-    init: a picture to start from instead of noise (not for "cppn").
-    steps: of Adam.
-    learning_rate: None for 0.05, for a CPPN 0.005, for pixels 0.02.
-    jitter, zoom, rotate: before every step each picture is shifted by up to ``jitter`` pixels, enlarged or shrunk by up
-        to the share ``zoom`` and turned by up to ``rotate`` degrees, so that only what survives this is built up.
-    decay: the power of the frequency by which fine detail starts smaller and grows slower ("fourier").
-    seed: of the noise and of the movements.
-    device, precision: see `load_backbone` and `pick_precision`.
-    resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+    Args:
+        loss: what the picture should be: ``-lk.activation("relu4_3", channel=7, power=1)``, ``-lk.class_logit(1)``,
+            ``lk.style(painting)`` (texture synthesis, Gatys et al. 2015), or any sum.
+        backbone: a name or a loaded network.
+        size: height and width, or the side of a square, in pixels.
+        variations: how many pictures, as one batch.
+        parameterization: "fourier", "laplacian", "cppn" or "pixels" (see `labkit.engine.parameters`).
+        init: a picture to start from instead of noise (not for "cppn").
+        steps: of Adam.
+        learning_rate: None for 0.05, for a CPPN 0.005, for pixels 0.02.
+        jitter, zoom, rotate: before every step each picture is shifted by up to ``jitter`` pixels, enlarged or shrunk
+            by up to the share ``zoom`` and turned by up to ``rotate`` degrees: only what survives is built up.
+        decay: the power of the frequency by which fine detail starts smaller and grows slower ("fourier").
+        seed: of the noise and of the movements.
+        device, precision: see `load_backbone` and `pick_precision`.
+        resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+        progress: show a progress bar; None: `create` does, `creating` does not.
 
-    Raises ValueError for arguments that make no sense, saying what would.
+    Raises:
+        ValueError: for arguments that make no sense, saying what would; at the call, not at the first step.
     """
     check_numbers(1, Integral, steps=steps, variations=variations)
     check_numbers(0, jitter=jitter, rotate=rotate, decay=decay)
@@ -72,36 +75,41 @@ def creating(
     if not 0 <= zoom < 1:
         raise ValueError(f"zoom is a share from 0 to 1, not {zoom}")
     check_numbers(1, Integral, height=size[0], width=size[1])
-    resume = restored(resume)
-    backbone = load_backbone(backbone, device)
+    network = load_backbone(backbone, device)
     generator = torch.Generator().manual_seed(seed)
     shape = (variations, 3, *size)
-    start = None if init is None else resize(as_picture(init), size).expand(shape).to(backbone.device)
-    picture = make_parameterization(parameterization, shape, start, decay, generator, backbone.device)
+    start = None if init is None else resize(as_picture(init), size).expand(shape).to(network.device)
+    picture = make_parameterization(parameterization, shape, start, decay, generator, network.device)
     if learning_rate is None:
         learning_rate = {"cppn": 0.005, "pixels": 0.02}.get(parameterization, 0.05)
     check_numbers(0, learning_rate=learning_rate)
-    evaluator = Evaluator(backbone, loss, size, precision)
-    yield from descend(
-        Stage(0, 1, steps, 0, steps, evaluator.plan(size)),
-        picture,
-        moved(evaluator, jitter=jitter, zoom=zoom, rotate=rotate, generator=generator),
-        make_optimizer("adam", picture.parameters, learning_rate),
-        generator=generator,
-        resume=resume,
-        started=time.perf_counter(),
-    )
+
+    def identity() -> dict[str, Any]:
+        return {"loss": repr(loss), "network": digest(network), "size": list(size), "seed": seed}
+
+    stage = single_stage(size, steps, resume=resume, identity=identity)
+
+    def only_stage() -> Iterator[Progress]:
+        evaluator = Evaluator(network, loss, size, precision)
+        yield from descend(
+            stage,
+            picture,
+            randomly_transformed(evaluator, jitter=jitter, zoom=zoom, rotate=rotate, generator=generator),
+            make_optimizer("adam", picture.parameters, learning_rate),
+            generator=generator,
+            plan=evaluator.plan(size),
+        )
+
+    return with_bar(only_stage(), progress)
 
 
-def create(loss: Loss, *args: Any, progress: bool = True, **options: Any) -> Tensor:
-    """Create to the end, with a progress bar, and return the pictures (N, 3, H, W). Arguments: see `creating`."""
-    return finish(creating(loss, *args, **options), progress)
+create = finished(creating, "Create to the end and return the pictures (N, 3, H, W), on the CPU.")
 
 
 # --- transformation robustness --------------------------------------------------------------------------------------
 
 
-def moved(
+def randomly_transformed(
     evaluate: Callable[[Tensor], Evaluation],
     *,
     jitter: float,
