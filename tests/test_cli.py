@@ -284,7 +284,7 @@ def test_a_mistake_about_a_dream_is_one_line(
         (["cat.png", "noon_pont"], "no picture at noon_pont"),
         (["cat.png", "pond.png", "--content-weight", "-1"], "content_weight must be a number of at least 0, not -1"),
         (["cat.png", "pond.png", "--style-weight", "nan"], "style_weight must be a number of at least 0, not nan"),
-        (["cat.png", "pond.png", "--optimizer", "sgd"], "no optimizer named 'sgd'; there are adam, lbfgs, ascent"),
+        (["cat.png", "pond.png", "--optimizer", "sgd"], "optimizer is one of adam, lbfgs, ascent, not 'sgd'"),
         (["cat.png", "pond.png", "--init", "nothing"], "init is one of content, style, noise"),
         (["cat.png", "pond.png", "--style-layers", "relu1"], "pocket has no layer 'relu1'"),
         (["cat.png", "pond.png", "--statistic", "median"], "median"),
@@ -421,7 +421,7 @@ def test_an_interrupt_before_the_first_step_leaves_no_picture(folder: Path, monk
         ("words.pt", [], "words.pt holds no saved run"),
         ("weights.pt", [], "weights.pt holds no saved run"),
         ("run.pt", ["--layers", "relu9_9"], "pocket has no layer 'relu9_9'"),
-        ("run.pt", ["--size", "40"], "the saved run was of another picture, size or setting"),
+        ("run.pt", ["--size", "40"], "the saved run was another one: photo was "),
     ],
 )
 def test_a_mistake_leaves_the_checkpoint_alone(
@@ -513,7 +513,7 @@ def test_an_interrupted_folder_holds_whole_pictures_alone(
     frames: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the second step of the second photo: it is not there, the third is not begun, and both come later."""
-    arguments = ["dream", "frames", "-o", "out", *QUICK, "--octaves", "1", "--steps", "3"]
+    arguments = ["dream", "frames", "-o", "out", *QUICK[1:], "--octaves", "1", "--steps", "3"]
     with monkeypatch.context() as patch:
         if place == "network":
             interrupt_after(4, KeyboardInterrupt(), patch)

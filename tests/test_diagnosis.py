@@ -9,6 +9,7 @@ import pytest
 from test_backbones import network
 
 import labkit as lk
+from labkit.engine.runs import single_stage
 from labkit.notebook import diagnosis
 from labkit.notebook.diagnosis import curves_of, pulls
 
@@ -56,7 +57,7 @@ def test_a_change_in_one_corner_makes_content_unhappy_there() -> None:
     loss = lk.content(cat(), "relu1_2") + 0.0 * lk.total_variation()
     evaluator = lk.Evaluator(network("pocket"), loss, cat().shape[-2:], "float32")
     evaluation = evaluator(changed)
-    progress = lk.Progress(1, 1, 1, 1, 0.0, evaluation, changed, dict)
+    progress = lk.Progress(1, 1, 1, 1, 0.0, evaluation, changed, dict, single_stage(changed.shape[-2:], 1))
     (norm, values) = pulls(progress)["content"]
     assert norm > 0 and values.shape == (1, 1, *cat().shape[-2:]) and values.min() >= 0 and values.max() <= 1
     assert values[..., :16, :16].mean() > 20 * values[..., 32:, 32:].mean()

@@ -169,14 +169,14 @@ def test_features_are_put_together_from_tiles() -> None:
 @pytest.mark.parametrize(("loss", "runs"), [("activation", [8, 4, 4]), ("gram", [8, 8, 8])])
 def test_a_linear_loss_saves_the_first_pass(monkeypatch: pytest.MonkeyPatch, loss: str, runs: list[int]) -> None:
     cut, count = evaluator(LOSSES[loss](), 120), 0
-    run = cut._run
+    run = cut._forward
 
     def counting(*arguments: object) -> object:
         nonlocal count
         count += 1
         return run(*arguments)
 
-    monkeypatch.setattr(cut, "_run", counting)
+    monkeypatch.setattr(cut, "_forward", counting)
     found = []
     for seed in range(3):
         count = 0

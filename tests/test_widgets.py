@@ -213,7 +213,7 @@ def test_going_on_at_another_size_is_refused_in_words(monkeypatch: pytest.Monkey
     view.size.value = 256
     view.go_on_button.click()
     view.wait(60)
-    assert "another picture, size or setting" in view.status.value
+    assert "the saved run was another one: photo was" in view.status.value
 
 
 def test_going_on_with_another_optimizer_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

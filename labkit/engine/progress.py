@@ -114,11 +114,13 @@ def with_bar(run: Iterator[Progress], progress: bool | None) -> Iterator[Progres
     """The same progress, with a bar if asked for. Above it stands how large pictures are cut into tiles."""
     from tqdm.auto import tqdm
 
+    if not progress or os.environ.get("TQDM_DISABLE"):  # tqdm's notebook bar forgets its own variable
+        yield from run
+        return
     plan = ""
-    quiet = not progress or bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar forgets its own variable
-    with tqdm(leave=False, unit="step", disable=quiet) as bar:
+    with tqdm(leave=False, unit="step") as bar:
         for latest in run:
-            if latest.plan != plan and not quiet:
+            if latest.plan != plan:
                 bar.write(plan := latest.plan, file=bar.fp)
             bar.total = latest.of
             bar.update(latest.step - bar.n)
