@@ -40,6 +40,11 @@ from .recipes.visualization import create, creating
 __version__ = "0.1.0"
 
 
+def __dir__() -> list[str]:
+    """What is public, and nothing else."""
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> object:
     """`lab` is imported when it is first asked for: scripts need no widgets."""
     if name == "lab":

@@ -13,7 +13,7 @@ from test_backbones import network
 from torch import Tensor
 
 import labkit as lk
-from labkit.losses.paintings import guide_map
+from labkit.losses.target_statistics import guide_map
 from labkit.pictures.masks import as_mask, center_mask
 
 cat = cache(lambda: lk.photo("chelsea", (96, 128)))

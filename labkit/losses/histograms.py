@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..base.devices import is_mps
 from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
-from .paintings import BoundTargetStatistic, TargetStatisticLoss
+from .target_statistics import BoundTargetStatistic, TargetStatisticLoss
 
 CHUNK = 2**20  # values counted before they are added up
 BEYOND = 3.0  # how far the bins go on, in ranges of the painting and in the logarithm: to e^3, 20 times as far

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from ..base.checks import check_choice
 from ..base.devices import is_mps
 from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
-from .paintings import BoundTargetStatistic, TargetStatisticLoss
+from .target_statistics import BoundTargetStatistic, TargetStatisticLoss
 
 Statistic: TypeAlias = Literal["gram", "wasserstein"]
 CHUNK = 2**21  # features that a CPU converts to float32 at a time

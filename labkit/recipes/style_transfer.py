@@ -18,10 +18,10 @@ from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.algebra import PIXELS, Loss
 from ..losses.histograms import histogram
-from ..losses.paintings import TargetStatisticLoss
 from ..losses.reconstruction import content
 from ..losses.regularizers import total_variation
 from ..losses.styles import Statistic, style
+from ..losses.target_statistics import TargetStatisticLoss
 from ..networks.backbone import Backbone
 from ..networks.surgery import Border, Pooling, variant
 from ..networks.zoo import load_backbone
