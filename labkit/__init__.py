@@ -3,10 +3,10 @@
 from .base.devices import pick_device, pick_precision
 from .engine.evaluator import Evaluation, Evaluator
 from .engine.progress import Progress
-from .losses.activations import activation, between, caricature, channels, class_logit, diversity, each, guide
+from .losses.activations import activation, between, caricature, channels, class_logit, diversity, guide, per_picture
 from .losses.algebra import BoundLoss, Loss, Sum, Window
 from .losses.histograms import histogram
-from .losses.reconstruction import anchor, content
+from .losses.reconstruction import content, pixel_mse
 from .losses.regularizers import total_variation
 from .losses.styles import gram, style
 from .networks.backbone import Backbone, ReceptiveField, Recommended
@@ -33,7 +33,7 @@ from .recipes import fast_style as faststyle
 from .recipes import restoration as prior
 from .recipes import super_resolution as superres
 from .recipes.deepdream import dream, dreaming, ranked_channels
-from .recipes.style_transfer import stylize, stylizing
+from .recipes.style_transfer import style_objective, stylize, stylizing
 from .recipes.video import dream_frames, journey, stylize_frames
 from .recipes.visualization import create, creating
 
@@ -71,7 +71,6 @@ __all__ = [
     "Window",
     "activation",
     "adain",
-    "anchor",
     "as_picture",
     "attack",
     "between",
@@ -91,7 +90,6 @@ __all__ = [
     "dream",
     "dream_frames",
     "dreaming",
-    "each",
     "explain",
     "explain_losses",
     "faststyle",
@@ -109,10 +107,12 @@ __all__ = [
     "luma",
     "painting",
     "paintings",
+    "per_picture",
     "perturb",
     "photo",
     "pick_device",
     "pick_precision",
+    "pixel_mse",
     "presets",
     "prior",
     "privacy",
@@ -126,6 +126,7 @@ __all__ = [
     "shapes",
     "show",
     "style",
+    "style_objective",
     "stylize",
     "stylize_frames",
     "stylizing",

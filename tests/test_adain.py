@@ -11,7 +11,7 @@ from test_fit import influence, mean_error
 
 import labkit as lk
 from labkit.losses.styles import mean_std
-from labkit.recipes.adain import STYLE_LAYERS, Decoder, adain, decoding, load_decoder, transfer
+from labkit.recipes.adain import STYLE_LAYERS, Decoder, adain, load_decoder, training, transfer
 
 cat = cache(lambda: lk.photo("chelsea", 128))
 two_paintings = cache(lambda: [lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")])
@@ -80,7 +80,7 @@ def test_transfer_in_tiles_is_exact(tile: int) -> None:
 @pytest.mark.slow
 def test_decoding_lowers_the_error() -> None:
     torch.manual_seed(0)
-    run = decoding(Decoder(), two_paintings(), [cat()], side=64, batch=2, steps=40, learning_rate=2e-3)
+    run = training(Decoder(), two_paintings(), [cat()], side=64, batch=2, steps=40, learning_rate=2e-3)
     early, late = mean_error(run, 4, 4)
     assert late < 0.9 * early
 

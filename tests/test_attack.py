@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import labkit as lk
 from labkit.networks.recommended import Recommended
-from labkit.outlook.attacks import Threat, ask, attacking, deepfool, fgsm, pgd, targeted, untargeted
+from labkit.outlook.attacks import Threat, attacking, batched_logits, deepfool, fgsm, pgd, targeted, untargeted
 from labkit.outlook.blackbox import certify, hop_skip_jump, margin, nes, square, votes
 
 SHAPE = (3, 1, 4, 4)
@@ -318,7 +318,7 @@ def test_a_model_is_asked_in_batches() -> None:
         return pictures.flatten(1)
 
     pictures = random(150, 1, 1, 2)
-    assert ask(model, pictures).equal(pictures.flatten(1))
+    assert batched_logits(model, pictures).equal(pictures.flatten(1))
     assert sizes == [64, 64, 22]
     labels = pictures[:3].flatten(1).argmax(1)
     hop_skip_jump(model, pictures[:3], labels, pictures[:3].flip(3), rounds=1)

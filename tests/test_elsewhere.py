@@ -136,8 +136,8 @@ def trained(photo: Tensor, network: lk.Backbone) -> list[Any]:
     error = superres.perceptual(network)
     runs = [
         superres.training(enlarging, large, side=16, error=error, **last),
-        faststyle.learning(painting, {"koi": koi()}, large, network, side=48, **last),
-        adain.decoding(decoder, [lk.resize(koi(), 60)], large, network, side=32, **last),
+        faststyle.training(painting, {"koi": koi()}, large, network, side=48, **last),
+        adain.training(decoder, [lk.resize(koi(), 60)], large, network, side=32, **last),
     ]
     return [step.error for run in runs for step in run]
 
@@ -195,7 +195,7 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "a class": lambda: -lk.class_logit("Egyptian cat"),
     "a guide": lambda: -lk.guide(coffee(), "relu3_1"),
     "a caricature": lambda: -lk.caricature(coffee(), "relu3_1"),
-    "an anchor": lambda: lk.anchor(coffee(), LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
+    "an anchor": lambda: lk.pixel_mse(coffee(), LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
     "a region": lambda: lk.style(koi(), ["relu2_1"], mask=LEFT) - lk.activation("relu3_1"),
 }
 OF_A_PHOTO: dict[str, Recipe] = {

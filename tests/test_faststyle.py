@@ -10,7 +10,7 @@ from test_backbones import network as backbone_of
 from test_fit import influence, mean_error
 
 import labkit as lk
-from labkit.recipes.fast_style import StyleNetwork, learning, load_network, repaint
+from labkit.recipes.fast_style import StyleNetwork, load_network, repaint, training
 
 cat = cache(lambda: lk.photo("chelsea", 128))
 two_paintings = cache(lambda: {name: lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")})
@@ -106,7 +106,7 @@ def test_the_radius_is_enough_and_not_wasteful() -> None:
 def test_learning_lowers_the_loss() -> None:
     torch.manual_seed(0)
     model = StyleNetwork(list(two_paintings()), width=6, blocks=1)
-    run = learning(model, two_paintings(), [cat()], backbone_of("pocket"), side=48, steps=60, learning_rate=4e-3)
+    run = training(model, two_paintings(), [cat()], backbone_of("pocket"), side=48, steps=60, learning_rate=4e-3)
     early, late = mean_error(run, 6, 6)
     assert late < 0.75 * early
 
@@ -118,7 +118,7 @@ def test_learning_asks_the_loss_that_stylizing_asks() -> None:
     square, backbone = cat()[..., :64, :64], backbone_of("pocket")
     given = {"side": 64, "shift": 0, "batch": 4, "steps": 1, "style_scale": 1.0, "precision": "float32"}
     before = model(torch.cat([square, square.flip(3)]), model.mixture(name)).detach()
-    now = next(learning(model, {name: two_paintings()[name]}, [square], backbone, **given))
+    now = next(training(model, {name: two_paintings()[name]}, [square], backbone, **given))
     losses = []
     for photo, painted in zip((square, square.flip(3)), before, strict=True):
         loss = lk.content(photo) + 5 * lk.style(two_paintings()[name]) + 4 * lk.total_variation()
@@ -129,7 +129,7 @@ def test_learning_asks_the_loss_that_stylizing_asks() -> None:
 
 def test_photos_that_are_too_small_are_refused() -> None:
     with pytest.raises(ValueError, match="large enough for crops of 168 pixels"):
-        next(learning(StyleNetwork(["a"]), {"a": cat()}, [cat()]))
+        next(training(StyleNetwork(["a"]), {"a": cat()}, [cat()]))
 
 
 # --- devices: "meta" stands for a GPU, from which nothing can be copied back without being noticed ------------------

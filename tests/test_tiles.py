@@ -104,7 +104,7 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "histogram": lambda: lk.histogram(koi(), ["relu2_2", "relu3_1"]),
     "caricature": lambda: -lk.caricature(coffee(), "relu3_3"),
     "diversity": lambda: lk.diversity("relu3_1"),
-    "anchor": lambda: lk.anchor(coffee()),
+    "anchor": lambda: lk.pixel_mse(coffee()),
     "roughness": lambda: lk.total_variation(),
     "rough power": lambda: lk.total_variation(1.25),
     "sum": lambda: lk.content(coffee()) + 30 * lk.style(koi()) + lk.total_variation() - 0.1 * lk.activation("relu5_1"),
@@ -225,15 +225,15 @@ def test_the_estimate_covers_what_a_forward_pass_keeps() -> None:
 def test_the_tile_fits_the_memory() -> None:
     backbone, layers, size = network("pocket"), ["relu1_1", "relu4_3"], (3000, 4000)
     whole = tiles.estimate(backbone, layers, size)
-    assert tiles.fitting(backbone, layers, size, 3 * whole) is None
+    assert tiles.tile_for_memory(backbone, layers, size, 3 * whole) is None
     previous = 4096
     for share in (1.9, 0.5, 0.1, 0.02):
-        tile = tiles.fitting(backbone, layers, size, int(share * whole))
+        tile = tiles.tile_for_memory(backbone, layers, size, int(share * whole))
         side = tile + sum(tiles.halo(backbone, layers))
         assert tiles.estimate(backbone, layers, (side, side)) <= share * whole / 2
         assert tile <= previous
         previous = tile
-    assert tiles.fitting(backbone, layers, size, 1000) == tiles.LEAST
+    assert tiles.tile_for_memory(backbone, layers, size, 1000) == tiles.LEAST
 
 
 def test_auto_cuts_only_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def dreams_and_style(network: lk.Backbone) -> list[Tensor]:
 def classes(network: lk.Backbone, size: tuple[int, int]) -> list[Tensor]:
     """Each class as far above the mean class as 300 steps bring it."""
     wishes = [lk.activation("logits", power=1) - lk.class_logit(name) for name in CLASSES]
-    drawn = lk.create(lk.each(wishes), backbone=network, size=size, variations=len(wishes), steps=300)
+    drawn = lk.create(lk.per_picture(wishes), backbone=network, size=size, variations=len(wishes), steps=300)
     return list(drawn.split(1))
 
 

@@ -32,7 +32,7 @@ from torch.nn.utils import parametrize
 
 import labkit as lk
 from labkit.base.files import written_whole
-from labkit.engine.training import kept
+from labkit.engine.training import load_checkpoint
 
 TEACHER = "googlenet_bvlc"
 # Which layer of the student learns from which of the teacher; a pair shares its stride.
@@ -297,7 +297,7 @@ class Run:
         torch.manual_seed(recipe.seed)
         training, held_out = find_photos(folders)
         self.settings = asdict(recipe) | {"photos": len(training)}
-        state = kept(checkpoint, self.settings)
+        state = load_checkpoint(checkpoint, self.settings)
         self.photos, self.held_out = Photos(training, device), Photos(held_out, device)
         self.teacher = lk.load_backbone(TEACHER, device).to(memory_format=torch.channels_last)
         self.student = make_student(recipe.start, device)

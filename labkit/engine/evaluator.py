@@ -29,7 +29,7 @@ from ..losses.algebra import (
     summands,
 )
 from ..networks.backbone import Backbone
-from .tiles import LEAST, Tile, cut, estimate, fitting, free_memory, ran_out
+from .tiles import LEAST, Tile, cut, estimate, free_memory, ran_out, tile_for_memory
 
 SMALL = 512**2  # pixels; pictures up to here are not cut unasked
 LARGE = 1024  # the side of tiles that processes share unasked
@@ -247,7 +247,7 @@ class Evaluator:
             return self.tile
         if "logits" in layers or size[0] * size[1] <= SMALL:
             return None
-        return fitting(self.backbone, layers, size, free_memory(self.device))
+        return tile_for_memory(self.backbone, layers, size, free_memory(self.device))
 
     def _with_tiles(self, layers: Sequence[str], picture: Tensor, work: Callable[[list[Tile]], T]) -> T:
         """Do ``work`` on tiles; when memory runs out, on smaller ones."""

@@ -179,7 +179,7 @@ def free_in_container(group: Path = Path("/sys/fs/cgroup")) -> float:
     return limit - used + int(cached)
 
 
-def fitting(backbone: Backbone, layers: Sequence[str], size: tuple[int, int], memory: int) -> int | None:
+def tile_for_memory(backbone: Backbone, layers: Sequence[str], size: tuple[int, int], memory: int) -> int | None:
     """The largest tile whose evaluation fits into half of ``memory``; None if the whole picture does."""
     if estimate(backbone, layers, size) <= memory / 2:
         return None

@@ -30,7 +30,7 @@ class Trained(Resumable):
     snapshot: Callable[[], State] = field(repr=False)
 
 
-def fitting(
+def train_steps(
     model: nn.Module,
     error: Callable[[Generator], Tensor],
     *,
@@ -82,14 +82,14 @@ def fitting(
         yield Trained(step, steps, loss.item(), time.perf_counter() - started, snapshot)
 
 
-def keep(now: Trained, path: str | Path, settings: Mapping[str, Any]) -> None:
-    """Write the state of a training, and the ``settings`` that decide its result, for `kept`; whole or not at all."""
+def save_checkpoint(now: Trained, path: str | Path, settings: Mapping[str, Any]) -> None:
+    """Write the state of a training and the ``settings`` that decide its result, whole or not at all."""
     with written_whole(path) as temporary:
         torch.save(now.state_dict() | {"settings": dict(settings)}, temporary)
 
 
-def kept(path: str | Path, settings: Mapping[str, Any]) -> State | None:
-    """The state that `keep` wrote, to be given as ``resume``; None when there is no such file.
+def load_checkpoint(path: str | Path, settings: Mapping[str, Any]) -> State | None:
+    """The state that `save_checkpoint` wrote, to be given as ``resume``; None when there is no such file.
 
     Raises ValueError, naming what differs, when it is of a training with other settings: they would be overridden.
     """

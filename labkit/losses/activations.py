@@ -290,8 +290,8 @@ class BoundDiversity(BoundLoss):
 # --- objectives for several pictures at once ------------------------------------------------------------------------
 
 
-def each(losses: Sequence[Loss]) -> Loss:
-    """One loss for each picture of a batch: a contact sheet of channels is ``each([-activation(...), ...])``."""
+def per_picture(losses: Sequence[Loss]) -> Loss:
+    """One loss for each picture of a batch: a contact sheet of channels is ``per_picture([-activation(...), ...])``."""
     identity = torch.eye(len(losses))
     return Sum([(identity[index], loss) for index, loss in enumerate(losses)])
 
@@ -304,4 +304,4 @@ def between(first: Loss, last: Loss, pictures: int) -> Loss:
 
 def channels(layer: str, numbers: Sequence[int]) -> Loss:
     """The mean activation of one channel for each picture of a batch, negated: what each of them looks for."""
-    return each([-activation(layer, channel=number, power=1) for number in numbers])
+    return per_picture([-activation(layer, channel=number, power=1) for number in numbers])

@@ -81,14 +81,14 @@ class BoundContent(BoundLoss):
         return found
 
 
-class anchor(Loss):
+class pixel_mse(Loss):
     """How far the pixels themselves are from a picture's: the mean of mask (x - p)^2 over pixels and colors.
 
     ``mask``: (1, 1, H, W) in [0, 1], where it counts; None: everywhere. In films it holds a frame to the last one's
     result (the temporal loss of Ruder, Dosovitskiy and Brox 2016, arXiv:1604.08610).
     """
 
-    name = "anchor"
+    name = "pixel_mse"
     layers = (PIXELS,)
 
     def __init__(self, picture: Any, mask: Tensor | None = None):
@@ -97,15 +97,15 @@ class anchor(Loss):
 
     def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
         target, mask = (resize(one, size).to(source.backbone.device) for one in (self.picture, self.mask.float()))
-        return BoundAnchor(self.layers, (self.name, ""), target, mask, linear=True)
+        return BoundPixelError(self.layers, (self.name, ""), target, mask, linear=True)
 
     def _arguments(self) -> str:
         return ""
 
 
 @dataclass
-class BoundAnchor(BoundMean):
-    """An `anchor` for pictures of one size: the target (N, 3, H, W) and the mask (N, 1, H, W)."""
+class BoundPixelError(BoundMean):
+    """An `pixel_mse` for pictures of one size: the target (N, 3, H, W) and the mask (N, 1, H, W)."""
 
     target: Tensor
     mask: Tensor

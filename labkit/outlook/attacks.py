@@ -62,13 +62,13 @@ class Threat:
         """The change of norm 1 along which a function with this gradient rises fastest; 0 where the gradient is 0."""
         if self.norm == "linf":
             return gradient.sign()
-        return gradient / each(self.size(gradient).clamp_min(1e-30))
+        return gradient / broadcast_batch(self.size(gradient).clamp_min(1e-30))
 
     def shrink(self, change: Tensor) -> Tensor:
         """The nearest change of a norm of at most ``epsilon``."""
         if self.norm == "linf":
             return change.clamp(-self.epsilon, self.epsilon)
-        return change * each((self.epsilon / self.size(change).clamp_min(1e-30)).clamp_max(1))
+        return change * broadcast_batch((self.epsilon / self.size(change).clamp_min(1e-30)).clamp_max(1))
 
     def project(self, pictures: Tensor, originals: Tensor) -> Tensor:
         """``pictures`` brought back to what the threat allows near ``originals``."""
@@ -95,7 +95,7 @@ def check_range(pictures: Tensor) -> None:
         raise ValueError(f"pixels run from 0 to 1, not from {pictures.min():.4g} to {pictures.max():.4g}")
 
 
-def each(values: Tensor) -> Tensor:
+def broadcast_batch(values: Tensor) -> Tensor:
     """Values (N,) as (N, 1, 1, 1), one for each picture."""
     return values.view(-1, 1, 1, 1)
 
@@ -106,7 +106,7 @@ def home_logits(model: Model, pictures: Tensor) -> Tensor:
     return model(pictures).to(pictures.device)
 
 
-def ask(model: Model, pictures: Tensor, batch: int = 64) -> Tensor:
+def batched_logits(model: Model, pictures: Tensor, batch: int = 64) -> Tensor:
     """The same, but it is asked about ``batch`` pictures at a time."""
     return torch.cat([home_logits(model, part) for part in pictures.split(batch)])
 
@@ -128,12 +128,12 @@ def targeted(model: Model, classes: Tensor) -> Evaluate:
 def _cross_entropy(model: Model, classes: Tensor, weight: float, pictures: Tensor) -> Evaluation:
     pictures = pictures.detach().requires_grad_()
     with torch.enable_grad():
-        loss = weight * surprise(home_logits(model, pictures), classes)
+        loss = weight * cross_entropy(home_logits(model, pictures), classes)
         (gradient,) = torch.autograd.grad(loss.sum(), pictures)
     return Evaluation(loss.detach(), {("cross_entropy", ""): loss.detach()}, gradient)
 
 
-def surprise(logits: Tensor, classes: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     """The cross-entropy (N,) of each picture, its class checked."""
     if len(classes) != len(logits):
         raise ValueError(f"{len(logits)} pictures need as many classes, not {len(classes)}")
@@ -226,7 +226,7 @@ def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: floa
         gap, slope, length = (values[rows, nearest] for values in (gaps, slopes, lengths))
         distance = (1 + overshoot) * (gap / length + 1e-6)
         step = (distance / length)[:, None] * slope
-        found = torch.where(each(keeping), (found + step.view_as(found)).clamp(0, 1), found)
+        found = torch.where(broadcast_batch(keeping), (found + step.view_as(found)).clamp(0, 1), found)
     return found
 
 

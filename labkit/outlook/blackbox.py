@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..base.checks import check_numbers
 from ..engine.evaluator import Evaluation
-from .attacks import Evaluate, Model, Threat, ask, check_range, each, home_logits, surprise
+from .attacks import Evaluate, Model, Threat, batched_logits, broadcast_batch, check_range, cross_entropy, home_logits
 
 
 def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05, seed: int = 0) -> Evaluate:
@@ -29,8 +29,8 @@ def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05,
         for _ in range(samples):
             step = torch.randn(pictures.shape, generator=generator).to(pictures)
             sides = ((pictures + s * step).clamp(0, 1) for s in (sigma, -sigma))
-            ahead, behind = (-surprise(home_logits(model, side), labels) for side in sides)
-            gradient += each(ahead - behind) * step / (2 * sigma * samples)
+            ahead, behind = (-cross_entropy(home_logits(model, side), labels) for side in sides)
+            gradient += broadcast_batch(ahead - behind) * step / (2 * sigma * samples)
             loss += (ahead + behind) / (2 * samples)
         return Evaluation(loss, {("cross_entropy", ""): loss}, gradient)
 
@@ -133,16 +133,16 @@ def hop_skip_jump(
     def wrong(candidates: Tensor, which: Tensor) -> Tensor:
         """Whether the model is wrong about ``candidates`` for the pictures ``which``: one query each."""
         used.index_add_(0, which, torch.ones_like(which))
-        return ask(model, candidates).argmax(1) != labels[which]
+        return batched_logits(model, candidates).argmax(1) != labels[which]
 
     def to_boundary(beyond: Tensor) -> Tensor:
         """The last wrong ones on the way from pictures that are ``beyond`` the boundary to the originals."""
         right, share = pictures.new_zeros(number), pictures.new_ones(number)
         for _ in range(bisections):
             middle = (right + share) / 2
-            fools = wrong(torch.lerp(pictures, beyond, each(middle)), everyone)
+            fools = wrong(torch.lerp(pictures, beyond, broadcast_batch(middle)), everyone)
             right, share = torch.where(fools, right, middle), torch.where(fools, middle, share)
-        return torch.lerp(pictures, beyond, each(share))
+        return torch.lerp(pictures, beyond, broadcast_batch(share))
 
     if not wrong(starts, everyone).all():
         raise ValueError("some starts are named as the labels say: give each picture one that is named differently")
@@ -157,10 +157,10 @@ def hop_skip_jump(
         mean = answers.mean(1, keepdim=True)
         answers -= mean * (mean.abs() < 1)  # a baseline, which lowers the variance of the estimate
         direction = torch.einsum("nk,nkchw->nchw", answers, tried - found[:, None])
-        direction /= each(direction.flatten(1).norm(dim=1).clamp_min(1e-30))
+        direction /= broadcast_batch(direction.flatten(1).norm(dim=1).clamp_min(1e-30))
         jump, jumped, short = gap / math.sqrt(turn), found.clone(), everyone
         for _ in range(bisections):
-            jumped[short] = (found + each(jump) * direction).clamp(0, 1)[short]
+            jumped[short] = (found + broadcast_batch(jump) * direction).clamp(0, 1)[short]
             short = short[~wrong(jumped[short], short)]
             if not len(short):
                 break
@@ -168,7 +168,7 @@ def hop_skip_jump(
         jumped[short] = found[short]
         nearer = to_boundary(jumped)
         better = (nearer - pictures).flatten(1).norm(dim=1) < gap
-        found = torch.where(each(better), nearer, found)
+        found = torch.where(broadcast_batch(better), nearer, found)
     return Found(found, used)
 
 
@@ -191,7 +191,7 @@ def votes(model: Model, pictures: Tensor, sigma: float, *, samples: int = 1000, 
     counts = []
     for picture in pictures:
         noise = torch.randn(samples, *picture.shape, generator=generator)
-        logits = ask(lambda some, picture=picture: model(picture + sigma * some.to(picture)), noise)
+        logits = batched_logits(lambda some, picture=picture: model(picture + sigma * some.to(picture)), noise)
         counts.append(logits.argmax(1).bincount(minlength=logits.shape[1]))
     return torch.stack(counts).to(pictures.device)
 

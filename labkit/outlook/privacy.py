@@ -1,6 +1,6 @@
 """What an update of federated learning gives away, and two ways to keep it: noise, and masks that cancel.
 
-`reconstruct` turns a client's gradient back into its pictures, and `membership_advantage` says how well one can tell
+`reconstructing` turns a client's gradient back into its pictures, and `membership_advantage` says how well one can tell
 who was there. `private_fedsgd` bounds what any gradient can say about one example; `mask` and `unmask` let a server
 learn the sum of all updates and nothing else.
 """
@@ -27,7 +27,7 @@ from .federated import Client, Round, check_whole, loss, message_bytes
 # --- what an update gives away ------------------------------------------------------------------------------------
 
 
-def reconstruct(
+def reconstructing(
     observed: Tensor,
     weights: Tensor,
     model: nn.Module,

@@ -18,7 +18,7 @@ from ..base.devices import arithmetic, pick_device
 from ..base.files import bundled
 from ..engine.evaluator import Evaluator
 from ..engine.tiles import in_tiles
-from ..engine.training import Trained, crops, fitting, shifted
+from ..engine.training import Trained, crops, shifted, train_steps
 from ..losses.activations import activation
 from ..losses.styles import mean_std
 from ..networks.backbone import Backbone
@@ -126,7 +126,7 @@ def transfer(
     return in_tiles(decoder, mixed, tile // scale, decoder.radius, scale)[..., :height, :width].clamp(0, 1).to(home)
 
 
-def decoding(
+def training(
     decoder: Decoder,
     paintings: Iterable[Any],
     photos: Iterable[Any],
@@ -146,7 +146,7 @@ def decoding(
     The error: ||F - T||^2 / ||T||^2 of the picture's deepest features against those asked for, plus ``style_weight``
     times the same of means and standard deviations, averaged over layers, plus ``tv_weight`` times the roughness.
     paintings, photos: anything `as_picture` takes; each step sees ``batch`` pairs of their squares of ``side`` pixels.
-    shift: as in `labkit.recipes.fast_style.learning`. options: see `fitting`.
+    shift: as in `labkit.recipes.fast_style.training`. options: see `train_steps`.
     """
     device = next(decoder.parameters()).device
     backbone, layer = load_backbone(backbone, device), STYLE_LAYERS[-1]
@@ -167,7 +167,7 @@ def decoding(
         rough = picture.diff(dim=2).square().mean() + picture.diff(dim=3).square().mean()
         return error + tv_weight * rough
 
-    yield from fitting(decoder, of_batch, steps=steps, learning_rate=learning_rate, **options)
+    yield from train_steps(decoder, of_batch, steps=steps, learning_rate=learning_rate, **options)
 
 
 def _gap(found: Tensor, wanted: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..base.devices import arithmetic, pick_device
 from ..base.files import bundled
 from ..engine.evaluator import Evaluator
 from ..engine.tiles import in_tiles
-from ..engine.training import Trained, crops, fitting, shifted
+from ..engine.training import Trained, crops, shifted, train_steps
 from ..losses.algebra import normalized_weights
 from ..losses.reconstruction import content
 from ..losses.regularizers import total_variation
@@ -156,7 +156,7 @@ def repaint(
     return in_tiles(lambda part: network(part, mixture, moments), photo, tile // 4 * 4, network.radius).to(home)
 
 
-def learning(
+def training(
     network: StyleNetwork,
     paintings: Mapping[str, Any],
     photos: Iterable[Any],
@@ -180,7 +180,7 @@ def learning(
     anything, of which each step sees ``batch`` squares of ``side`` pixels. style_scale: the paintings' longer side
     relative to ``side``: 2 paints with the strokes of a picture twice as large. shift: before they are judged, photos
     and pictures are cut by up to so many pixels at random: otherwise the network's own grid would always meet the same
-    phase of the backbone's pools, and leave chequers that they cannot see. options: see `fitting`.
+    phase of the backbone's pools, and leave chequers that they cannot see. options: see `train_steps`.
     """
     device = next(network.parameters()).device
     backbone = load_backbone(backbone, device)
@@ -205,4 +205,4 @@ def learning(
         with torch.autocast(device.type, enabled=False):  # the engine knows what must stay in float32
             return evaluators[index].plus(content_weight * content(squares[cut])).differentiable(found).mean()
 
-    yield from fitting(network, of_batch, steps=steps, learning_rate=learning_rate, **options)
+    yield from train_steps(network, of_batch, steps=steps, learning_rate=learning_rate, **options)

@@ -14,7 +14,7 @@ from ..engine.optimization import Average, descend, make_optimizer
 from ..engine.parameters import DeepPrior
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import single_stage
-from ..losses.reconstruction import anchor
+from ..losses.reconstruction import pixel_mse
 from ..networks.zoo import load_backbone
 from ..pictures.reading import PictureLike, as_picture
 
@@ -52,7 +52,7 @@ def restoring(
     size = tuple(damaged.shape[-2:])
     if min(size) < 32:
         raise ValueError(f"a prior's picture needs sides of at least 32 pixels, not {size[1]}x{size[0]}")
-    evaluator = Evaluator(load_backbone("pocket", device), anchor(damaged, mask), size)
+    evaluator = Evaluator(load_backbone("pocket", device), pixel_mse(damaged, mask), size)
     prior = DeepPrior(size, seed, device=evaluator.device)
     stepper = make_optimizer("adam", prior.parameters, learning_rate)
     stage = single_stage(size, steps, home=damaged.device)

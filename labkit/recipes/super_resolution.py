@@ -16,7 +16,7 @@ from ..base.checks import check_numbers
 from ..base.devices import arithmetic, pick_device
 from ..base.files import bundled
 from ..engine.tiles import in_tiles
-from ..engine.training import Trained, crops, fitting
+from ..engine.training import Trained, crops, train_steps
 from ..networks.backbone import Backbone
 from ..networks.weights import load_weights
 from ..pictures.color import luma
@@ -128,7 +128,7 @@ def training(
     photos: anything `as_picture` takes; each pixel is as likely as any other. shares: the sizes at which each photo is
     used, relative to its own. batch, side: crops, and their side in pixels of the small picture. error: of the enlarged
     luma (N, 1, H, W) against the true one, a number; the mean absolute difference by default, or `perceptual`.
-    options: see `fitting`.
+    options: see `train_steps`.
     """
     check_numbers(1, Integral, batch=batch, side=side)
     device = next(model.parameters()).device
@@ -142,7 +142,7 @@ def training(
         small, large = crops(pairs, side, batch, generator)
         return error(bicubic(small, model.scale) + model(small), large)
 
-    yield from fitting(model, of_batch, steps=steps, learning_rate=learning_rate, **options)
+    yield from train_steps(model, of_batch, steps=steps, learning_rate=learning_rate, **options)
 
 
 def perceptual(backbone: Backbone, layers: Sequence[str] = ("relu2_2",), pixel_weight: float = 1.0) -> Error:

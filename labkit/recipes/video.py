@@ -22,7 +22,7 @@ from ..base.checks import check_numbers
 from ..base.devices import arithmetic, off_mps
 from ..engine.progress import Progress
 from ..losses.algebra import Loss
-from ..losses.reconstruction import anchor
+from ..losses.reconstruction import pixel_mse
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
 from ..pictures.films import frames_of
@@ -127,7 +127,7 @@ def stylize_frames(
     keep: the share of the last result in what a frame starts from, from 0 to 1.
     flow: as in `dream_frames`: a function; "auto": RAFT, if its weights are here; None: no flow. On the command line
         "auto" or "none".
-    temporal_weight: of the temporal loss (see `anchor`); 0 for none.
+    temporal_weight: of the temporal loss (see `pixel_mse`); 0 for none.
     steps: of the first frame, coarse to fine; steps_after: of the others, at full size.
     painting, backbone, device, options: of `stylizing`.
     """
@@ -139,7 +139,7 @@ def stylize_frames(
         if past.result is not None:
             further = {"steps": steps_after, "init": past.start, "min_scale": max(frame.shape[-2:])}
             if temporal_weight:
-                held = temporal_weight * anchor(past.result, past.seen)
+                held = temporal_weight * pixel_mse(past.result, past.seen)
                 further["extra_loss"] = options["extra_loss"] + held if options.get("extra_loss") else held
         return _last(stylizing(frame, painting, backbone=backbone, **options | further))
 
