@@ -25,12 +25,12 @@ def sampled(pictures: Tensor, grid: Tensor) -> Tensor:
         corners.append((first, (first + 1).clamp_max(side - 1)))
         shares.append((1 - (places - first), places - first))
     which = torch.arange(len(pictures), device=pictures.device)[:, None, None]
-    found = sum(
+    read = [
         (across * down)[..., None] * pictures[which, :, row, column]  # of whose gradient PyTorch sorts the places
         for row, down in zip(corners[1], shares[1], strict=True)
         for column, across in zip(corners[0], shares[0], strict=True)
-    )
-    return found.permute(0, 3, 1, 2)
+    ]
+    return (read[0] + read[1] + read[2] + read[3]).permute(0, 3, 1, 2)
 
 
 def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -66,8 +66,8 @@ def padded(maps: Tensor, padding: Sequence[int], mode: str) -> Tensor:
 class Conv2d(nn.Conv2d):
     """A convolution whose border, of any ``padding_mode``, is `padded`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.padding_mode == "zeros":
-            return super().forward(x)
-        x = padded(x, self.padding, self.padding_mode)
+    def forward(self, input: Tensor) -> Tensor:
+        if self.padding_mode == "zeros" or isinstance(self.padding, str):
+            return super().forward(input)
+        x = padded(input, self.padding, self.padding_mode)
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)

@@ -20,7 +20,7 @@ from ..engine.progress import Progress, finish, with_bar
 from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.color import luma
 from ..pictures.films import FILM_SUFFIXES, VIDEOS, animated, check_film, frames_of, rate_of, save_frames
-from ..pictures.geometry import resize
+from ..pictures.geometry import resize, size_of
 from ..pictures.reading import PICTURE_SUFFIXES, load, painting, paintings
 from ..pictures.writing import check_place, save
 from ..recipes import adain, presets
@@ -210,7 +210,7 @@ def _paintings(options: argparse.Namespace) -> list[Any]:
 
 def _with_masks(chosen: dict[str, Any], size: int, photo: Any) -> dict[str, Any]:
     """The options with masks read from their files: ``mask`` as large as the photo, others at most ``size``."""
-    read = {"mask": _mask(chosen.get("mask"), tuple(photo.shape[-2:]))}
+    read = {"mask": _mask(chosen.get("mask"), size_of(photo))}
     for name, limit in (("masks", size), ("painting_masks", 0)):
         if chosen.get(name):
             read[name] = [_mask(one, limit) for one in chosen[name]]

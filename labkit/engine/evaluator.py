@@ -27,8 +27,10 @@ from ..losses.algebra import (
     Window,
     at_least_float32,
     summands,
+    total,
 )
 from ..networks.backbone import Backbone
+from ..pictures.geometry import size_of
 from .tiles import LEAST, Tile, cut, estimate, free_memory, ran_out, tile_for_memory
 
 SMALL = 512**2  # pixels; pictures up to here are not cut unasked
@@ -172,7 +174,7 @@ class Evaluator:
 
     def _combine(self, statistics: Statistics) -> tuple[Tensor, Terms]:
         terms = self.loss.terms(statistics)
-        return sum(terms.values()), terms
+        return total(terms.values()), terms
 
     # --- in tiles ---
 
@@ -181,26 +183,26 @@ class Evaluator:
 
         The slope of a linear loss never changes: it is kept, and saves the first pass from the second evaluation on.
         """
-        slopes, total = self.slopes.get(len(picture)), None
+        slopes, whole = self.slopes.get(len(picture)), None
         if slopes is None:
-            total = self._summed(self.loss, picture, tiles)
-            slopes = self._slopes(total)
+            whole = self._summed(self.loss, picture, tiles)
+            slopes = self._slopes(whole)
         gradient, sums = torch.zeros_like(picture), {}
         for tile, share in self._local_tiles(tiles):
             part = picture[..., *tile.reads].detach().requires_grad_()
             with torch.enable_grad():
                 statistics = self.loss.statistics(self._forward(part, self.loss.layers), tile.window)
-                change = sum((slopes[key] * s).sum() for key, s in statistics.items() if s.requires_grad)
+                change = total((slopes[key] * s).sum() for key, s in statistics.items() if s.requires_grad)
                 (added,) = torch.autograd.grad(change, part)
             gradient[..., *tile.reads] += share * added
             _accumulate(sums, statistics, share)
         if self.distributed:
             dist.all_reduce(gradient)
-        if total is None:
-            total = self._gathered(sums)
+        if whole is None:
+            whole = self._gathered(sums)
         if self.loss.linear:
             self.slopes[len(picture)] = slopes
-        return Evaluation(*self._combine(total), gradient, self)
+        return Evaluation(*self._combine(whole), gradient, self)
 
     def _slopes(self, total: Statistics) -> Statistics:
         """The derivative of the loss with respect to each of the statistics."""
@@ -225,7 +227,7 @@ class Evaluator:
             for layer, part in self._forward(picture[..., *tile.reads], layers).items():
                 if layer == PIXELS:
                     continue
-                size = self.backbone.map_size(layer, picture.shape[-2:])
+                size = self.backbone.map_size(layer, size_of(picture))
                 part = tile.window.crop_float32(layer, part)
                 whole.setdefault(layer, part.new_empty(*part.shape[:2], *size))
                 tile.window.crop_target(layer, whole[layer]).copy_(part)
@@ -251,7 +253,7 @@ class Evaluator:
 
     def _with_tiles(self, layers: Sequence[str], picture: Tensor, work: Callable[[list[Tile]], T]) -> T:
         """Do ``work`` on tiles; when memory runs out, on smaller ones."""
-        size = picture.shape[-2:]
+        size = size_of(picture)
         while True:
             try:
                 with arithmetic(self.tf32):
@@ -299,7 +301,8 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        (slope,) = slopes
         with arithmetic(ctx.evaluator.tf32):
             (gradient,) = torch.autograd.grad(ctx.loss, ctx.picture, slope.to(ctx.loss), retain_graph=True)
         return gradient.to(slope.device), None

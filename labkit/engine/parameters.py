@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..base.checks import check_choice
 from ..base.deterministic import Conv2d, enlarged
 from ..pictures.color import color_correlation
-from ..pictures.geometry import antialiased
+from ..pictures.geometry import antialiased, size_of
 
 
 class Pixels:
@@ -88,7 +88,7 @@ class Fourier(Rendered):
     """
 
     def __init__(self, start: Tensor, decay: float = 1.0):
-        self.size, self.colors = tuple(start.shape[-2:]), color_correlation(start.device)
+        self.size, self.colors = size_of(start), color_correlation(start.device)
         rows, columns = torch.fft.fftfreq(self.size[0]), torch.fft.rfftfreq(self.size[1])
         frequency = torch.hypot(rows[:, None], columns).clamp_min(1 / max(self.size))
         self.scale = (frequency**-decay)[..., None].to(start.device) / 4
@@ -104,7 +104,7 @@ class Laplacian(Rendered):
     """A sum of maps, each half as large as the last and enlarged to the picture, in decorrelated colors."""
 
     def __init__(self, start: Tensor, smallest: int = 4):
-        self.size, self.colors = tuple(start.shape[-2:]), color_correlation(start.device)
+        self.size, self.colors = size_of(start), color_correlation(start.device)
         rest, self.parameters = start, []
         levels = max(1, int(math.log2(min(self.size) / smallest)) + 1)
         for level in reversed(range(levels)):
@@ -196,7 +196,7 @@ class Hourglass(nn.Module):
             x = down(x)
         for up in self.up:
             beside = handed.pop()
-            x = up(torch.cat([enlarged(x, beside.shape[-2:]), beside], 1))
+            x = up(torch.cat([enlarged(x, size_of(beside)), beside], 1))
         return self.last(x).sigmoid()
 
 

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -33,9 +33,11 @@ class FeatureSource(Protocol):
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, and the picture itself under "pixels"."""
+        ...
 
     def statistics(self, loss: BoundLoss, picture: Tensor) -> Statistics:
         """The statistics of ``loss``, summed over the whole picture."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Crop(torch.autograd.Function):
         return features[..., *spans].contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
         like = {"dtype": gradient.dtype, "device": gradient.device, "memory_format": torch.channels_last}
         whole = torch.empty(ctx.shape, **like).zero_()
         whole[..., *ctx.spans] = gradient
@@ -86,11 +89,11 @@ class Crop(torch.autograd.Function):
 class Loss(ABC):
     """What is wanted of a picture, whatever the network and the size. ``bind`` makes it ready for one of each.
 
-    ``layers``: the layers it reads, or None for the backbone's recommended ones.
+    ``layers``: the layers it reads; none for the backbone's recommended ones.
     """
 
     name = "loss"
-    layers: tuple[str, ...] | None = None
+    layers: tuple[str, ...] = ()
 
     @abstractmethod
     def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
@@ -119,7 +122,7 @@ class Loss(ABC):
         return -1.0 * self
 
     def _arguments(self) -> str:
-        return ", ".join(self.layers or ())
+        return ", ".join(self.layers)
 
     def __repr__(self) -> str:
         return f"{self.name}({self._arguments()})"
@@ -149,7 +152,7 @@ class BoundLoss(ABC):
 
     def value(self, statistics: Statistics) -> Tensor:
         """The loss (N,), the sum of its terms."""
-        return sum(self.terms(statistics).values())
+        return total(self.terms(statistics).values())
 
 
 @dataclass
@@ -169,7 +172,7 @@ class Sum(Loss):
 
     def __init__(self, summands: list[tuple[float | Tensor, Loss]]):
         self.summands = summands
-        self.layers = tuple(dict.fromkeys(layer for _, loss in summands for layer in loss.layers or ()))
+        self.layers = tuple(dict.fromkeys(layer for _, loss in summands for layer in loss.layers))
 
     def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundSum:
         device = source.backbone.device
@@ -222,12 +225,25 @@ class BoundSum(BoundLoss):
         return found
 
 
-Summand = TypeVar("Summand", Loss, BoundLoss)
+@overload
+def summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]: ...
 
 
-def summands(loss: Summand) -> list[tuple[float | Tensor, Summand]]:
+@overload
+def summands(loss: BoundLoss) -> list[tuple[float | Tensor, BoundLoss]]: ...
+
+
+def summands(loss: Any) -> Any:
     """The losses that a loss is the sum of, each with its weight; of any but a sum itself, with weight 1."""
     return loss.summands if isinstance(loss, (Sum, BoundSum)) else [(1.0, loss)]
+
+
+def total(values: Iterable[Tensor]) -> Tensor:
+    """The sum of at least one tensor."""
+    first, *others = values
+    for other in others:
+        first = first + other
+    return first
 
 
 # --- what the losses share ---------------------------------------------------------------------------------------
@@ -250,17 +266,15 @@ def float64(values: Tensor) -> Tensor:
     return off_mps(values).double()
 
 
-def layer_names(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """One name or several as a tuple; None, which stands for the recommended layers, stays None."""
-    if layers is None:
-        return None
+def layer_names(layers: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several as a tuple."""
     names = (layers,) if isinstance(layers, str) else tuple(layers)
     if not names:
         raise ValueError("name at least one layer")
     return names
 
 
-def layer_weights(layers: Iterable[str] | Mapping[str, float]) -> tuple[tuple[str, ...], list[float]]:
+def layer_weights(layers: str | Iterable[str] | Mapping[str, float]) -> tuple[tuple[str, ...], list[float]]:
     """Layer names and their weights, which sum to one."""
     names = layer_names(layers)
     return names, normalized_weights(

@@ -129,7 +129,8 @@ class Counts(torch.autograd.Function):
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (gradient,) = gradients
         values, guide = ctx.saved_tensors
         low, high, bins = ctx.plan
         nearest, away = _places(values, *ctx.plan)

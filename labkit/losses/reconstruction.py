@@ -40,11 +40,11 @@ class content(Loss):
         self, photo: Any, layers: str | Iterable[str] | Mapping[str, float] | None = None, *, relative: bool = True
     ):
         self.photo, self.relative = as_picture(photo), relative
-        self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
+        self.layers, self.weights = ((), []) if layers is None else layer_weights(layers)
 
     def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
         layers, weights = self.layers, self.weights
-        if layers is None:
+        if not layers:
             layers, weights = layer_weights(source.backbone.recommended.content)
         source.backbone.check_layers(layers)
         photo = resize(self.photo, size).to(source.backbone.device)

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from ..base.checks import check_choice
 from ..base.devices import is_mps
+from ..pictures.geometry import size_of
 from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
 from .target_statistics import BoundTargetStatistic, TargetStatisticLoss
 
@@ -43,14 +44,16 @@ class Moments(torch.autograd.Function):
     def forward(ctx: Any, f: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(f)
         ctx.set_materialize_grads(False)
-        second, first = 0, 0
-        for part in map(at_least_float32, _chunks(f.flatten(2))):
-            second, first = second + part @ part.mT, first + part.sum(2)
+        chunks = map(at_least_float32, _chunks(f.flatten(2)))
+        chunk = next(chunks)
+        second, first = chunk @ chunk.mT, chunk.sum(2)
+        for chunk in chunks:
+            second, first = second + chunk @ chunk.mT, first + chunk.sum(2)
         return second, first
 
     @staticmethod
-    def backward(ctx: Any, second: Tensor | None, first: Tensor | None) -> Tensor:
-        (f,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor:
+        (f,), (second, first) = ctx.saved_tensors, gradients
         last = f.permute(0, 2, 3, 1)  # channels last, as networks compute
         gradient = torch.zeros_like(last) if second is None else _product(last, (second + second.mT).to(f))
         if first is not None:
@@ -89,7 +92,8 @@ class RootTrace(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
         factor, vectors, roots = ctx.saved_tensors
         basis = factor @ vectors
         scale = torch.where(roots > 0, gradient[:, None] / (2 * roots), 0)
@@ -129,7 +133,7 @@ class style(TargetStatisticLoss):
             return BoundGram(*common)
         # With fewer positions than channels covariances are singular, and the rounding of float32, which differs
         # between tiles and the whole, would make eigenvalues of its own: the gradient would be off by 1e-4.
-        backbone, sizes = source.backbone, [size, *(painting.shape[-2:] for painting in paintings)]
+        backbone, sizes = source.backbone, [size, *(size_of(painting) for painting in paintings)]
         singular = {
             layer
             for layer in weights

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..base.checks import as_list
 from ..networks.backbone import Backbone, averages
 from ..networks.receptive_fields import ReceptiveField
-from ..pictures.geometry import resize
+from ..pictures.geometry import resize, size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import as_picture
 from .algebra import (
@@ -28,6 +28,7 @@ from .algebra import (
     layer_weights,
     normalized_weights,
     position_count,
+    total,
 )
 
 
@@ -67,15 +68,15 @@ class TargetStatisticLoss(Loss):
         if len(sources) != len(self.paintings):
             raise ValueError(f"there are {len(self.paintings)} paintings and {len(sources)} masks of paintings")
         self.painting_masks = [
-            mask if mask is None else as_mask(mask, painting.shape[-2:])
+            mask if mask is None else as_mask(mask, size_of(painting))
             for mask, painting in zip(sources, self.paintings, strict=True)
         ]
         self.mask, self.relative, self.scale, self.shares = mask, relative, scale, normalized_weights(weights, "style")
-        self.layers, self.weights = (None, []) if layers is None else layer_weights(layers)
+        self.layers, self.weights = ((), []) if layers is None else layer_weights(layers)
 
     def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
         layers, weights = self.layers, self.weights
-        if layers is None:
+        if not layers:
             layers, weights = layer_weights(source.backbone.recommended.style)
         source.backbone.check_layers(layers)
         side = max(1, round(self.scale * max(size)))
@@ -83,7 +84,7 @@ class TargetStatisticLoss(Loss):
         bound = self.without_targets(source, dict(zip(layers, weights, strict=True)), paintings, size)
         found = []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
-            bound.spatial_weights = spatial_weights(mask, source.backbone, layers, painting.shape[-2:])
+            bound.spatial_weights = spatial_weights(mask, source.backbone, layers, size_of(painting))
             found.append(bound.means(source.statistics(bound, painting)))
         bound.spatial_weights = spatial_weights(self.mask, source.backbone, layers, size)
         bound.set_targets({layer: _mixed([means[layer] for means in found], self.shares) for layer in layers})
@@ -147,7 +148,7 @@ class BoundTargetStatistic(BoundLoss):
 
 def _mixed(means: list[dict[str, Tensor]], shares: list[float]) -> dict[str, Tensor]:
     """The weighted mean of what paintings have, for each kind of statistic."""
-    return {kind: sum(w * mean[kind] for w, mean in zip(shares, means, strict=True)) for kind in means[0]}
+    return {kind: total(w * mean[kind] for w, mean in zip(shares, means, strict=True)) for kind in means[0]}
 
 
 def spatial_weights(mask: Mask, backbone: Backbone, layers: Iterable[str], size: tuple[int, int]) -> dict[str, Tensor]:

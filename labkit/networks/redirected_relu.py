@@ -32,8 +32,8 @@ class _Redirected(torch.autograd.Function):
         return x.relu()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,), (gradient,) = ctx.saved_tensors, gradients
         passes = x > 0
         alive = (passes & (gradient != 0)).flatten(1).any(1).view(-1, *[1] * (x.ndim - 1))
         return gradient * (passes | (~alive & (gradient < 0)))

@@ -19,7 +19,7 @@ from ..engine.optimization import Optimizer
 from ..engine.progress import Progress
 from ..networks.backbone import Backbone
 from ..networks.zoo import BACKBONES, load_backbone
-from ..pictures.geometry import resize
+from ..pictures.geometry import resize, size_of
 from ..pictures.reading import PHOTOS, paintings
 from ..pictures.reading import painting as painting_named
 from ..pictures.reading import photo as photo_named
@@ -266,5 +266,5 @@ def wiped(before: Tensor, after: Tensor, share: float) -> Tensor:
     """The picture ``after`` with its left ``share`` as it was ``before``, at the size of ``after``."""
     edge = round(share * after.shape[-1])
     found = after.clone()
-    found[..., :edge] = resize(before, after.shape[-2:]).to(after)[..., :edge]
+    found[..., :edge] = resize(before, size_of(after)).to(after)[..., :edge]
     return found

@@ -29,6 +29,7 @@ from ..engine.optimization import descend, make_optimizer
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress
 from ..engine.runs import single_stage
+from ..pictures.geometry import size_of
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 Evaluate: TypeAlias = Callable[[Tensor], Evaluation]
@@ -182,7 +183,7 @@ def attacking(
     check_numbers(0, step_size=step_size)
     pixels = Nearby(pictures, threat, seed)
     optimizer = make_optimizer("ascent", pixels.parameters, step_size)
-    stage = single_stage(pictures.shape[-2:], steps, home=pictures.device)
+    stage = single_stage(size_of(pictures), steps, home=pictures.device)
     return descend(stage, pixels, evaluate, optimizer)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .geometry import resize
+from .geometry import resize, size_of
 
 KINDS = ("luma", "linear", "histogram")
 
@@ -31,7 +31,7 @@ def matched(picture: Tensor, reference: Tensor, kind: str = "linear") -> Tensor:
 
 def _with_chroma(picture: Tensor, reference: Tensor) -> Tensor:
     """Chroma is what differs from luma, linearly: exchanging luma in YCbCr is adding the difference to R, G and B."""
-    reference = resize(reference, picture.shape[-2:])
+    reference = resize(reference, size_of(picture))
     return reference + luma(picture) - luma(reference)
 
 
@@ -80,8 +80,8 @@ def color_correlation(device: torch.device | str | None = None) -> Tensor:
 
 def difference(a: Tensor, b: Tensor, gain: float = 1.0) -> Tensor:
     """Where two pictures differ: |a - b| averaged over the colors times ``gain``, as a gray picture (N, 3, H, W)."""
-    if a.shape[-2:] != b.shape[-2:]:
-        raise ValueError(f"pictures of one size are needed, not {tuple(a.shape[-2:])} and {tuple(b.shape[-2:])}")
+    if size_of(a) != size_of(b):
+        raise ValueError(f"pictures of one size are needed, not {size_of(a)} and {size_of(b)}")
     return ((a - b).abs().mean(1, keepdim=True) * gain).clamp(0, 1).expand(-1, 3, -1, -1)
 
 

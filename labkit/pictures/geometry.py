@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch.nn.functional as F
@@ -11,20 +12,25 @@ from torch import Tensor
 
 from ..base.devices import off_mps
 
-# --- size and color ---------------------------------------------------------------------------------------------
+Size: TypeAlias = tuple[int, int]  # (height, width)
 
 
-def resize(picture: Tensor, size: int | tuple[int, int]) -> Tensor:
+def size_of(picture: Tensor) -> Size:
+    """Height and width of pictures or maps (..., H, W)."""
+    return picture.shape[-2], picture.shape[-1]
+
+
+def resize(picture: Tensor, size: int | Sequence[int]) -> Tensor:
     """Resize with antialiasing. ``size``: (height, width), or the longer side in pixels (never enlarging)."""
-    height, width = picture.shape[-2:]
+    height, width = size_of(picture)
+    if isinstance(size, Sequence):
+        new = size[0], size[1]
+    else:
+        scale = min(1.0, size / max(height, width))
+        new = max(1, round(height * scale)), max(1, round(width * scale))
     if np.min(size) < 1:
         raise ValueError(f"a picture needs at least one pixel each way, not {size}")
-    if np.ndim(size) == 0:
-        scale = min(1.0, size / max(height, width))
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    if tuple(size) == (height, width):
-        return picture
-    return antialiased(picture, size).clamp(0, 1)
+    return picture if new == (height, width) else antialiased(picture, new).clamp(0, 1)
 
 
 def antialiased(picture: Tensor, size: Sequence[int], mode: str = "bicubic") -> Tensor:

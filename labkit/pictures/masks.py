@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .geometry import resize
+from .geometry import Size, resize, size_of
 
 Mask = str | Tensor | Callable[[int, int], Tensor] | None
 
 
-def as_mask(mask: Mask, size: tuple[int, int], warn: bool = True) -> Tensor:
+def as_mask(mask: Mask, size: Size, warn: bool = True) -> Tensor:
     """A mask (N, 1, H, W) in [0, 1] for pictures of ``size``: "center" (a soft disc), a function, or a tensor.
 
     A mask of another size is resized, with a warning unless ``warn`` is False, when its aspect is the picture's (within
@@ -25,17 +25,17 @@ def as_mask(mask: Mask, size: tuple[int, int], warn: bool = True) -> Tensor:
         mask = center_mask
     found = torch.as_tensor(mask(*size) if callable(mask) else mask).float()
     found = found[None, None] if found.ndim == 2 else found
-    if found.ndim != 4 or found.shape[1] != 1 or not _same_aspect(found.shape[2:], size):
+    if found.ndim != 4 or found.shape[1] != 1 or not _same_aspect(size_of(found), size):
         raise ValueError(f"a mask for this picture has the shape {tuple(size)}, this one has {tuple(found.shape)}")
     if not (found.min() >= 0 and found.max() <= 1):  # written so that NaN fails too
         raise ValueError(f"a mask lies in [0, 1], this one runs from {found.min():.4g} to {found.max():.4g}")
-    height, width = found.shape[2:]
+    height, width = size_of(found)
     if warn and (height, width) != tuple(size):
         warnings.warn(f"a mask of {width}x{height} pixels is resized to {size[1]}x{size[0]}", stacklevel=2)
-    return resize(found, tuple(size))
+    return resize(found, size)
 
 
-def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+def _same_aspect(one: Size, other: Size) -> bool:
     if 0 in one:
         return False
     tolerance = max(0.01, sum(0.5 / side for side in min(one, other, key=min)))

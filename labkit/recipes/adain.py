@@ -24,7 +24,7 @@ from ..losses.styles import mean_std
 from ..networks.backbone import Backbone
 from ..networks.weights import load_weights
 from ..networks.zoo import load_backbone
-from ..pictures.geometry import resize
+from ..pictures.geometry import resize, size_of
 from ..pictures.reading import as_picture
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -115,11 +115,11 @@ def transfer(
     backbone = backbone if loaded else load_backbone(backbone, place)
     photo, layer, scale = as_picture(photo), STYLE_LAYERS[-1], decoder.scale
     home, photo = photo.device, photo.to(backbone.device)
-    height, width = photo.shape[-2:]
+    height, width = size_of(photo)
     padded = F.pad(photo, (0, -width % scale, 0, -height % scale), mode="replicate")
     painting = resize(as_picture(painting), max(1, round(style_scale * max(height, width))))
     features, wanted = (
-        Evaluator(backbone, activation(layer), picture.shape[-2:], tile=max(tile, 64)).features(picture, [layer])[layer]
+        Evaluator(backbone, activation(layer), size_of(picture), tile=max(tile, 64)).features(picture, [layer])[layer]
         for picture in (padded, painting)
     )
     mixed = torch.lerp(features, adain(features, wanted.to(features.device)), strength).to(place)

@@ -23,7 +23,7 @@ from ..losses.algebra import PIXELS, Loss, Sum, layer_names
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
 from ..pictures.color import color_correlation
-from ..pictures.geometry import resize
+from ..pictures.geometry import resize, size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import PictureLike, as_picture
 
@@ -94,7 +94,7 @@ def dreaming(
     loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
     network.check_layers(layer for layer in loss.layers if layer != PIXELS)
     least = max((network.minimum_size(layer) for layer in loss.layers if layer != PIXELS), default=1)
-    sizes = octave_sizes(given.shape[-2:], octaves, octave_scale, least)
+    sizes = octave_sizes(size_of(given), octaves, octave_scale, least)
     masks = None if mask is None else dream_masks(mask, pictures, variations)
 
     def identity() -> dict[str, Any]:
@@ -162,7 +162,7 @@ def ranked_channels(
     if order == "random":
         return torch.randperm(there, generator=torch.Generator().manual_seed(seed))[:count].tolist()
     with torch.no_grad():
-        features = Evaluator(backbone, activation(layer), photo.shape[-2:], "float32").features(photo, [layer])[layer]
+        features = Evaluator(backbone, activation(layer), size_of(photo), "float32").features(photo, [layer])[layer]
     strength = features.square().transpose(0, 1).flatten(1).mean(1)
     return strength.sort(descending=order == "strongest", stable=True).indices[:count].tolist()
 
@@ -197,7 +197,7 @@ def dream_loss(
 
 def dream_masks(mask: Mask, pictures: Tensor, variations: int) -> Tensor:
     """Where to dream, (1, 1, H, W) or one for each of the dreams (see `dreaming`)."""
-    masks = as_mask(mask, pictures.shape[-2:]).to(pictures.device)
+    masks = as_mask(mask, size_of(pictures)).to(pictures.device)
     if len(masks) in (1, len(pictures)):
         return masks
     if len(masks) * variations != len(pictures):
@@ -266,11 +266,11 @@ def balanced(gradient: Tensor, splits: int) -> Tensor:
     levels = []
     for _ in range(splits):
         coarse = F.conv2d(gradient, kernel, stride=2, padding=2, groups=colors)
-        levels.append(gradient - enlarged(coarse, gradient.shape[-2:]))
+        levels.append(gradient - enlarged(coarse, size_of(gradient)))
         gradient = coarse
     found = _evened(gradient)
     for level in reversed(levels):
-        found = enlarged(found, level.shape[-2:]) + _evened(level)
+        found = enlarged(found, size_of(level)) + _evened(level)
     return found
 
 
@@ -301,7 +301,7 @@ def blurred(picture: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-(taps**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).expand(picture.shape[1], 1, -1)
     for shape, pad in (((1, len(taps)), (radius, radius, 0, 0)), ((len(taps), 1), (0, 0, radius, radius))):
-        fits = radius < min(picture.shape[-2:])
+        fits = radius < min(size_of(picture))
         padded = F.pad(picture, pad, mode="reflect" if fits else "replicate")
         picture = F.conv2d(padded, kernel.reshape(-1, 1, *shape), groups=picture.shape[1])
     return picture

@@ -26,7 +26,7 @@ from ..losses.styles import mean_std, style
 from ..networks.backbone import Backbone
 from ..networks.weights import load_weights
 from ..networks.zoo import load_backbone
-from ..pictures.geometry import resize
+from ..pictures.geometry import resize, size_of
 from ..pictures.reading import as_picture
 
 NormMoments = list[tuple[Tensor, Tensor]]
@@ -102,7 +102,7 @@ class StyleNetwork(nn.Module):
             x = x + layer(layer(x, index).relu(), index + 1)
         for index in range(len(self.norms) - 2, len(self.norms)):
             x = layer(F.interpolate(x, scale_factor=2.0), index).relu()
-        height, width = photo.shape[-2:]
+        height, width = size_of(photo)
         return self.last(x)[..., :height, :width].float().sigmoid()
 
     def mixture(self, painting: str | Mapping[str, float] | Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def repaint(
     photo = as_picture(photo)
     home, photo = photo.device, photo.to(network.last.weight.device)
     mixture = network.mixture(painting)
-    if tile is None or max(photo.shape[-2:]) <= tile:
+    if tile is None or max(size_of(photo)) <= tile:
         return network(photo, mixture).to(home)
     moments = network.moments(resize(photo, thumbnail), mixture)
     return in_tiles(lambda part: network(part, mixture, moments), photo, tile // 4 * 4, network.radius).to(home)

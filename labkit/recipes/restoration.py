@@ -16,6 +16,7 @@ from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import single_stage
 from ..losses.reconstruction import pixel_mse
 from ..networks.zoo import load_backbone
+from ..pictures.geometry import size_of
 from ..pictures.reading import PictureLike, as_picture
 
 
@@ -49,7 +50,7 @@ def restoring(
     damaged = as_picture(picture)
     if len(damaged) != 1:
         raise ValueError(f"a prior restores one picture at a time, not {len(damaged)}")
-    size = tuple(damaged.shape[-2:])
+    size = size_of(damaged)
     if min(size) < 32:
         raise ValueError(f"a prior's picture needs sides of at least 32 pixels, not {size[1]}x{size[0]}")
     evaluator = Evaluator(load_backbone("pocket", device), pixel_mse(damaged, mask), size)

@@ -26,7 +26,7 @@ from ..networks.backbone import Backbone
 from ..networks.surgery import Border, Pooling, variant
 from ..networks.zoo import load_backbone
 from ..pictures.color import matched
-from ..pictures.geometry import resize
+from ..pictures.geometry import resize, size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import PictureLike, as_picture
 
@@ -141,7 +141,7 @@ def stylizing(
     check_numbers(0, learning_rate=learning_rate)
     layers = [layer for layer in loss.layers if layer != PIXELS]
     network.check_layers(layers)
-    sizes = scale_sizes(given.shape[-2:], min_scale, steps, max(map(network.minimum_size, layers)))
+    sizes = scale_sizes(size_of(given), min_scale, steps, max(map(network.minimum_size, layers)))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
     first = first_picture(
         init, resize(content_picture, sizes[0]), paintings[0], seed
@@ -204,7 +204,7 @@ def style_objective(
     check_numbers(0, histogram_weight=histogram_weight)
     photo, paintings = as_picture(photo), [as_picture(one) for one in as_list(painting)]
     if masks is not None:
-        masks = [mask if mask is None else as_mask(mask, photo.shape[-2:]) for mask in as_list(masks)]
+        masks = [mask if mask is None else as_mask(mask, size_of(photo)) for mask in as_list(masks)]
     given, options = (paintings, masks, painting_masks, style_weights), {"layers": style_layers, "scale": style_scale}
     loss = content_weight * content(photo, content_layers)
     sought = style_weight * mixture_loss(style, *given, statistic=statistic, **options)
@@ -255,11 +255,11 @@ def scale_sizes(size: tuple[int, int], min_scale: int, steps: int, least: int = 
 def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
     """The picture (1, 3, H, W) that style transfer starts from (see `stylizing`)."""
     if not isinstance(init, str):
-        return resize(as_picture(init), photo.shape[-2:]).to(photo).expand_as(photo)
+        return resize(as_picture(init), size_of(photo)).to(photo).expand_as(photo)
     if init == "content":
         return photo
     if init == "style":
-        return resize(painting, photo.shape[-2:]).to(photo).expand_as(photo)
+        return resize(painting, size_of(photo)).to(photo).expand_as(photo)
     if init == "noise":
         noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))
         return (0.5 + 0.2 * noise).clamp(0, 1).to(photo)

@@ -26,6 +26,7 @@ from ..losses.reconstruction import pixel_mse
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
 from ..pictures.films import frames_of
+from ..pictures.geometry import size_of
 from ..pictures.reading import PictureLike, as_picture
 from .deepdream import dreaming
 from .style_transfer import stylizing
@@ -137,7 +138,7 @@ def stylize_frames(
     def make(number: int, frame: Tensor, past: Past) -> Progress:
         further: dict[str, Any] = {"steps": steps}
         if past.result is not None:
-            further = {"steps": steps_after, "init": past.start, "min_scale": max(frame.shape[-2:])}
+            further = {"steps": steps_after, "init": past.start, "min_scale": max(size_of(frame))}
             if temporal_weight:
                 held = temporal_weight * pixel_mse(past.result, past.seen)
                 further["extra_loss"] = options["extra_loss"] + held if options.get("extra_loss") else held
@@ -224,7 +225,7 @@ def zoom_rotate(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:
 def warped(picture: Tensor, flow: Tensor) -> Tensor:
     """The picture (N, C, H, W) read at each place plus ``flow`` (N, 2, H, W), (right, down) in pixels."""
     home, picture, flow = picture.device, off_mps(picture), off_mps(flow)
-    height, width = picture.shape[-2:]
+    height, width = size_of(picture)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     places = torch.stack([columns, rows]).to(flow) + flow
     sides = flow.new_tensor([width, height]).view(2, 1, 1)
@@ -242,7 +243,7 @@ def visible(there: Tensor, back: Tensor) -> Tensor:
     returned = warped(back, there)
     gap = (there + returned).square().sum(1, keepdim=True)
     length = there.square().sum(1, keepdim=True) + returned.square().sum(1, keepdim=True)
-    height, width = there.shape[-2:]
+    height, width = size_of(there)
     columns = torch.arange(width).to(there) + there[:, :1]
     rows = torch.arange(height).to(there)[:, None] + there[:, 1:]
     inside = (columns > -0.5) & (columns < width - 0.5) & (rows > -0.5) & (rows < height - 0.5)
@@ -272,7 +273,7 @@ def raft(device: torch.device | str = "cpu") -> Flow | None:
     @torch.no_grad()
     @arithmetic()
     def flow(frame: Tensor, other: Tensor) -> Tensor:
-        size = frame.shape[-2:]
+        size = size_of(frame)
         fit = tuple(max(128, 8 * math.ceil(side / 8)) for side in size)  # what the network can take
         first, second = (2 * F.interpolate(p.to(device), fit, mode="bilinear") - 1 for p in (frame, other))
         field = F.interpolate(network(first, second)[-1], tuple(size), mode="bilinear")
