@@ -1,5 +1,7 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
+from typing import TYPE_CHECKING
+
 from .base.devices import pick_device, pick_precision
 from .engine.evaluator import Evaluation, Evaluator
 from .engine.progress import Progress
@@ -36,6 +38,9 @@ from .recipes.deepdream import dream, dreaming, ranked_channels
 from .recipes.style_transfer import style_objective, stylize, stylizing
 from .recipes.video import dream_frames, journey, stylize_frames
 from .recipes.visualization import create, creating
+
+if TYPE_CHECKING:
+    from .notebook.widgets import lab
 
 __version__ = "0.1.0"
 

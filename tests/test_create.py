@@ -12,7 +12,7 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.engine.evaluator import Evaluation
-from labkit.engine.parameters import Parameterization, from_rgb, make_parameterization, to_rgb
+from labkit.engine.parameters import Kind, from_rgb, make_parameterization, to_rgb
 from labkit.recipes.visualization import movements, randomly_transformed
 
 SHAPE = (2, 3, 24, 30)
@@ -30,7 +30,7 @@ def parameterization(name: str, start: Tensor | None = None) -> object:
 # --- parameterizations ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", get_args(Parameterization))
+@pytest.mark.parametrize("name", get_args(Kind))
 def test_noise_is_a_picture_near_gray(name: str) -> None:
     picture = parameterization(name).picture()
     assert picture.shape == SHAPE and picture.dtype == torch.float32
@@ -45,7 +45,7 @@ def test_a_picture_is_reproduced(name: str) -> None:
     torch.testing.assert_close(parameterization(name, start).picture(), start, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", get_args(Parameterization))
+@pytest.mark.parametrize("name", get_args(Kind))
 def test_gradients_of_the_parameters_are_autograds(name: str) -> None:
     """A small step along the gradient changes <picture, g> by as much as its square says."""
     found, g = parameterization(name), torch.randn(SHAPE, generator=generator(1))
@@ -140,7 +140,7 @@ def test_between_two_aims() -> None:
     torch.testing.assert_close(found.loss, torch.cat([a + (b - a) * t / 4 for t in range(5)]))
 
 
-@pytest.mark.parametrize("name", get_args(Parameterization))
+@pytest.mark.parametrize("name", get_args(Kind))
 def test_a_channel_is_found(name: str) -> None:
     loss = -lk.activation("relu3_2", channel=70, power=1)
     run = list(lk.creating(loss, parameterization=name, steps=15, jitter=2, **QUICK))

@@ -18,7 +18,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
         raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
 
 
-def check_numbers(least: float = 0, kind: type = Real, **numbers: float) -> None:
+def check_numbers(least: float = 0, kind: type = Real, /, **numbers: float) -> None:
     """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or is below ``least``.
 
     ``kind``: Real, or Integral for whole numbers.

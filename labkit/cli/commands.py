@@ -77,7 +77,7 @@ def other_defaults(options: argparse.Namespace) -> Mapping[str, Any]:
     if name and name not in presets_of(command):
         raise ValueError(f"no preset {name!r} for {command}; there are {', '.join(presets_of(command))}")
     of_films = RECIPES[command].film_defaults if _makes_film(options) else {}
-    return of_films | (presets_of(command)[name] if name else {})
+    return {**of_films, **(presets_of(command)[name] if name else {})}
 
 
 def _makes_film(options: argparse.Namespace) -> bool:

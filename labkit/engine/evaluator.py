@@ -234,7 +234,7 @@ class Evaluator:
         return {PIXELS: picture} | whole
 
     def _tiles(self, layers: Sequence[str], size: tuple[int, int]) -> list[Tile]:
-        key = tuple(layers), tuple(size)
+        key = tuple(layers), size
         if key not in self.cuts:
             tile = self._tile(layers, size)
             whole = Tile((slice(None), slice(None)), Window())
@@ -245,7 +245,7 @@ class Evaluator:
         if self.distributed:  # without asking for free memory, which the processes would answer differently
             share = math.ceil((size[0] * size[1] / dist.get_world_size()) ** 0.5)
             return min(share, self.tile if isinstance(self.tile, int) else LARGE)
-        if self.tile != "auto":
+        if not isinstance(self.tile, str):
             return self.tile
         if "logits" in layers or size[0] * size[1] <= SMALL:
             return None
@@ -300,12 +300,15 @@ class _Differentiable(torch.autograd.Function):
         return ctx.loss.detach().to(picture.device)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
-        (slope,) = slopes
-        with arithmetic(ctx.evaluator.tf32):
-            (gradient,) = torch.autograd.grad(ctx.loss, ctx.picture, slope.to(ctx.loss), retain_graph=True)
-        return gradient.to(slope.device), None
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        return _way_back(ctx, *slopes)
+
+
+@once_differentiable
+def _way_back(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+    with arithmetic(ctx.evaluator.tf32):
+        (gradient,) = torch.autograd.grad(ctx.loss, ctx.picture, slope.to(ctx.loss), retain_graph=True)
+    return gradient.to(slope.device), None
 
 
 def _accumulate(sums: Statistics, statistics: Statistics, share: float) -> None:

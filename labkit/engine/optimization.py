@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable
 from copy import deepcopy
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from ..base.checks import check_choice
 from ..base.devices import arithmetic
 from .divergence import Watch
 from .evaluator import Evaluation
-from .parameters import Pixels
+from .parameters import Parameterization
 from .progress import Progress
 from .runs import Stage, State
 
@@ -61,13 +61,14 @@ class Average:
     def __init__(self, decay: float):
         if not 0 <= decay < 1:
             raise ValueError(f"the decay of an average lies in [0, 1), not {decay}")
-        self.decay, self.total, self.weight = decay, None, 0.0
+        self.decay, self.weight = decay, 0.0
+        self.total: Tensor = torch.zeros(())
 
     def update(self, picture: Tensor) -> None:
         if self.decay == 0:
             self.total, self.weight = picture, 1.0
             return
-        total = torch.zeros_like(picture) if self.total is None else self.total
+        total = self.total if self.weight else torch.zeros_like(picture)
         self.total = total.lerp_(picture, 1 - self.decay)
         self.weight = self.decay * self.weight + 1 - self.decay
 
@@ -84,7 +85,7 @@ class Average:
 
 def descend(
     stage: Stage,
-    parameterization: Pixels,
+    parameterization: Parameterization,
     evaluate: Callable[[Tensor], Evaluation],
     optimizer: torch.optim.Optimizer,
     *,
@@ -132,7 +133,7 @@ def descend(
         evaluations: list[Evaluation] = []
 
         @arithmetic()
-        def closure(evaluations: list[Evaluation] = evaluations) -> Tensor:
+        def closure(evaluations: list[Evaluation] = evaluations) -> Any:
             evaluation = evaluate(parameterization.picture())
             evaluations.append(evaluation)
             parameterization.backward(evaluation.gradient)
@@ -172,4 +173,4 @@ def descend(
 def pyramid(size: tuple[int, int], factors: Iterable[float], least: int) -> list[tuple[int, int]]:
     """``size`` (height, width) times each factor, but none with a side below ``least``; ``size`` if none is left."""
     sizes = [(round(size[0] * factor), round(size[1] * factor)) for factor in factors]
-    return [s for s in sizes if min(s) >= least] or [tuple(size)]
+    return [s for s in sizes if min(s) >= least] or [size]

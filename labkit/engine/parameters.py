@@ -6,19 +6,39 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ..base.checks import check_choice
 from ..base.deterministic import Conv2d, enlarged
+from ..losses.algebra import total
 from ..pictures.color import color_correlation
 from ..pictures.geometry import antialiased, size_of
 
 
+class Parameterization(Protocol):
+    """What a picture is computed from: what the loop steps on."""
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The tensors that an optimizer changes in place."""
+        ...
+
+    def picture(self) -> Tensor:
+        """The picture (N, 3, H, W) as the parameters now have it."""
+        ...
+
+    def backward(self, gradient: Tensor) -> None:
+        """Turn a gradient with respect to the picture into gradients of the parameters."""
+
+    def project(self) -> None:
+        """Bring the parameters back to what makes a picture in [0, 1]."""
+
+
 class Pixels:
-    """The plainest parameterization: the parameters are the pixels. Others plug in by offering the same four."""
+    """The plainest parameterization: the parameters are the pixels."""
 
     def __init__(self, picture: Tensor, clamp: bool = True):
         self.tensor, self.clamp = picture.detach().clone().contiguous(), clamp
@@ -40,7 +60,7 @@ class Pixels:
             self.tensor.clamp_(0, 1)
 
 
-Parameterization: TypeAlias = Literal["fourier", "laplacian", "cppn", "pixels"]
+Kind: TypeAlias = Literal["fourier", "laplacian", "cppn", "pixels"]
 
 
 # --- parameterizations ----------------------------------------------------------------------------------------------
@@ -114,13 +134,19 @@ class Laplacian(Rendered):
             self.parameters.append(part.contiguous().requires_grad_())
 
     def render(self) -> Tensor:
-        return to_rgb(sum(enlarged(part, self.size) for part in self.parameters), self.colors)
+        return to_rgb(total(enlarged(part, self.size) for part in self.parameters), self.colors)
 
 
 class Cppn(Rendered):
     """A small network from a place's coordinates to its color (Mordvintsev et al. 2018): smooth, and without scale."""
 
-    def __init__(self, shape: Sequence[int], generator: torch.Generator | None, device: torch.device, width: int = 24):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        generator: torch.Generator | None,
+        device: torch.device | None,
+        width: int = 24,
+    ):
         number, _, height, width_px = shape
         place = torch.meshgrid(*(math.sqrt(3) * torch.linspace(-1, 1, s) for s in (height, width_px)), indexing="ij")
         self.place = torch.stack(place).view(1, 2, -1).to(device)
@@ -144,15 +170,15 @@ class Cppn(Rendered):
 
 
 def make_parameterization(
-    name: Parameterization,
+    name: Kind,
     shape: Sequence[int],
     start: Tensor | None = None,
     decay: float = 1.0,
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
-) -> Pixels | Rendered:
+) -> Parameterization:
     """The parameterization ``name`` of pictures of ``shape`` (N, 3, H, W), from noise or from the picture ``start``."""
-    check_choice("parameterization", name, Parameterization)
+    check_choice("parameterization", name, Kind)
     if name == "cppn":
         if start is not None:
             raise ValueError("a CPPN cannot start from a picture: use fourier, laplacian or pixels")

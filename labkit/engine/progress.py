@@ -105,7 +105,7 @@ def finished(run: Callable[P, Iterator[Progress]], doc: str) -> Callable[P, Tens
             options["progress"] = True
         return finish(run(*args, **options))
 
-    to_the_end.__signature__ = inspect.signature(run).replace(return_annotation=Tensor)
+    vars(to_the_end)["__signature__"] = inspect.signature(run).replace(return_annotation=Tensor)
     to_the_end.__doc__ = doc + "\n" + (inspect.getdoc(run) or "").partition("\n")[2]
     return to_the_end
 

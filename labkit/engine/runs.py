@@ -98,5 +98,5 @@ def digest(thing: Tensor | nn.Module) -> str:
     tensors = [thing] if isinstance(thing, Tensor) else [*thing.parameters(), *thing.buffers()]
     hashed = blake2b(digest_size=6)
     for tensor in tensors:
-        hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return hashed.hexdigest()

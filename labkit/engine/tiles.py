@@ -133,15 +133,15 @@ def in_tiles(work: Callable[[Tensor], Tensor], picture: Tensor, tile: int, radiu
     does what it does there. tile: the side of the squares of the picture, whose corners lie on multiples of it.
     """
     height, width = picture.shape[-2:]
-    found = None
+    whole: list[Tensor] = []  # one, once its channels are known
     for top, left in product(range(0, height, tile), range(0, width, tile)):
         above, before = min(top, radius), min(left, radius)
         part = work(picture[..., top - above : top + tile + radius, left - before : left + tile + radius])
         part = part[..., above * scale :, before * scale :][..., : tile * scale, : tile * scale]
-        if found is None:
-            found = part.new_empty(*part.shape[:2], height * scale, width * scale)
-        found[..., top * scale : (top + tile) * scale, left * scale : (left + tile) * scale] = part
-    return found
+        if not whole:
+            whole.append(part.new_empty(*part.shape[:2], height * scale, width * scale))
+        whole[0][..., top * scale : (top + tile) * scale, left * scale : (left + tile) * scale] = part
+    return whole[0]
 
 
 def estimate(backbone: Backbone, layers: Sequence[str], size: tuple[int, int]) -> int:
@@ -164,7 +164,7 @@ def free_memory(device: torch.device) -> int:
     try:
         with open("/proc/meminfo") as lines:
             found = {key: int(value.split()[0]) * 1024 for key, value in (line.split(":") for line in lines)}
-        return min(found["MemAvailable"], free_in_container())
+        return int(min(found["MemAvailable"], free_in_container()))
     except (OSError, KeyError, ValueError):  # not Linux
         return 4 << 30
 

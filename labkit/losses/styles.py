@@ -91,13 +91,16 @@ class RootTrace(torch.autograd.Function):
         return roots.sum(1).to(covariance)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        factor, vectors, roots = ctx.saved_tensors
-        basis = factor @ vectors
-        scale = torch.where(roots > 0, gradient[:, None] / (2 * roots), 0)
-        return (basis * scale[:, None, :]) @ basis.mT, None
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _root_slope(ctx, *gradients)
+
+
+@once_differentiable
+def _root_slope(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    factor, vectors, roots = ctx.saved_tensors
+    basis = factor @ vectors
+    scale = torch.where(roots > 0, gradient[:, None] / (2 * roots), 0)
+    return (basis * scale[:, None, :]) @ basis.mT, None
 
 
 class style(TargetStatisticLoss):

@@ -132,9 +132,9 @@ class BoundTargetStatistic(BoundLoss):
     def means(self, statistics: Statistics) -> dict[str, dict[str, Tensor]]:
         """Layer -> kind of statistic -> its mean over positions."""
         found: dict[str, dict[str, Tensor]] = {layer: {} for layer in self.layers}
-        for (layer, kind), total in statistics.items():
+        for (layer, kind), summed in statistics.items():
             if kind != "count":
-                found[layer][kind] = total / statistics[layer, "count"]
+                found[layer][kind] = summed / statistics[layer, "count"]
         return found
 
     def terms(self, statistics: Statistics) -> Terms:

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property, wraps
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..base.devices import arithmetic
 from ..pictures.color import luma
+from ..pictures.geometry import size_of
 from .meta import first_line, run_on_meta, try_out
 from .receptive_fields import ReceptiveField, measure_receptive_field
 from .recommended import Recommended
@@ -53,7 +54,8 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
-    layout = torch.channels_last  # of features and weights in memory: what convolutions are fastest in
+    layout: torch.memory_format = torch.channels_last  # of features and weights: what convolutions are fastest in
+    head: nn.Module | None
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class Backbone(nn.Module):
             raise ValueError(f"std must be positive, not {self.std.flatten().tolist()}")
         for module in self.modules():
             if hasattr(module, "inplace"):
-                module.inplace = False  # an in-place ReLU would overwrite the layer that was asked for
+                vars(module)["inplace"] = False  # an in-place ReLU would overwrite the layer that was asked for
         self.eval().requires_grad_(False)
         if classes is not None:
             self.name_classes(classes)
@@ -103,7 +105,7 @@ class Backbone(nn.Module):
 
     def name_classes(self, classes: int | Iterable[str]) -> None:
         """Name the classes; ValueError if there are not as many as logits."""
-        names = [str(name) for name in (range(classes) if isinstance(classes, Integral) else classes)]
+        names = [str(name) for name in (classes if isinstance(classes, Iterable) else range(classes))]
         if len(names) != (count := self.channels("logits")):
             raise ValueError(f"{self.name} has {count} classes, not {len(names)}")
         self.classes = names
@@ -157,7 +159,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor, layers: list[str] | None = None, keep: Keep | None = None) -> Tensor | None:
         """Class logits of pictures: a backbone can be called as any classifier can; or, with ``keep``, `propagate`."""
-        return self.logits(x) if keep is None else self.propagate(x, layers, keep)
+        return self.logits(x) if keep is None else self.propagate(x, layers or [], keep)
 
     def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
         """Call ``keep`` with the name and the features of every one of ``layers``, for a normalized picture ``x``.
@@ -196,6 +198,8 @@ class Backbone(nn.Module):
 
     def read_head(self, pooled: Tensor) -> Tensor:
         """Class logits (N, classes) of the last stage's features averaged over grid x grid cells."""
+        if self.head is None:
+            raise ValueError(f"{self.name} has no head to read")
         return self.head(pooled.flatten(1))
 
     def logits(self, picture: Tensor) -> Tensor:
@@ -212,8 +216,8 @@ class Backbone(nn.Module):
 
     def class_index(self, name: int | str) -> int:
         """The index of a class given by number or by name; ValueError with the nearest names if there is none."""
-        if isinstance(name, Integral):
-            if not 0 <= name < len(self.classes):
+        if not isinstance(name, str):
+            if not (isinstance(name, Integral) and 0 <= int(name) < len(self.classes)):
                 raise ValueError(f"there is no class {name}: they run from 0 to {len(self.classes) - 1}")
             return int(name)
         lower = [c.lower() for c in self.classes]
@@ -232,7 +236,7 @@ class Backbone(nn.Module):
     @remembered
     def map_size(self, layer: str, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of a layer's feature map for pictures of ``size`` (height, width)."""
-        return self.on_meta(size, layer).shape[2:]
+        return size_of(self.on_meta(size, layer))
 
     @remembered
     def minimum_size(self, layer: str) -> int:
@@ -282,14 +286,14 @@ class Backbone(nn.Module):
     def parameters_from(self, layer: str | None) -> Iterator[nn.Parameter]:
         """The parameters of a layer and of all that comes after it; None: all."""
         first = 0 if layer is None else self.layers.index(layer)
-        for module in (*self.stages[first:], self.head):
+        for module in (*self.stages[first:], *([self.head] if self.head else [])):
             yield from module.parameters()
 
     def cast(self, dtype: torch.dtype) -> Backbone:
         """This network computing in ``dtype``, weights laid out channels-last: itself, or a copy."""
         if dtype == self.mean.dtype:
             return self.to(memory_format=self.layout)
-        return copy.deepcopy(self).to(dtype=dtype, memory_format=self.layout)
+        return copy.deepcopy(self).to(dtype=dtype).to(memory_format=self.layout)
 
     def redirected(self) -> Backbone:
         """A copy whose ReLUs let the gradient pass where all of it would be blocked (see `RedirectedReLU`).
@@ -332,7 +336,7 @@ def averages(length: int, cells: int, device: torch.device | None = None) -> Ten
 
 def _rgb(values: float | Iterable[float], what: str) -> Tensor:
     """Three numbers, or one for all colors, as a tensor (1, 3, 1, 1)."""
-    numbers = [float(value) for value in ([values] if isinstance(values, Real) else values)]
+    numbers = [float(value) for value in (values if isinstance(values, Iterable) else [values])]
     if len(numbers) not in (1, 3):
         raise ValueError(f"{what} has three values, one a color, or one for all, not {len(numbers)}")
     return torch.tensor(numbers).expand(3).reshape(1, 3, 1, 1).clone()

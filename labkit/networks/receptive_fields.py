@@ -81,6 +81,7 @@ def measure_receptive_field(network: Backbone, layer: str) -> ReceptiveField | s
         functional_call(network, tensors, (x, layers, lambda name, f: found.setdefault(name, f)))
         return found
 
+    least = 1
     try:
         least = network.minimum_size(layer)
         growth = network.map_size(layer, (20480, least))[0] - network.map_size(layer, (4096, least))[0]

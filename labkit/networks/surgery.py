@@ -63,9 +63,9 @@ class ScaledPool(nn.AvgPool2d):
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad=False)
         self.power, self.factor = power, 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean = super().forward(x) if self.power == 1 else (super().forward(x.square()) + 1e-12).sqrt()
+    def forward(self, input: Tensor) -> Tensor:
+        mean = super().forward(input) if self.power == 1 else (super().forward(input.square()) + 1e-12).sqrt()
         if not self.factor:
-            highest = F.max_pool2d(x, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode)
+            highest = F.max_pool2d(input, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode)
             self.factor = (highest.square().mean() / mean.square().mean()).sqrt().item()
         return self.factor * mean

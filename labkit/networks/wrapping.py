@@ -48,12 +48,12 @@ def wrap(
     called several times, or answer something else than maps, such as the tokens of a vision transformer.
     """
     while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, "_orig_mod"):
-        model = getattr(model, "_orig_mod", None) or model.module
+        model = model.get_submodule("_orig_mod" if hasattr(model, "_orig_mod") else "module")
     name = type(model).__name__ if name is None else name
     if not isinstance(model, nn.Module) or isinstance(model, (Backbone, torch.jit.ScriptModule)):
         raise ValueError(f"wrap takes a plain nn.Module, not a {type(model).__name__}")
-    size = (224, 224) if size is None else (size, size) if isinstance(size, int) else tuple(size)
-    wrapped = Wrapped(name, _copied(model), layers, size, mean, std, recommended)
+    height, width = (224, 224) if size is None else (size, size) if isinstance(size, int) else size
+    wrapped = Wrapped(name, _copied(model), layers, (height, width), mean, std, recommended)
     if classes is not None:
         wrapped.name_classes(classes)
     return wrapped
@@ -143,7 +143,7 @@ class Wrapped(Backbone):
         height, width = self.size
         raise ValueError(
             f"{self.name} fails on a picture of {width}x{height} pixels and {furthest.colors} colors: "
-            f"{first_line(furthest.error)} (size= gives it another picture)"
+            f"{first_line(furthest.error or ValueError())} (size= gives it another picture)"
         ) from furthest.error
 
     def _check_layer(self, layer: str, trial: Trial, grows: bool) -> None:
@@ -229,7 +229,9 @@ class Wrapped(Backbone):
         names = [name for name in self.names if name in left]
         hooks = [self.model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
         try:
-            keep("logits", class_logits(self.model(x)))
+            logits = class_logits(self.model(x))
+            if logits is not None:
+                keep("logits", logits)
         except Enough:
             pass
         finally:

@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +46,10 @@ def _vgg_stages(channels: Iterable[int | str]) -> OrderedDict[str, nn.Module]:
 
 def _pocket(name: str) -> Backbone:
     plan = (32, 32, "M", 64, 64, "M", 128, 128, 128, "M", 256, 256, 256, "M", 384, 384, 384, "M")
-    backbone = Backbone(name, _vgg_stages(plan), nn.Linear(384, 1000), VGG16_LAYERS)
+    backbone = Backbone(name, _vgg_stages(plan), head := nn.Linear(384, 1000), VGG16_LAYERS)
     state = _read(bundled("pocket/pocket.safetensors"), name)
     modules = {key: m for key, m in zip(backbone.names, backbone.stages, strict=True) if isinstance(m, nn.Conv2d)}
-    _fill(modules | {"logits": backbone.head}, state, name)
+    _fill({**modules, "logits": head}, state, name)
     return backbone
 
 
@@ -121,11 +121,11 @@ class Inception(nn.Module):
         """Caffe's names of the six convolutions."""
         return {
             "1x1": self.branch1[0],
-            "3x3_reduce": self.branch3[0][0],
-            "3x3": self.branch3[1][0],
-            "5x5_reduce": self.branch5[0][0],
-            "5x5": self.branch5[1][0],
-            "pool_proj": self.branch_pool[1][0],
+            "3x3_reduce": self.branch3.get_submodule("0.0"),
+            "3x3": self.branch3.get_submodule("1.0"),
+            "5x5_reduce": self.branch5.get_submodule("0.0"),
+            "5x5": self.branch5.get_submodule("1.0"),
+            "pool_proj": self.branch_pool.get_submodule("1.0"),
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -189,10 +189,10 @@ def _googlenet_bvlc(name: str) -> Backbone:
         dict.fromkeys(("conv1/7x7_s2", "conv2/3x3", "inception_3a", "inception_3b", "inception_4a"), 1.0),
     )
     mean, std = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
-    backbone = Backbone(name, stages, nn.Linear(1024, 1000), recommended, mean=mean, std=std)
+    backbone = Backbone(name, stages, head := nn.Linear(1024, 1000), recommended, mean=mean, std=std)
     how = "convert BVLC's bvlc_googlenet.caffemodel with tools/convert_caffe.py"
     state = _read(_local(name) or _missing(name, f"{name}.safetensors", "14 MB", how), name)
-    modules: dict[str, nn.Module] = {"loss3/classifier": backbone.head}
+    modules: dict[str, nn.Module] = {"loss3/classifier": head}
     for key, stage in stages.items():
         if isinstance(stage, Inception):
             modules |= {f"{key}/{k}": convolution for k, convolution in stage.named_convolutions().items()}
@@ -200,7 +200,7 @@ def _googlenet_bvlc(name: str) -> Backbone:
             modules[key] = stage[0]
     _fill(modules, state, name)
     # Caffe feeds BGR in 0-255 minus a mean; we feed RGB in [0, 1], and turn the first kernel round instead.
-    first = stages["conv1/7x7_s2"][0].weight
+    first = stages["conv1/7x7_s2"].get_submodule("0").get_parameter("weight")
     first.copy_(first.flip(1))
     return backbone
 
@@ -296,7 +296,7 @@ def _load(module: nn.Module, state: State, name: str, prefix: str = "") -> None:
         raise ValueError(f"the weights file is not one of {name}: {prefix}{key} {what}") from error
 
 
-def _torchvision(name: str, **options: bool) -> nn.Module:
+def _torchvision(name: str, **options: bool) -> Any:
     """A torchvision network with its ImageNet weights, from LABKIT_WEIGHTS or through torchvision."""
     from torchvision import models as zoo  # here, because it takes longer to import than pocket takes to dream
 

@@ -32,7 +32,7 @@ class Chooser(w.HBox):
 
     def picture(self) -> Tensor:
         """The chosen picture (1, 3, H, W)."""
-        return self.own if self.choice.value == OWN else self.find(self.choice.value)
+        return self.find(str(self.choice.value)) if self.own is None or self.choice.value != OWN else self.own
 
     def _uploaded(self, change: Any) -> None:
         files = list(change["new"].values() if isinstance(change["new"], dict) else change["new"])  # ipywidgets 7, or 8
@@ -74,6 +74,7 @@ class LayerWeights(Layers):
 
     def __init__(self, recommended: Callable[[Recommended], Mapping[str, float]]):
         super().__init__(recommended)
+        self.weights = recommended
         self.sliders: dict[str, w.FloatSlider] = {}
         self.names.observe(self._chosen, "value")
 
@@ -84,7 +85,7 @@ class LayerWeights(Layers):
     def of(self, backbone: Backbone) -> None:
         self.sliders = {}
         super().of(backbone)
-        for name, weight in self.recommended(backbone.recommended).items():
+        for name, weight in self.weights(backbone.recommended).items():
             self.sliders[name].value = weight
 
     def _chosen(self, change: Any) -> None:

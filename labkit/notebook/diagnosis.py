@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ from ..engine.progress import Progress
 from ..pictures.color import heat
 from .display import PALETTE, show
 from .plots import tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Curves = dict[tuple[str, str], tuple[list[int], list[float]]]
 
@@ -82,7 +86,7 @@ def added(curves: list[tuple[list[int], list[float]]]) -> tuple[list[int], list[
     return curves[0][0], [math.fsum(values) for values in zip(*(values for _, values in curves), strict=True)]
 
 
-def draw(axes: object, curves: dict[str, tuple[list[int], list[float]]], title: str) -> None:
+def draw(axes: Axes, curves: dict[str, tuple[list[int], list[float]]], title: str) -> None:
     for number, (name, (steps, values)) in enumerate(curves.items()):
         axes.plot(steps, values, label=name, color=PALETTE[number % len(PALETTE)], linewidth=1.6)
     tidy(axes, "step", "", title)

@@ -104,7 +104,7 @@ class View(w.HBox):
         self,
         recipe: Callable[..., Iterator[Progress]],
         choosers: Sequence[Chooser],
-        controls: Mapping[str, w.Widget],
+        controls: Mapping[str, Any],
         backbone: str | Backbone,
         size: int,
         file: str,
@@ -158,6 +158,16 @@ class View(w.HBox):
         return {name: control.value for name, control in self.controls.items()}
 
     @property
+    def side(self) -> int:
+        """The longer side of the picture, in pixels, as chosen."""
+        return int(self.size.value or SIZES[0])
+
+    @property
+    def network(self) -> Any:
+        """The name of the chosen network, or the network that was given."""
+        return self.backbone.value
+
+    @property
     def running(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
@@ -169,15 +179,15 @@ class View(w.HBox):
         self._allow(running=False)
         try:
             pictures = [chooser.picture() for chooser in self.choosers]
-            self.before = pictures[0] = resize(pictures[0], self.size.value)
+            self.before = pictures[0] = resize(pictures[0], self.side)
             options = self.options
-            run = self.recipe(*pictures, backbone=self.backbone.value, **options, resume=resume)
+            run = self.recipe(*pictures, backbone=self.network, **options, resume=resume)
         except (ValueError, OSError) as error:
             self._say(error)
             return
         self.settings = {"recipe": self.recipe.__name__, "backbone": self.backbone.label, **options}
         self.settings |= {chooser.choice.description: chooser.choice.value for chooser in self.choosers}
-        self.settings["size"] = self.size.value
+        self.settings["size"] = self.side
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._work, args=(run, self.stopping), daemon=True)
         self._allow(running=True)
@@ -238,7 +248,7 @@ class View(w.HBox):
 
     def _show_photo(self) -> None:
         if not self.running:
-            self.latest, self.before = None, resize(self.choosers[0].picture(), self.size.value)
+            self.latest, self.before = None, resize(self.choosers[0].picture(), self.side)
             self._allow(running=False)
             self._show()
 
@@ -249,7 +259,7 @@ class View(w.HBox):
 
     def _offer_layers(self) -> None:
         try:
-            backbone = load_backbone(self.backbone.value)
+            backbone = load_backbone(self.network)
         except Exception as error:  # no weights, no network, no memory: whatever it is, the user can choose another
             self._say(error)
             return

@@ -12,6 +12,7 @@ What an attack minimizes is what `descend` minimizes everywhere: an ``evaluate(p
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -189,9 +190,7 @@ def attacking(
 
 def pgd(evaluate: Evaluate, pictures: Tensor, threat: Threat, **options: Any) -> Tensor:
     """Attack to the end and return the attacked pictures (N, C, H, W). Arguments: see `attacking`."""
-    for progress in attacking(evaluate, pictures, threat, **options):
-        latest = progress.pixels
-    return latest
+    return deque(attacking(evaluate, pictures, threat, **options), maxlen=1).pop().pixels
 
 
 def fgsm(evaluate: Evaluate, pictures: Tensor, threat: Threat) -> Tensor:

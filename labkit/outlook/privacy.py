@@ -22,6 +22,7 @@ from ..engine.parameters import Pixels
 from ..engine.progress import Progress
 from ..engine.runs import single_stage
 from ..losses.algebra import float64
+from ..pictures.geometry import size_of
 from .federated import Client, Round, check_whole, loss, message_bytes
 
 # --- what an update gives away ------------------------------------------------------------------------------------
@@ -52,8 +53,11 @@ def reconstructing(
         return Evaluation(mismatch, {("mismatch", ""): mismatch}, slope)
 
     check_whole(steps=steps)
-    pixels = Pixels(torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(weights), clamp=False)
-    return descend(single_stage(shape[-2:], steps), pixels, evaluate, make_optimizer("lbfgs", pixels.parameters, 1.0))
+    start = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(weights)
+    pixels = Pixels(start, clamp=False)
+    return descend(
+        single_stage(size_of(start), steps), pixels, evaluate, make_optimizer("lbfgs", pixels.parameters, 1.0)
+    )
 
 
 def membership_advantage(members: Tensor, others: Tensor) -> float:

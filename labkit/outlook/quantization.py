@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from ..networks.backbone import Backbone
 from .rounding import Affine, magnitude, pack, signs, straight_through, uniform, xnor_dot
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
+Watcher: TypeAlias = Callable[[str, Layer, Tensor, Tensor], Tensor | None]
 Rounder: TypeAlias = Callable[[Tensor], Tensor]  # weights -> rounded weights of the same shape
 
 
@@ -64,7 +65,7 @@ def quantized(
         if not trainable:
             parametrize.remove_parametrizations(layers[name], "weight", leave_parametrized=True)
     for name, grid in (inputs or {}).items():
-        layers[name].register_forward_pre_hook(lambda layer, x, grid=grid: grid(x[0]))
+        layers[name].register_forward_pre_hook(_rounding_hook(grid))
     return network
 
 
@@ -118,13 +119,18 @@ def bias_corrected(rounded: nn.Module, network: nn.Module, pictures: Tensor) -> 
     return corrected
 
 
+def _rounding_hook(grid: Affine) -> Callable[..., Tensor]:
+    return lambda layer, inputs: grid(inputs[0])
+
+
+def _watching_hook(name: str, watch: Watcher) -> Callable[..., Tensor | None]:
+    return lambda layer, inputs, output: watch(name, layer, inputs[0], output)
+
+
 @contextmanager
-def _watched(network: nn.Module, watch: Callable[[str, Layer, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+def _watched(network: nn.Module, watch: Watcher) -> Iterator[None]:
     """Within, ``watch(name, layer, input, output)`` follows every layer; what it returns replaces the output."""
-    handles = [
-        layer.register_forward_hook(lambda layer, x, y, name=name: watch(name, layer, x[0], y))
-        for name, layer in layers_of(network).items()
-    ]
+    handles = [layer.register_forward_hook(_watching_hook(name, watch)) for name, layer in layers_of(network).items()]
     try:
         yield
     finally:
@@ -199,7 +205,7 @@ def divergence(network: nn.Module, other: nn.Module, pictures: Tensor) -> float:
 
 
 def sensitivity(
-    network: nn.Module, pictures: Tensor, choices: Sequence[int] = (2, 3, 4, 8), **options: bool | str
+    network: nn.Module, pictures: Tensor, choices: Sequence[int] = (2, 3, 4, 8), **options: Any
 ) -> dict[str, dict[int, float]]:
     """What it costs to round the weights of one layer alone: layer -> bits -> `divergence` from ``network``."""
     return {
@@ -260,9 +266,10 @@ class XnorConv2d(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
         super().__init__(inputs, outputs, kernel, stride, padding, bias=bias)
+        self.border = padding, padding
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self._padded(x)
+    def forward(self, input: Tensor) -> Tensor:
+        x = self._padded(input)
         bits = (
             straight_through(signs(x), x.clamp(-1, 1)),
             straight_through(signs(self.weight), self.weight.clamp(-1, 1)),
@@ -278,7 +285,7 @@ class XnorConv2d(nn.Conv2d):
         return self._scaled(dots.unflatten(2, places).to(x.dtype), x)
 
     def _padded(self, x: Tensor) -> Tensor:
-        rows, columns = self.padding
+        rows, columns = self.border
         return F.pad(x, (columns, columns, rows, rows))
 
     def _scaled(self, dots: Tensor, x: Tensor) -> Tensor:

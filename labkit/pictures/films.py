@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import closing, contextmanager
 from importlib import import_module
 from itertools import chain
@@ -193,7 +193,7 @@ def _images(frames: Iterable[Any], total: int | None, progress: bool) -> Iterato
     """The frames as Pillow images of one size, with a progress bar, until they or the user's patience end."""
     from tqdm.auto import tqdm
 
-    total = len(frames) if total is None and hasattr(frames, "__len__") else total
+    total = len(frames) if total is None and isinstance(frames, Sized) else total
     quiet = not progress or bool(os.environ.get("TQDM_DISABLE"))
     size = None
     try:

@@ -48,13 +48,14 @@ class Decoder(nn.Module):
         self, channels: int = 256, widths: Sequence[Sequence[int]] = ((128,), (128, 128, 64), (64, 32), (32,))
     ):
         super().__init__()
-        self.stages = nn.ModuleList()
+        stages: list[nn.Sequential] = []
         for stage in widths:
             layers: list[nn.Module] = []
             for width in stage:
                 layers += [Conv2d(channels, width, 3, padding=1, padding_mode="reflect"), nn.ReLU()]
                 channels = width
-            self.stages.append(nn.Sequential(*layers))
+            stages.append(nn.Sequential(*layers))
+        self.stages, self.lengths = nn.ModuleList(stages), [len(stage) // 2 for stage in stages]
         self.last = Conv2d(channels, 3, 3, padding=1, padding_mode="reflect")
 
     @property
@@ -65,7 +66,7 @@ class Decoder(nn.Module):
     @property
     def radius(self) -> int:
         """How many units of the features away a unit has influence, at most."""
-        reach = 1 + sum(len(stage) // 2 / 2**number * self.scale for number, stage in enumerate(self.stages))
+        reach = 1 + sum(length / 2**number * self.scale for number, length in enumerate(self.lengths))
         return math.ceil(reach / self.scale) + 1
 
     def forward(self, features: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.activations import activation
-from ..losses.algebra import PIXELS, Loss, Sum, layer_names
+from ..losses.algebra import PIXELS, Loss, Sum, layer_names, total
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
 from ..pictures.color import color_correlation
@@ -231,7 +231,7 @@ def dream_gradient(
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
         evaluation = evaluator(rolled(picture, shifts))
         gradient = smoothed(balanced(rolled(evaluation.gradient, -shifts), laplacian), smoothing)
-        gradient = normalized(natural(gradient, root) if decorrelate else gradient)
+        gradient = normalized(gradient if root is None else natural(gradient, root))
         return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
 
     return evaluate
@@ -291,7 +291,7 @@ def smoothed(gradient: Tensor, sigma: float) -> Tensor:
     """The mean of three Gaussian blurs, sigma/2, sigma and 2 sigma pixels wide: fine grain yields, edges stay."""
     if sigma == 0:
         return gradient
-    return sum(blurred(gradient, sigma * factor) for factor in (0.5, 1.0, 2.0)) / 3
+    return total(blurred(gradient, sigma * factor) for factor in (0.5, 1.0, 2.0)) / 3
 
 
 def blurred(picture: Tensor, sigma: float) -> Tensor:

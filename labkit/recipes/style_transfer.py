@@ -16,7 +16,7 @@ from ..engine.optimization import Average, Optimizer, descend, make_optimizer, p
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
-from ..losses.algebra import PIXELS, Loss
+from ..losses.algebra import PIXELS, Loss, Sum, summands
 from ..losses.histograms import histogram
 from ..losses.reconstruction import content
 from ..losses.regularizers import total_variation
@@ -235,10 +235,11 @@ def mixture_loss(
         raise ValueError(f"{len(paintings)} paintings need as many masks and weights: give each its own, or None")
     check_numbers(0, **{f"style weight {number}": weight for number, weight in enumerate(weights, 1)})
     areas = [1.0 if mask is None else mask.mean().item() for mask in masks]
-    return sum(
+    losses = [
         weight * area * kind(painting, mask=mask, painting_masks=source, **options)
         for painting, mask, source, weight, area in zip(paintings, masks, sources, weights, areas, strict=True)
-    )
+    ]
+    return Sum([summand for loss in losses for summand in summands(loss)])
 
 
 def scale_sizes(size: tuple[int, int], min_scale: int, steps: int, least: int = 1) -> list[tuple[int, int]]:
@@ -252,7 +253,7 @@ def scale_sizes(size: tuple[int, int], min_scale: int, steps: int, least: int = 
     return pyramid(size, factors, least)
 
 
-def first_picture(init: str | Tensor, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
+def first_picture(init: Init | PictureLike, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
     """The picture (1, 3, H, W) that style transfer starts from (see `stylizing`)."""
     if not isinstance(init, str):
         return resize(as_picture(init), size_of(photo)).to(photo).expand_as(photo)

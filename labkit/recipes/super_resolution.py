@@ -43,8 +43,8 @@ class Upscaler(nn.Module):
             for _ in range(blocks)
         )
         self.tail = nn.Conv2d(width, scale**2, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
 
     @property
     def radius(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -32,7 +33,7 @@ from .deepdream import dreaming
 from .style_transfer import stylizing
 
 Flow = Callable[[Tensor, Tensor], Tensor]
-FRAME = {"octaves": 2, "steps": 4, "jitter": 16}  # each frame only goes on with the last one's dream
+FRAME: Mapping[str, Any] = {"octaves": 2, "steps": 4, "jitter": 16}  # each frame only goes on with the last one's dream
 RAFT = {"raft_large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth", "raft_small": "raft_small_C_T_V2-01064c6d.pth"}
 
 
@@ -178,11 +179,12 @@ def _film(
             )
     elif isinstance(flow, str):
         raise ValueError(f'flow is "auto", a function or None, not {flow!r}')
-    last = result = None
+    before: tuple[Tensor, Tensor] | None = None  # the last frame and its result
     for number, frame in enumerate(frames_of(frames)):
         home, frame = frame.device, frame.cpu()
         past = Past(frame)
-        if last is not None:
+        if before is not None:
+            last, result = before
             if frame.shape != last.shape:
                 raise ValueError(f"a film's frames have one size, not {tuple(last.shape)} and {tuple(frame.shape)}")
             seen = torch.ones_like(frame[:, :1])
@@ -190,22 +192,21 @@ def _film(
                 there, back = flow(frame, last).to(frame), flow(last, frame).to(frame)
                 result, seen = warped(result, there), visible(there, back)
             past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
-        made, last = make(number, frame, past), frame
-        result = made.pixels.detach().clamp(0, 1).cpu()  # not the picture, whose colors may have been changed since
+        made = make(number, frame, past)
+        # Not the picture, whose colors may have been changed since.
+        before = frame, made.pixels.detach().clamp(0, 1).cpu()
         yield made.picture.to(home)
 
 
 def _dreamt(picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]) -> Progress:
     if options.get("variations", 1) != 1:
         raise ValueError(f"a film has one dream a frame, not variations={options['variations']}")
-    return _last(dreaming(picture, layers, backbone=backbone, seed=seed, **FRAME | options))
+    return _last(dreaming(picture, layers, backbone=backbone, seed=seed, **{**FRAME, **options}))
 
 
 def _last(run: Iterator[Progress]) -> Progress:
     """Where a run has come to at its end. An interrupt is not caught: it ends the film, not only this frame."""
-    for latest in run:  # noqa: B007, one at a time: each holds a gradient
-        pass
-    return latest
+    return deque(run, maxlen=1).pop()
 
 
 def zoom_rotate(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:

@@ -16,7 +16,7 @@ from ..base.checks import check_numbers
 from ..base.deterministic import sampled
 from ..engine.evaluator import Evaluation, Evaluator
 from ..engine.optimization import descend, make_optimizer
-from ..engine.parameters import Parameterization, make_parameterization
+from ..engine.parameters import Kind, make_parameterization
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Saved, digest, single_stage
 from ..losses.algebra import Loss
@@ -32,7 +32,7 @@ def creating(
     backbone: str | Backbone = "pocket",
     size: int | tuple[int, int] = 192,
     variations: int = 1,
-    parameterization: Parameterization = "fourier",
+    parameterization: Kind = "fourier",
     init: PictureLike | None = None,
     steps: int = 200,
     learning_rate: float | None = None,
@@ -71,33 +71,33 @@ def creating(
     """
     check_numbers(1, Integral, steps=steps, variations=variations)
     check_numbers(0, jitter=jitter, rotate=rotate, decay=decay)
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    height, width = (size, size) if isinstance(size, int) else size
     if not 0 <= zoom < 1:
         raise ValueError(f"zoom is a share from 0 to 1, not {zoom}")
-    check_numbers(1, Integral, height=size[0], width=size[1])
+    check_numbers(1, Integral, height=height, width=width)
     network = load_backbone(backbone, device)
     generator = torch.Generator().manual_seed(seed)
-    shape = (variations, 3, *size)
-    start = None if init is None else resize(as_picture(init), size).expand(shape).to(network.device)
+    shape, whole = (variations, 3, height, width), (height, width)
+    start = None if init is None else resize(as_picture(init), whole).expand(shape).to(network.device)
     picture = make_parameterization(parameterization, shape, start, decay, generator, network.device)
     if learning_rate is None:
         learning_rate = {"cppn": 0.005, "pixels": 0.02}.get(parameterization, 0.05)
     check_numbers(0, learning_rate=learning_rate)
 
     def identity() -> dict[str, Any]:
-        return {"loss": repr(loss), "network": digest(network), "size": list(size), "seed": seed}
+        return {"loss": repr(loss), "network": digest(network), "size": [height, width], "seed": seed}
 
-    stage = single_stage(size, steps, resume=resume, identity=identity)
+    stage = single_stage(whole, steps, resume=resume, identity=identity)
 
     def only_stage() -> Iterator[Progress]:
-        evaluator = Evaluator(network, loss, size, precision)
+        evaluator = Evaluator(network, loss, whole, precision)
         yield from descend(
             stage,
             picture,
             randomly_transformed(evaluator, jitter=jitter, zoom=zoom, rotate=rotate, generator=generator),
             make_optimizer("adam", picture.parameters, learning_rate),
             generator=generator,
-            plan=evaluator.plan(size),
+            plan=evaluator.plan(whole),
         )
 
     return with_bar(only_stage(), progress)
