@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from numbers import Integral
 from typing import Any
 
@@ -97,6 +98,7 @@ def dreaming(
     sizes = octave_sizes(size_of(given), octaves, octave_scale, least)
     masks = None if mask is None else dream_masks(mask, pictures, variations)
 
+    @cache
     def identity() -> dict[str, Any]:
         return {"photo": digest(given), "network": digest(network), "octaves": len(sizes), "steps": steps, "seed": seed}
 

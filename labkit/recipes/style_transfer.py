@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -147,6 +147,7 @@ def stylizing(
         init, resize(content_picture, sizes[0]), paintings[0], seed
     )  # noise would not survive resizing
 
+    @cache
     def identity() -> dict[str, Any]:
         return {"photo": digest(given), "network": digest(network), "scales": len(sizes), "steps": steps}
 

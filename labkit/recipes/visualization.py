@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from numbers import Integral
 from typing import Any
 
@@ -84,6 +85,7 @@ def creating(
         learning_rate = {"cppn": 0.005, "pixels": 0.02}.get(parameterization, 0.05)
     check_numbers(0, learning_rate=learning_rate)
 
+    @cache
     def identity() -> dict[str, Any]:
         return {"loss": repr(loss), "network": digest(network), "size": [height, width], "seed": seed}
 
