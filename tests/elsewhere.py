@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 import labkit.base.devices
 import labkit.engine.training
+import labkit.networks.weights
 import labkit.networks.zoo
 from labkit.networks.backbone import Backbone
 
@@ -130,7 +131,7 @@ class Device(ExitStack):
         self.enter_context(patch.object(torch, "autocast", _autocast(torch.autocast)))
         for place, name in ((Backbone, "on_meta"), (torch.export, "export")):  # where "meta" means shapes alone
             self.enter_context(patch.object(place, name, _without_modes(getattr(place, name))))
-        self._everywhere(labkit.networks.zoo.load_file, _without_modes)  # safetensors' reader breaks under any mode
+        self._everywhere(labkit.networks.weights.load_file, _without_modes)  # safetensors' reader breaks under any mode
         self._everywhere(labkit.networks.weights.load_weights, _without_modes)
         self._everywhere(
             labkit.base.devices.pick_device, lambda real: lambda device=None: real(device) if device else ELSEWHERE

@@ -11,6 +11,7 @@ from test_fit import influence, mean_error
 
 import labkit as lk
 from labkit.losses.styles import mean_std
+from labkit.networks import weights
 from labkit.recipes.adain import STYLE_LAYERS, Decoder, adain, load_decoder, training, transfer
 
 cat = cache(lambda: lk.photo("chelsea", 128))
@@ -46,7 +47,7 @@ def test_the_decoder_has_a_radius() -> None:
 
 
 def test_a_decoder_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lk.adain, "pick_device", lambda device: torch.device(device or "meta"))
+    monkeypatch.setattr(weights, "pick_device", lambda device: torch.device(device or "meta"))
     assert load_decoder().last.weight.device.type == "meta"
     assert load_decoder(device="cpu").last.weight.device.type == "cpu"
 

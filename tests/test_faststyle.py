@@ -10,6 +10,7 @@ from test_backbones import network as backbone_of
 from test_fit import influence, mean_error
 
 import labkit as lk
+from labkit.networks import weights
 from labkit.recipes.fast_style import StyleNetwork, load_network, repaint, training
 
 cat = cache(lambda: lk.photo("chelsea", 128))
@@ -136,7 +137,7 @@ def test_photos_that_are_too_small_are_refused() -> None:
 
 
 def test_a_network_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lk.faststyle, "pick_device", lambda device: torch.device(device or "meta"))
+    monkeypatch.setattr(weights, "pick_device", lambda device: torch.device(device or "meta"))
     assert load_network().last.weight.device.type == "meta"
     assert load_network(device="cpu").last.weight.device.type == "cpu"
 

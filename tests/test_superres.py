@@ -16,6 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from test_backbones import network
 
 import labkit as lk
+from labkit.networks import weights
 from labkit.recipes.super_resolution import Upscaler, bicubic, degraded, perceptual, training, upscale
 
 cat = cache(lambda: lk.photo("chelsea", 96))
@@ -71,7 +72,7 @@ def test_the_same_detail_is_added_to_every_color() -> None:
 
 def test_a_network_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device "meta" stands for a GPU, from which nothing can be copied back without being noticed."""
-    monkeypatch.setattr(lk.superres, "pick_device", lambda device: torch.device(device or "meta"))
+    monkeypatch.setattr(weights, "pick_device", lambda device: torch.device(device or "meta"))
     assert next(lk.superres.load_upscaler(device="cpu").parameters()).device.type == "cpu"
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
         upscale(cat())

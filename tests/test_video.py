@@ -208,7 +208,7 @@ def test_raft_is_taken_from_either_folder(tmp_path: Path, monkeypatch: pytest.Mo
         field = flow(cat(), cat().flip(3))
         assert field.shape == (1, 2, *cat().shape[-2:]) and field.isfinite().all()
     (folder / RAFT["raft_small"]).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="does not hold the weights of raft_small: get the file again"):
+    with pytest.raises(ValueError, match="damaged or holds more than plain weights of raft_small: delete it"):
         raft()
 
 

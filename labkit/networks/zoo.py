@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..base.devices import pick_device
 from ..base.files import bundled
 from .backbone import Backbone
 from .recommended import Recommended
+from .weights import State, fill, find_weights, missing, read_weights, unreadable
 
-State = dict[str, Tensor]
 GATYS_STYLE = {f"relu{block}_1": 1.0 for block in range(1, 6)}
 JOHNSON_STYLE = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
 VGG16_LAYERS = Recommended({"relu4_3": 1.0}, ("relu4_2",), JOHNSON_STYLE)
@@ -47,9 +45,9 @@ def _vgg_stages(channels: Iterable[int | str]) -> OrderedDict[str, nn.Module]:
 def _pocket(name: str) -> Backbone:
     plan = (32, 32, "M", 64, 64, "M", 128, 128, 128, "M", 256, 256, 256, "M", 384, 384, 384, "M")
     backbone = Backbone(name, _vgg_stages(plan), head := nn.Linear(384, 1000), VGG16_LAYERS)
-    state = _read(bundled("pocket/pocket.safetensors"), name)
+    state = read_weights(bundled("pocket/pocket.safetensors"), name)
     modules = {key: m for key, m in zip(backbone.names, backbone.stages, strict=True) if isinstance(m, nn.Conv2d)}
-    _fill({**modules, "logits": head}, state, name)
+    _fill_modules({**modules, "logits": head}, state, name)
     return backbone
 
 
@@ -191,14 +189,18 @@ def _googlenet_bvlc(name: str) -> Backbone:
     mean, std = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
     backbone = Backbone(name, stages, head := nn.Linear(1024, 1000), recommended, mean=mean, std=std)
     how = "convert BVLC's bvlc_googlenet.caffemodel with tools/convert_caffe.py"
-    state = _read(_local(name) or _missing(name, f"{name}.safetensors", "14 MB", how), name)
+    state = read_weights(
+        find_weights(f"{name}.safetensors", f"{name}.fp16.safetensors")
+        or missing(name, f"{name}.safetensors", "14 MB", how),
+        name,
+    )
     modules: dict[str, nn.Module] = {"loss3/classifier": head}
     for key, stage in stages.items():
         if isinstance(stage, Inception):
             modules |= {f"{key}/{k}": convolution for k, convolution in stage.named_convolutions().items()}
         elif isinstance(stage, nn.Sequential):
             modules[key] = stage[0]
-    _fill(modules, state, name)
+    _fill_modules(modules, state, name)
     # Caffe feeds BGR in 0-255 minus a mean; we feed RGB in [0, 1], and turn the first kernel round instead.
     first = stages["conv1/7x7_s2"].get_submodule("0").get_parameter("weight")
     first.copy_(first.flip(1))
@@ -234,86 +236,31 @@ def load_backbone(name: str | Backbone = "pocket", device: str | torch.device | 
     return build(name).to(pick_device(device))
 
 
-# --- weights -----------------------------------------------------------------------------------------------------
-
-
-def _local(name: str, *more: str) -> Path | None:
-    """The weights of ``name`` in the folder LABKIT_WEIGHTS, if they are there."""
-    folder = os.environ.get("LABKIT_WEIGHTS")
-    names = (f"{name}.safetensors", f"{name}.fp16.safetensors", *more)
-    return next((p for n in names if folder and (p := Path(folder, n)).is_file()), None)
-
-
-def _missing(name: str, file: str, size: str, how: str, cause: Exception | None = None) -> NoReturn:
-    raise FileNotFoundError(
-        f"the weights of {name} are not here: {how} ({size}) as {file}, put it into a folder and name the folder "
-        'in the environment variable LABKIT_WEIGHTS; or use "pocket", which needs no download'
-    ) from cause
-
-
-def _read(path: Path, name: str) -> State:
-    """A state dict in float32 from .safetensors, or from .pth with weights_only.
-
-    It may lie in a checkpoint under "state_dict" or "model", and its keys may begin with "module.".
-    """
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
-        return {
-            key.removeprefix("module."): value.float() if value.is_floating_point() else value
-            for key, value in state.items()
-        }
-    except Exception as error:  # safetensors, zip and pickle each have errors of their own
-        raise _unreadable(path, name) from error
-
-
-def _unreadable(path: Path, name: str) -> ValueError:
-    return ValueError(f"{path} is damaged or holds more than plain weights of {name}: delete it and fetch it again")
-
-
-def _fill(modules: dict[str, nn.Module], state: State, name: str) -> None:
-    """Copy ``<key>.<parameter>`` of ``state`` into modules[key]; every tensor must be there and fit."""
-    for key, module in modules.items():
-        part = {k.removeprefix(key + "."): v for k, v in state.items() if k.rpartition(".")[0] == key}
-        _load(module, part, name, f"{key}.")
-
-
-def _load(module: nn.Module, state: State, name: str, prefix: str = "") -> None:
-    """Copy a state dict into a module. ValueError, naming the first key that does not fit, if one does not."""
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        wanted, there = ({key: tuple(value.shape) for key, value in s.items()} for s in (module.state_dict(), state))
-        counters = [key for key in wanted if key.endswith("num_batches_tracked")]  # old files have none
-        key = next(k for k in [*wanted, *there] if k not in counters and wanted.get(k) != there.get(k))
-        if key not in there:
-            what = "is missing"
-        else:
-            what = f"has the shape {there[key]}, not {wanted[key]}" if key in wanted else "does not belong to it"
-        raise ValueError(f"the weights file is not one of {name}: {prefix}{key} {what}") from error
-
-
 def _torchvision(name: str, **options: bool) -> Any:
     """A torchvision network with its ImageNet weights, from LABKIT_WEIGHTS or through torchvision."""
     from torchvision import models as zoo  # here, because it takes longer to import than pocket takes to dream
 
     weights = zoo.get_model_weights(name)["IMAGENET1K_V1"]
     file = Path(weights.url).name
-    path = _local(name, file)
+    path = find_weights(f"{name}.safetensors", f"{name}.fp16.safetensors", file)
     if path is not None:
-        state = _read(path, name)
+        state = read_weights(path, name)
     else:
         try:
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         except OSError as error:  # URLError is one
-            _missing(name, file, f"{weights.meta['_file_size']:.0f} MB", f"download it from {weights.url}", error)
+            missing(name, file, f"{weights.meta['_file_size']:.0f} MB", f"download it from {weights.url}", error)
         except Exception as error:  # a download that was cut off, now or in the past
-            raise _unreadable(Path(torch.hub.get_dir(), "checkpoints", file), name) from error
+            raise unreadable(Path(torch.hub.get_dir(), "checkpoints", file), name) from error
     if name.startswith(("vgg", "googlenet")):
         options["init_weights"] = False  # which takes seconds, to be overwritten
     net = zoo.get_model(name, weights=None, **options)
-    _load(net, state, f"torchvision's {name}")
+    fill(net, state, f"torchvision's {name}")
     return net
+
+
+def _fill_modules(modules: dict[str, nn.Module], state: State, name: str) -> None:
+    """Copy ``<key>.<parameter>`` of ``state`` into modules[key]; every tensor must be there and fit."""
+    for key, module in modules.items():
+        part = {k.removeprefix(key + "."): v for k, v in state.items() if k.rpartition(".")[0] == key}
+        fill(module, part, name, f"{key}.")

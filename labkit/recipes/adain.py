@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from ..base.checks import check_numbers
 from ..base.deterministic import Conv2d
-from ..base.devices import arithmetic, pick_device
+from ..base.devices import arithmetic
 from ..base.files import bundled
 from ..engine.evaluator import Evaluator
 from ..engine.tiles import in_tiles
@@ -22,7 +22,7 @@ from ..engine.training import Trained, crops, shifted, train_steps
 from ..losses.activations import activation
 from ..losses.styles import mean_std
 from ..networks.backbone import Backbone
-from ..networks.weights import load_weights
+from ..networks.weights import frozen, load_weights
 from ..networks.zoo import load_backbone
 from ..pictures.geometry import resize, size_of
 from ..pictures.reading import as_picture
@@ -82,9 +82,7 @@ def load_decoder(path: str | Path | None = None, device: str | torch.device | No
     device: see `pick_device`.
     """
     _, weights = load_weights(bundled("faststyle/decoder.safetensors") if path is None else path)
-    found = Decoder()
-    found.load_state_dict(weights)
-    return found.requires_grad_(False).eval().to(pick_device(device))
+    return frozen(Decoder(), weights, "a decoder of features", device)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from ..base.checks import check_numbers
 from ..base.deterministic import Conv2d
-from ..base.devices import arithmetic, pick_device
+from ..base.devices import arithmetic
 from ..base.files import bundled
 from ..engine.evaluator import Evaluator
 from ..engine.tiles import in_tiles
@@ -24,7 +24,7 @@ from ..losses.reconstruction import content
 from ..losses.regularizers import total_variation
 from ..losses.styles import mean_std, style
 from ..networks.backbone import Backbone
-from ..networks.weights import load_weights
+from ..networks.weights import frozen, load_weights
 from ..networks.zoo import load_backbone
 from ..pictures.geometry import resize, size_of
 from ..pictures.reading import as_picture
@@ -123,9 +123,8 @@ def load_network(path: str | Path | None = None, device: str | torch.device | No
     device: see `pick_device`.
     """
     plan, weights = load_weights(bundled("faststyle/paintings.safetensors") if path is None else path)
-    found = StyleNetwork(plan["names"].split(","), int(plan["width"]), int(plan["blocks"]))
-    found.load_state_dict(weights)
-    return found.requires_grad_(False).eval().to(pick_device(device))
+    network = StyleNetwork(plan["names"].split(","), int(plan["width"]), int(plan["blocks"]))
+    return frozen(network, weights, "a style network", device)
 
 
 @torch.no_grad()

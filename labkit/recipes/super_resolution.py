@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.checks import check_numbers
-from ..base.devices import arithmetic, pick_device
+from ..base.devices import arithmetic
 from ..base.files import bundled
 from ..engine.tiles import in_tiles
 from ..engine.training import Trained, crops, train_steps
 from ..networks.backbone import Backbone
-from ..networks.weights import load_weights
+from ..networks.weights import frozen, load_weights
 from ..pictures.color import luma
 from ..pictures.geometry import antialiased, resize
 from ..pictures.reading import as_picture
@@ -64,9 +64,8 @@ def load_upscaler(path: str | Path | None = None, device: str | torch.device | N
     device: see `pick_device`.
     """
     plan, weights = load_weights(bundled("superres/x2.safetensors") if path is None else path)
-    found = Upscaler(*(int(plan[name]) for name in ("scale", "width", "blocks")))
-    found.load_state_dict(weights)
-    return found.requires_grad_(False).eval().to(pick_device(device))
+    network = Upscaler(*(int(plan[name]) for name in ("scale", "width", "blocks")))
+    return frozen(network, weights, "an upscaler", device)
 
 
 # --- enlarging ----------------------------------------------------------------------------------------------------

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from ..engine.progress import Progress
 from ..losses.algebra import Loss
 from ..losses.reconstruction import pixel_mse
 from ..networks.backbone import Backbone
+from ..networks.weights import find_weights, frozen, read_weights
 from ..networks.zoo import load_backbone
 from ..pictures.films import frames_of
 from ..pictures.geometry import size_of
@@ -256,20 +255,13 @@ def raft(device: torch.device | str = "cpu") -> Flow | None:
 
     They are looked for in the folder LABKIT_WEIGHTS and in torch's cache; nothing is downloaded.
     """
-    folders = [os.environ.get("LABKIT_WEIGHTS"), Path(torch.hub.get_dir()) / "checkpoints"]
-    places = [(name, Path(folder) / file) for folder in folders if folder for name, file in RAFT.items()]
-    found = next(((name, path) for name, path in places if path.is_file()), None)
-    if found is None:
+    path = find_weights(*RAFT.values(), cached=True)
+    if path is None:
         return None
     from torchvision.models import optical_flow
 
-    name, path = found
-    network = getattr(optical_flow, name)()
-    try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # zip, pickle and torch each have errors of their own
-        raise ValueError(f"{path} does not hold the weights of {name}: get the file again") from error
-    network = network.eval().requires_grad_(False).to(device)
+    name = next(name for name, file in RAFT.items() if file == path.name)
+    network = frozen(getattr(optical_flow, name)(), read_weights(path, name), name, device)
 
     @torch.no_grad()
     @arithmetic()
