@@ -521,6 +521,11 @@ def test_dreams_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dic
         dream(cat(), **{"backbone": pocket, "layers": "relu2_2"} | options)
 
 
+def test_a_network_in_the_layers_place_is_refused(pocket: lk.Backbone) -> None:
+    with pytest.raises(ValueError, match="pass a network as backbone="):
+        lk.dreaming(cat(), pocket)
+
+
 def test_a_photo_too_small_for_the_layer_is_refused(pocket: lk.Backbone) -> None:
     message = "12x8 pixels is too small for relu5_3 of pocket: its sides must be at least 16 pixels"
     with pytest.raises(ValueError, match=message):

@@ -181,7 +181,9 @@ def films(photo: Tensor, network: lk.Backbone) -> Iterator[Tensor]:
     yield frames[1]
     yield video.warped(photo, flow(photo, photo))
     yield from video.dream_frames(frames, backbone=network, flow=flow, steps=1, precision="float32")
-    yield from video.stylize_frames(frames, koi(), backbone=network, flow=flow, steps=2, steps_after=1, precision="float32")
+    yield from video.stylize_frames(
+        frames, koi(), backbone=network, flow=flow, steps=2, steps_after=1, precision="float32"
+    )
     yield from video.journey(photo, backbone=network, seconds=0.2, fps=10, rotate=10, steps=1, precision="float32")
 
 

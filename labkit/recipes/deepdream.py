@@ -181,6 +181,8 @@ def dream_loss(
 ) -> Loss:
     """The loss of a dream, from a layer, layer -> weight, a loss, or None; with shuffled weights (see `dreaming`)."""
     layers = backbone.recommended.dream if layers is None else layers
+    if isinstance(layers, Backbone):
+        raise ValueError("layers are names, names with weights, or a loss: pass a network as backbone=")
     if isinstance(layers, Loss):
         loss = Sum([(1.0, layers)]) if not isinstance(layers, Sum) else layers
     else:
