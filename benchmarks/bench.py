@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 STARTS = {  # name -> (case, target in seconds)
     "dream 384x288, 4 octaves x 10 steps": ("whole_dream", 3.0),
     "style 320x240, 200 steps": ("whole_style", 16.0),
-    "one pass 512x384, a painting learnt": ("learnt_pass", None),
+    "one pass 512x384, a painting learned": ("learned_pass", None),
     "one pass 512x384, any painting": ("any_pass", None),
     "512x384 made twice as large": ("upscaled", None),
     "cold start to the first dream": ("cold_start", 10.0),

@@ -94,17 +94,19 @@ def whole_dream(device: str | None) -> Case:
     """The pocket dream of a 384x288 photo, four octaves of ten steps."""
     photo = lk.resize(lk.photo("coffee"), (288, 384))
     network = lk.load_backbone("pocket", device)
-    return {"seconds": min(repeat(lambda: lk.dream(photo, network, progress=False), 3, 0, warm_up=1))}
+    return {"seconds": min(repeat(lambda: lk.dream(photo, backbone=network, progress=False), 3, 0, warm_up=1))}
 
 
 def whole_style(device: str | None) -> Case:
     """Pocket style transfer at 320x240, 200 steps with the defaults."""
     photo, painting = lk.resize(lk.photo("chelsea"), (240, 320)), lk.painting("lantern_bay")
     network = lk.load_backbone("pocket", device)
-    return {"seconds": min(repeat(lambda: lk.stylize(photo, painting, network, progress=False), 2, 0, warm_up=0))}
+    return {
+        "seconds": min(repeat(lambda: lk.stylize(photo, painting, backbone=network, progress=False), 2, 0, warm_up=0))
+    }
 
 
-def learnt_pass(device: str | None) -> Case:
+def learned_pass(device: str | None) -> Case:
     """A 512x384 photo repainted by the network that knows its painting."""
     photo, network = lk.resize(lk.photo("coffee"), (384, 512)), lk.faststyle.load_network(device=device)
     return {"seconds": min(repeat(lambda: lk.faststyle.repaint(photo, "lantern_bay", network).sum().item(), 5, 2))}
@@ -157,7 +159,7 @@ def kernel_ready(device: str | None) -> Case:
 
 
 def many_evaluations(device: str | None) -> Case:
-    """500 evaluations of VGG19 style transfer at 1024 px, as an optimiser calls them."""
+    """500 evaluations of VGG19 style transfer at 1024 px, as an optimizer calls them."""
     evaluate, photo = evaluator("style", "vgg19", 1024, "bfloat16", device)
     for _ in range(3):
         evaluate(photo).loss.sum().item()

@@ -3,7 +3,7 @@
     make bench PEERS=folder        the folder holds checkouts, named as their repositories
 
 The peers' code is run as it is, from where it lies; nothing of it is kept here. Each adapter starts a peer with its
-own defaults on given pictures, and `Stopwatch` times what its optimiser evaluates. Two measurements:
+own defaults on given pictures, and `Stopwatch` times what its optimizer evaluates. Two measurements:
 
 - *evaluations*: seconds per loss-and-gradient, ours with the same layers and statistic;
 - *quality*: the seconds of a peer's whole default schedule, and the loss of its picture by one referee (Gatys' loss,
@@ -45,7 +45,7 @@ class Enough(BaseException):
 
 
 class Stopwatch:
-    """Times every closure that torch's optimisers call, ends the program after ``limit``, and keeps its pixels."""
+    """Times every closure that torch's optimizers call, ends the program after ``limit``, and keeps its pixels."""
 
     def __init__(self, limit: int | None = None):
         self.limit, self.seconds, self.pixels = limit, [], None
@@ -238,7 +238,7 @@ def own_quality(size: int, target: float, settings: dict[str, Any]) -> dict[str,
         photo, painting = two_pictures(size)
         judge, spent = referee(tuple(photo.shape[-2:])), 0.0
         started = time.perf_counter()
-        for progress in lk.stylizing(photo, painting, "vgg19", device="cpu", **settings):
+        for progress in lk.stylizing(photo, painting, backbone="vgg19", device="cpu", **settings):
             spent += time.perf_counter() - started
             if progress.stage == progress.stages and progress.step % 5 == 0:
                 loss = judge(progress.picture)
@@ -273,7 +273,7 @@ def own_dream(size: int, precision: str) -> dict[str, Any]:
     """Seconds of one step of ours at the same layer, jitter included."""
     with in_every_program(shared_network("vgg16")):
         photo, _ = two_pictures(size)
-        run = lk.dreaming(photo, "vgg16", "relu4_3", octaves=1, steps=12, device="cpu", precision=precision)
+        run = lk.dreaming(photo, "relu4_3", backbone="vgg16", octaves=1, steps=12, device="cpu", precision=precision)
         times = seconds_of(lambda: next(run), 12)
     return {"seconds": median(times[2:])}
 
@@ -286,9 +286,7 @@ def wasserstein(peers: str, size: int) -> dict[str, Any]:
         backbone = lk.load_backbone("vgg19", "cpu")
         photo, painting = two_pictures(size)
         evaluator = lk.Evaluator(backbone, lk.total_variation(), tuple(photo.shape[-2:]), "float32")
-        own = lk.style(painting, ["relu5_1"], statistic="wasserstein", relative=False).bound(
-            evaluator, photo.shape[-2:]
-        )
+        own = lk.style(painting, ["relu5_1"], statistic="wasserstein", relative=False).bind(evaluator, photo.shape[-2:])
         f, target = (evaluator.features(x, ["relu5_1"])["relu5_1"] for x in (photo, painting))
     with as_program(Path(peers, "style-transfer-pytorch")):
         from style_transfer.style_transfer import StyleLossW2
@@ -305,7 +303,7 @@ def wasserstein(peers: str, size: int) -> dict[str, Any]:
         return median(seconds_of(once, 7)[2:]), once()
 
     peer_seconds, peer_value = measured(theirs)
-    seconds, value = measured(lambda x: own.readout(own.statistics({"relu5_1": x}, lk.Window())))
+    seconds, value = measured(lambda x: own.value(own.statistics({"relu5_1": x}, lk.Window())))
     return {"peer": peer_seconds, "seconds": seconds, "peer value": peer_value, "value": value}
 
 

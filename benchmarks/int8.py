@@ -23,7 +23,7 @@ from bench import machine
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit.files import bundled, written_whole
+from labkit.base.files import bundled, written_whole
 
 RECORD = bundled("recorded/int8.json")
 Run = Callable[[Tensor], Tensor]

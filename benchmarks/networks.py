@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import labkit as lk
-from labkit import backbones
+from labkit.networks import zoo as backbones
 
 
 def shared_network(name: str) -> nn.Module:

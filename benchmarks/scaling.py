@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
 import labkit as lk
-from labkit.processes import joined, rank_and_count
+from labkit.base.processes import joined, rank_and_count
 
 NUMBER = 4  # bytes of a float32
 SIZES, TILE, CALIBRATED_AT = (384, 512, 640), 128, 512
@@ -77,7 +77,7 @@ def statistics_bytes(backbone: lk.Backbone, layers: list[str]) -> int:
 def pixels_read(backbone: lk.Backbone, layers: list[str], size: tuple[int, int], tile: int, count: int) -> int:
     """The pixels that the busiest of ``count`` processes reads."""
     areas = []
-    for part in lk.tiles.cut(backbone, layers, size, tile):
+    for part in lk.engine.tiles.cut(backbone, layers, size, tile):
         areas.append(math.prod(span.stop - span.start for span in part.reads))
     return max(sum(areas[rank::count]) for rank in range(min(count, len(areas))))
 
@@ -85,7 +85,7 @@ def pixels_read(backbone: lk.Backbone, layers: list[str], size: tuple[int, int],
 def step(machine: Machine, backbone: lk.Backbone, layers: list[str], side: int, count: int, parts: bool) -> Step:
     """The model of one step of style transfer on a square picture: two passes, then Adam.
 
-    ``parts``: each process keeps its own part of the picture alone, and exchanges halos with its neighbours.
+    ``parts``: each process keeps its own part of the picture alone, and exchanges halos with its neighbors.
     """
     tile = min(math.ceil(side / count**0.5), 1024)  # as `Evaluator` chooses it
     tiles = (machine.forward + machine.both) * pixels_read(backbone, layers, (side, side), tile, count)
@@ -95,7 +95,7 @@ def step(machine: Machine, backbone: lk.Backbone, layers: list[str], side: int, 
     if not parts or count == 1:
         return Step(tiles, adam, statistics, all_reduce(picture, count, machine))
     own = side / count**0.5
-    halo = (own + sum(lk.tiles.halo(backbone, layers))) ** 2 - own**2
+    halo = (own + sum(lk.engine.tiles.halo(backbone, layers))) ** 2 - own**2
     messages = 2 * (machine.latency + 3 * NUMBER * halo / machine.bandwidth)  # pixels there, gradients back
     return Step(tiles, adam / count, statistics, messages)
 
@@ -110,7 +110,7 @@ def worker(side: int) -> None:
     layers = list(backbone.recommended.style)
     photo, painting = lk.resize(lk.photo("coffee"), size), lk.painting("lantern_bay")
     with joined(backbone.device) as several:
-        evaluate = lk.Evaluator(backbone, lk.style(painting, layers), size, "float32", tile=TILE, spread=several)
+        evaluate = lk.Evaluator(backbone, lk.style(painting, layers), size, "float32", tile=TILE, distributed=several)
         sent, found = 0, {}
         reduce = dist.all_reduce
 
@@ -174,7 +174,7 @@ def check() -> None:
     print("              processor s       all-reduce ms       bytes sent   wall s")
     print("side  tiles  model  measured   model  measured   measured/model  measured")
     for side, found in two.items():
-        tiles = len(lk.tiles.cut(backbone, layers, (side, side), TILE))
+        tiles = len(lk.engine.tiles.cut(backbone, layers, (side, side), TILE))
         sent = statistics_bytes(backbone, layers) + 3 * NUMBER * side**2
         seconds = cost * pixels_read(backbone, layers, (side, side), TILE, 2)
         message = all_reduce(3 * NUMBER * side**2, 2, here)
@@ -191,7 +191,7 @@ def vgg19() -> tuple[lk.Backbone, list[str], float]:
     """VGG19 without weights, the layers of Gatys' style, and the operations of a run forwards for each pixel."""
     import torchvision
 
-    from labkit.network import Recommended
+    from labkit.networks.recommended import Recommended
 
     with torch.device("meta"):
         modules = torchvision.models.vgg19().features[:30]

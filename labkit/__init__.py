@@ -1,66 +1,59 @@
 """A lab for DeepDream, neural style transfer and what grew from them. ``import labkit as lk``."""
 
-from . import (
-    adain,
-    attack,
-    blackbox,
-    colour,
-    explain,
-    faststyle,
-    federated,
-    perturb,
-    presets,
-    prior,
-    privacy,
-    quantize,
-    rounding,
-    shapes,
-    superres,
-)
-from .algebra import Loss, Sum, Window
-from .backbones import BACKBONES, load_backbone, pick_device
-from .create import between, channels, create, creating, each
-from .diagnosis import explain_losses
-from .dream import dream, dreaming, ranked_channels
-from .films import frames_of, save_frames
-from .gradients import Evaluation, Evaluator
-from .histograms import histogram
-from .images import (
-    PHOTOS,
-    as_picture,
-    difference,
-    grid,
-    heat,
-    load,
-    luma,
-    painting,
-    paintings,
-    photo,
-    resize,
-    save,
-    settings_of,
-    to_pil,
-)
-from .losses import activation, anchor, caricature, class_logit, content, guide, total_variation
-from .moments import diversity, gram
-from .network import Backbone, ReceptiveField, Recommended
-from .notebook import CheckError, check, compare, curves, show, tidy
-from .optimize import Progress
-from .precision import pick_precision
-from .style import stylize, stylizing
-from .variants import variant
-from .video import dream_frames, journey, stylize_frames
-from .wrapping import wrap
+from typing import TYPE_CHECKING
 
-from .moments import style  # isort: skip  # last, because importing the module .style took its name
+from .base.devices import pick_device, pick_precision
+from .engine.evaluator import Evaluation, Evaluator
+from .engine.progress import Progress
+from .losses.activations import activation, between, caricature, channels, class_logit, diversity, guide, per_picture
+from .losses.algebra import BoundLoss, Loss, Sum, Window
+from .losses.histograms import histogram
+from .losses.reconstruction import content, pixel_mse
+from .losses.regularizers import total_variation
+from .losses.styles import gram, style
+from .networks.backbone import Backbone, ReceptiveField, Recommended
+from .networks.surgery import variant
+from .networks.wrapping import wrap
+from .networks.zoo import BACKBONES, load_backbone
+from .notebook.claims import CheckError, check
+from .notebook.diagnosis import explain_losses
+from .notebook.display import PALETTE, compare, show
+from .notebook.plots import curves, tidy
+from .outlook import attacks as attack
+from .outlook import blackbox, federated, privacy, rounding, shapes
+from .outlook import explanations as explain
+from .outlook import perturbations as perturb
+from .outlook import quantization as quantize
+from .pictures import color as color
+from .pictures.color import difference, heat, luma
+from .pictures.films import frames_of, save_frames
+from .pictures.geometry import grid, resize
+from .pictures.reading import PHOTOS, as_picture, load, painting, paintings, photo, settings_of
+from .pictures.writing import save, to_pil
+from .recipes import adain, presets
+from .recipes import fast_style as faststyle
+from .recipes import restoration as prior
+from .recipes import super_resolution as superres
+from .recipes.deepdream import dream, dreaming, ranked_channels
+from .recipes.style_transfer import style_objective, stylize, stylizing
+from .recipes.video import dream_frames, journey, stylize_frames
+from .recipes.visualization import create, creating
+
+if TYPE_CHECKING:
+    from .notebook.widgets import lab
 
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    """What is public, and nothing else."""
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> object:
     """`lab` is imported when it is first asked for: scripts need no widgets."""
     if name == "lab":
-        from .widgets import lab
+        from .notebook.widgets import lab
 
         return lab
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -68,8 +61,10 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     "BACKBONES",
+    "PALETTE",
     "PHOTOS",
     "Backbone",
+    "BoundLoss",
     "CheckError",
     "Evaluation",
     "Evaluator",
@@ -81,7 +76,6 @@ __all__ = [
     "Window",
     "activation",
     "adain",
-    "anchor",
     "as_picture",
     "attack",
     "between",
@@ -90,7 +84,7 @@ __all__ = [
     "channels",
     "check",
     "class_logit",
-    "colour",
+    "color",
     "compare",
     "content",
     "create",
@@ -101,7 +95,6 @@ __all__ = [
     "dream",
     "dream_frames",
     "dreaming",
-    "each",
     "explain",
     "explain_losses",
     "faststyle",
@@ -119,10 +112,12 @@ __all__ = [
     "luma",
     "painting",
     "paintings",
+    "per_picture",
     "perturb",
     "photo",
     "pick_device",
     "pick_precision",
+    "pixel_mse",
     "presets",
     "prior",
     "privacy",
@@ -136,6 +131,7 @@ __all__ = [
     "shapes",
     "show",
     "style",
+    "style_objective",
     "stylize",
     "stylize_frames",
     "stylizing",

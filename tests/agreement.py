@@ -3,8 +3,8 @@
 nbval alone compares every number to its last digit, which no two machines agree on, and never compares a picture.
 Here numbers with a decimal point agree within ``rtol`` or one unit of the last printed digit; integers and words must
 be equal. Pictures agree when their thumbnails do, within ``rms``. Both tolerances are tags of a cell, measured by the
-canonical runner. A picture at the end of a long optimisation, which no two machines paint alike, has the tag
-``pictures=alike`` instead: its size, mean colour, contrast and roughness must agree.
+canonical runner. A picture at the end of a long optimization, which no two machines paint alike, has the tag
+``pictures=alike`` instead: its size, mean color, contrast and roughness must agree.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def last_digit(number: str) -> float:
 
 
 def opened(data: str) -> Image.Image:
-    """The picture on white, in colour."""
+    """The picture on white, in color."""
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     rgba = image.convert("RGBA")
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
@@ -175,7 +175,7 @@ def unlike(a: str, b: str) -> str:
         return f"a picture of {first.size} is now one of {second.size}"
     (mean, *before), (now, *after) = character(first), character(second)
     if (gap := float(np.abs(mean - now).max())) > MEAN_GAP:
-        return f"the picture's mean colour differs by {gap:.3f}, and {MEAN_GAP} is allowed"
+        return f"the picture's mean color differs by {gap:.3f}, and {MEAN_GAP} is allowed"
     for name, old, new in zip(("contrast", "roughness"), before, after, strict=True):
         if not 1 / RATIO <= new / old <= RATIO:
             return f"the picture's {name} was {old:.4f} and is now {new:.4f}: more than {RATIO} times apart"
@@ -183,7 +183,7 @@ def unlike(a: str, b: str) -> str:
 
 
 def character(image: Image.Image) -> tuple[np.ndarray, float, float]:
-    """Mean colour; contrast, the deviation from it; roughness, the mean difference of neighbours: 0 where blank."""
+    """Mean color; contrast, the deviation from it; roughness, the mean difference of neighbors: 0 where blank."""
     pixels = np.asarray(image, dtype=float) / 255
     rough = np.mean([np.abs(np.diff(pixels, axis=axis)).mean() for axis in (0, 1)])
     return pixels.mean((0, 1)), float(pixels.std()) + 1e-6, float(rough) + 1e-6

@@ -163,7 +163,7 @@ def address_readme(text: str) -> str:
 def address(notebook: NotebookNode, name: str) -> NotebookNode:
     """Write the Colab badge and the install line, in place, from the one public address in pyproject.toml."""
     badge = f"[![Open In Colab]({SHIELD})]({colab()}{name})"
-    install = f'    %pip install -q --no-deps "labkit @ git+{repository()}"'
+    install = f'    %pip install -q --no-deps "deepdream-lab @ git+{repository()}"'
 
     title = notebook.cells[0]
     if title.cell_type != "markdown" or not title.source.startswith("# "):

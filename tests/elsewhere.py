@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-import labkit.backbones
-import labkit.fit
-import labkit.precision
-from labkit.network import Backbone
+import labkit.base.devices
+import labkit.engine.training
+import labkit.networks.weights
+import labkit.networks.zoo
+from labkit.networks.backbone import Backbone
 
 # The one other device that every build of torch knows, and whose gradients every build computes. It is meant for
 # tensors without data, which stay possible: questions about shapes are still asked on it.
@@ -111,7 +112,7 @@ class Kernels(TorchDispatchMode):
 
 
 class Device(ExitStack):
-    """While it is on there is another device, and it is the best there is (see `labkit.backbones.pick_device`).
+    """While it is on there is another device, and it is the best there is (see `labkit.base.devices.pick_device`).
 
     ``ran``: the names of the operations that it has computed.
     """
@@ -130,13 +131,13 @@ class Device(ExitStack):
         self.enter_context(patch.object(torch, "autocast", _autocast(torch.autocast)))
         for place, name in ((Backbone, "on_meta"), (torch.export, "export")):  # where "meta" means shapes alone
             self.enter_context(patch.object(place, name, _without_modes(getattr(place, name))))
-        self._everywhere(labkit.backbones.load_file, _without_modes)  # safetensors' reader breaks under any mode
-        self._everywhere(labkit.fit.load_weights, _without_modes)
+        self._everywhere(labkit.networks.weights.load_file, _without_modes)  # safetensors' reader breaks under any mode
+        self._everywhere(labkit.networks.weights.load_weights, _without_modes)
         self._everywhere(
-            labkit.backbones.pick_device, lambda real: lambda device=None: real(device) if device else ELSEWHERE
+            labkit.base.devices.pick_device, lambda real: lambda device=None: real(device) if device else ELSEWHERE
         )
         if self.apple:
-            self._everywhere(labkit.precision.is_mps, lambda _: lambda device: device == ELSEWHERE)
+            self._everywhere(labkit.base.devices.is_mps, lambda _: lambda device: device == ELSEWHERE)
         self.ran = self.enter_context(Kernels(self.apple)).ran
         return self
 

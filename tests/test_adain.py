@@ -10,8 +10,9 @@ from test_backbones import network as backbone_of
 from test_fit import influence, mean_error
 
 import labkit as lk
-from labkit.adain import STYLE_LAYERS, Decoder, adain, decoding, load_decoder, transfer
-from labkit.moments import mean_std
+from labkit.losses.styles import mean_std
+from labkit.networks import weights
+from labkit.recipes.adain import STYLE_LAYERS, Decoder, adain, load_decoder, training, transfer
 
 cat = cache(lambda: lk.photo("chelsea", 128))
 two_paintings = cache(lambda: [lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")])
@@ -46,7 +47,7 @@ def test_the_decoder_has_a_radius() -> None:
 
 
 def test_a_decoder_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lk.adain, "pick_device", lambda device: torch.device(device or "meta"))
+    monkeypatch.setattr(weights, "pick_device", lambda device: torch.device(device or "meta"))
     assert load_decoder().last.weight.device.type == "meta"
     assert load_decoder(device="cpu").last.weight.device.type == "cpu"
 
@@ -80,7 +81,7 @@ def test_transfer_in_tiles_is_exact(tile: int) -> None:
 @pytest.mark.slow
 def test_decoding_lowers_the_error() -> None:
     torch.manual_seed(0)
-    run = decoding(Decoder(), two_paintings(), [cat()], side=64, batch=2, steps=40, learning_rate=2e-3)
+    run = training(Decoder(), two_paintings(), [cat()], side=64, batch=2, steps=40, learning_rate=2e-3)
     early, late = mean_error(run, 4, 4)
     assert late < 0.9 * early
 

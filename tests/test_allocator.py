@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from labkit.allocator import CHOICES, keep_memory
+from labkit.base.memory import CHOICES, keep_memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 
 PROGRAM = """
 import json, resource, torch
-from labkit.allocator import keep_memory, release_memory
+from labkit.base.memory import keep_memory, release_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

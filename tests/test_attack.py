@@ -15,9 +15,9 @@ from elsewhere import ELSEWHERE, Device, distant
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit.attack import Threat, against, ask, attacking, deepfool, fgsm, pgd, towards
-from labkit.blackbox import certify, hop_skip_jump, margin, nes, square, votes
-from labkit.network import Recommended
+from labkit.networks.recommended import Recommended
+from labkit.outlook.attacks import Threat, attacking, batched_logits, deepfool, fgsm, pgd, targeted, untargeted
+from labkit.outlook.blackbox import certify, hop_skip_jump, margin, nes, square, votes
 
 SHAPE = (3, 1, 4, 4)
 
@@ -40,7 +40,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Linear(nn.Module):
-    """Logits that are linear in the pixels, and 0 for the middle grey; counts the pictures it is asked about."""
+    """Logits that are linear in the pixels, and 0 for the middle gray; counts the pictures it is asked about."""
 
     def __init__(self, classes: int = 2, seed: int = 1):
         super().__init__()
@@ -115,7 +115,7 @@ def test_what_is_not_allowed_is_named(moved: Tensor, said: str) -> None:
 def test_objectives_are_cross_entropies_with_their_gradient() -> None:
     """For linear logits the gradient is (p - onehot) W."""
     model, labels = Linear(classes=5), torch.tensor([0, 3, 4])
-    wanted, unwanted = towards(model, labels)(PICTURES), against(model, labels)(PICTURES)
+    wanted, unwanted = targeted(model, labels)(PICTURES), untargeted(model, labels)(PICTURES)
     logits = model(PICTURES)
     slope = (logits.softmax(1) - F.one_hot(labels, 5)) @ model.weight
     torch.testing.assert_close(wanted.gradient.flatten(1), slope)
@@ -130,14 +130,14 @@ def test_against_a_linear_model_the_best_attack_is_known(threat: Threat, attack:
     model, labels = Linear(), torch.tensor([0, 1, 1])
     slope = torch.cat([model.slope(1 - k, k) for k in labels.tolist()])
     best = PICTURES + threat.epsilon * threat.steepest(slope)
-    torch.testing.assert_close(attack(against(model, labels), PICTURES, threat), best)
-    torch.testing.assert_close(attack(towards(model, 1 - labels), PICTURES, threat), best)
+    torch.testing.assert_close(attack(untargeted(model, labels), PICTURES, threat), best)
+    torch.testing.assert_close(attack(targeted(model, 1 - labels), PICTURES, threat), best)
 
 
 @both
 def test_an_attack_that_hits_the_ends_of_the_pixels_is_allowed(threat: Threat) -> None:
     originals = random(*SHAPE, seed=5).round()
-    attacked = pgd(against(Linear(), torch.tensor([0, 1, 0])), originals, threat, seed=1)
+    attacked = pgd(untargeted(Linear(), torch.tensor([0, 1, 0])), originals, threat, seed=1)
     threat.check(attacked, originals)
     assert not attacked.equal(originals)
 
@@ -146,12 +146,12 @@ def test_a_seed_starts_as_far_away_as_allowed() -> None:
     """A model without slope leaves every picture where it started."""
     flat = lambda pictures: pictures.flatten(1)[:, :2] * 0  # noqa: E731
     threat = Threat("linf", 0.1)
-    assert pgd(against(flat, torch.tensor([0, 1, 1])), PICTURES, threat).equal(PICTURES)
-    assert pgd(against(flat, torch.tensor([0, 1, 1])), PICTURES, threat, seed=2).equal(threat.noise(PICTURES, 2))
+    assert pgd(untargeted(flat, torch.tensor([0, 1, 1])), PICTURES, threat).equal(PICTURES)
+    assert pgd(untargeted(flat, torch.tensor([0, 1, 1])), PICTURES, threat, seed=2).equal(threat.noise(PICTURES, 2))
 
 
 def test_attacking_reports_every_step() -> None:
-    run = attacking(against(Linear(), torch.tensor([0, 1, 1])), PICTURES, Threat("linf", 0.1), steps=7)
+    run = attacking(untargeted(Linear(), torch.tensor([0, 1, 1])), PICTURES, Threat("linf", 0.1), steps=7)
     losses = [progress.loss for progress in run]
     assert len(losses) == 7
     assert losses == sorted(losses, reverse=True)
@@ -159,7 +159,9 @@ def test_attacking_reports_every_step() -> None:
 
 
 def test_steps_too_short_fall_short() -> None:
-    attacked = pgd(against(Linear(), torch.tensor([0, 1, 1])), PICTURES, Threat("linf", 0.1), steps=5, step_size=0.01)
+    attacked = pgd(
+        untargeted(Linear(), torch.tensor([0, 1, 1])), PICTURES, Threat("linf", 0.1), steps=5, step_size=0.01
+    )
     torch.testing.assert_close(Threat("linf", 1).size(attacked - PICTURES), torch.full((3,), 0.05))
 
 
@@ -174,9 +176,9 @@ def test_the_engine_attacks_with_the_same_gradient() -> None:
     ant, bee, cat = network.logits(photo).softmax(1)[0].tolist()
     loss = ant * lk.class_logit("ant") + (bee - 1) * lk.class_logit("bee") + cat * lk.class_logit("cat")
     evaluate = lk.Evaluator(network, loss, photo.shape[-2:], precision="float32")
-    expected = towards(network.logits, torch.tensor([1]))(photo).gradient
+    expected = targeted(network.logits, torch.tensor([1]))(photo).gradient
     torch.testing.assert_close(evaluate(photo).gradient, expected, rtol=1e-4, atol=1e-7)
-    assert fgsm(evaluate, photo, threat).equal(fgsm(towards(network.logits, torch.tensor([1])), photo, threat))
+    assert fgsm(evaluate, photo, threat).equal(fgsm(targeted(network.logits, torch.tensor([1])), photo, threat))
 
 
 def test_deepfool_finds_the_nearest_boundary_of_a_linear_model() -> None:
@@ -239,7 +241,7 @@ def test_margin() -> None:
 
 def test_nes_measures_the_gradient_and_counts_on_two_queries_a_sample() -> None:
     model, labels = Linear(classes=4), torch.tensor([0, 1, 2])
-    true = against(model, labels)(PICTURES)
+    true = untargeted(model, labels)(PICTURES)
     model.asked = 0
     measured = nes(model, labels, samples=3000, sigma=0.02)(PICTURES)
     assert model.asked == 2 * 3000 * len(PICTURES)
@@ -259,7 +261,7 @@ def test_square_needs_few_queries_against_a_linear_model() -> None:
     found = square(model, pictures, labels, threat, queries=300)
     assert model.asked == found.queries.sum()
     threat.check(found.pictures, pictures)
-    best = margin(model(fgsm(against(model, labels), pictures, threat)), labels)  # exact for a linear model
+    best = margin(model(fgsm(untargeted(model, labels), pictures, threat)), labels)  # exact for a linear model
     reached = margin(model(found.pictures), labels)
     assert ((reached < 0) == (best < 0)).all()
     assert (best < 0).any() and (found.queries[reached < 0] < 300).all() and (found.queries[reached > 0] == 300).all()
@@ -316,7 +318,7 @@ def test_a_model_is_asked_in_batches() -> None:
         return pictures.flatten(1)
 
     pictures = random(150, 1, 1, 2)
-    assert ask(model, pictures).equal(pictures.flatten(1))
+    assert batched_logits(model, pictures).equal(pictures.flatten(1))
     assert sizes == [64, 64, 22]
     labels = pictures[:3].flatten(1).argmax(1)
     hop_skip_jump(model, pictures[:3], labels, pictures[:3].flip(3), rounds=1)
@@ -374,8 +376,8 @@ def test_votes_are_those_of_the_normal_distribution() -> None:
 
 
 ATTACKS: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
-    "against": lambda model, x, labels: attrgetter("loss", "gradient")(against(model, labels)(x)),
-    "pgd": lambda model, x, labels: pgd(against(model, labels), x, Threat("l2", 0.3), seed=0),
+    "untargeted": lambda model, x, labels: attrgetter("loss", "gradient")(untargeted(model, labels)(x)),
+    "pgd": lambda model, x, labels: pgd(untargeted(model, labels), x, Threat("l2", 0.3), seed=0),
     "deepfool": lambda model, x, _: deepfool(model, x),
     "nes": lambda model, x, labels: pgd(nes(model, labels), x, Threat("linf", 0.1), steps=2),
     "margin": lambda model, x, labels: margin(model(x), labels),
@@ -399,11 +401,11 @@ def test_a_model_may_lie_on_another_device(attack: Callable[..., Tensor | tuple[
             assert ours.cpu().equal(theirs)
 
 
-@pytest.mark.parametrize("want", [against, towards, nes], ids=lambda want: want.__name__)
+@pytest.mark.parametrize("want", [untargeted, targeted, nes], ids=lambda want: want.__name__)
 def test_losses_come_home_to_the_pictures(want: Callable[..., Callable[[Tensor], lk.Evaluation]]) -> None:
     with Device():
         found = want(distant(Linear()), LABELS)(PICTURES)
-        assert {one.device for one in (found.loss, found.gradient, *found.parts.values())} == {PICTURES.device}
+        assert {one.device for one in (found.loss, found.gradient, *found.layer_terms.values())} == {PICTURES.device}
 
 
 def as_tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -414,15 +416,15 @@ def as_tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 LABELS, SMALL = torch.tensor([0, 1, 1]), Threat("linf", 0.1)
 BAD: dict[str, tuple[Callable[[], object], str]] = {
-    "a class that does not exist": (lambda: pgd(against(Linear(), LABELS + 1), PICTURES, SMALL), "from 0 to 1"),
-    "a negative target": (lambda: pgd(towards(Linear(), LABELS - 1), PICTURES, SMALL), "there are -1"),
-    "too few labels": (lambda: pgd(against(Linear(), LABELS[:2]), PICTURES, SMALL), "3 pictures"),
-    "pixels in 0 to 255": (lambda: pgd(against(Linear(), LABELS), 255 * PICTURES, SMALL), "from 0 to 1"),
-    "one picture, no batch": (lambda: pgd(against(Linear(), LABELS), PICTURES[0], SMALL), r"\(1, 4, 4\)"),
+    "a class that does not exist": (lambda: pgd(untargeted(Linear(), LABELS + 1), PICTURES, SMALL), "from 0 to 1"),
+    "a negative target": (lambda: pgd(targeted(Linear(), LABELS - 1), PICTURES, SMALL), "there are -1"),
+    "too few labels": (lambda: pgd(untargeted(Linear(), LABELS[:2]), PICTURES, SMALL), "3 pictures"),
+    "pixels in 0 to 255": (lambda: pgd(untargeted(Linear(), LABELS), 255 * PICTURES, SMALL), "from 0 to 1"),
+    "one picture, no batch": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES[0], SMALL), r"\(1, 4, 4\)"),
     "no pictures": (lambda: deepfool(Linear(), PICTURES[:0]), r"\(0, 1, 4, 4\)"),
-    "no steps": (lambda: pgd(against(Linear(), LABELS), PICTURES, SMALL, steps=0), "steps"),
-    "half a step": (lambda: pgd(against(Linear(), LABELS), PICTURES, SMALL, steps=1.5), "steps"),
-    "a step backwards": (lambda: pgd(against(Linear(), LABELS), PICTURES, SMALL, step_size=-1), "step_size"),
+    "no steps": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, steps=0), "steps"),
+    "half a step": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, steps=1.5), "steps"),
+    "a step backwards": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, step_size=-1), "step_size"),
     "deepfool without steps": (lambda: deepfool(Linear(), PICTURES, steps=0), "steps"),
     "deepfool with nothing to try": (lambda: deepfool(Linear(), PICTURES, classes=1), "classes"),
     "deepfool with one logit": (lambda: deepfool(lambda x: Linear()(x)[:, :1], PICTURES), "two classes"),
@@ -498,16 +500,16 @@ def accuracy(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
     return (model(pictures).argmax(1) == labels).float().mean().item()
 
 
-@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("aimed", [False, True])
 @pytest.mark.parametrize("norm, epsilon", [("linf", 0.15), ("l2", 0.8)])
-def test_the_toolbox_makes_the_same_pictures(digits, classifier, norm: str, epsilon: float, targeted: bool) -> None:
+def test_the_toolbox_makes_the_same_pictures(digits, classifier, norm: str, epsilon: float, aimed: bool) -> None:
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
 
     model, pictures, labels = digits
-    classes = (labels + 1) % 10 if targeted else labels
-    evaluate = (towards if targeted else against)(model, classes)
+    classes = (labels + 1) % 10 if aimed else labels
+    evaluate = (targeted if aimed else untargeted)(model, classes)
     ours = pgd(evaluate, pictures, Threat(norm, epsilon), steps=10, step_size=epsilon / 4)
-    settings = {"eps": epsilon, "eps_step": epsilon / 4, "max_iter": 10, "targeted": targeted, "verbose": False}
+    settings = {"eps": epsilon, "eps_step": epsilon / 4, "max_iter": 10, "targeted": aimed, "verbose": False}
     theirs = ProjectedGradientDescentPyTorch(classifier, norm=np.inf if norm == "linf" else 2, **settings)
     generated = torch.from_numpy(theirs.generate(pictures.numpy(), classes.numpy()))
     # Where a gradient is zero but for rounding its sign is anybody's, so a picture or two may take another way.
@@ -540,7 +542,7 @@ def test_squares_are_as_strong_as_the_toolbox(digits, classifier) -> None:
     threat = Threat("linf", 0.15)
     ours = accuracy(model, square(model, pictures, labels, threat, queries=300).pictures, labels)
     assert ours <= accuracy(model, generated, labels) + 0.05
-    assert ours == pytest.approx(accuracy(model, pgd(against(model, labels), pictures, threat), labels), abs=0.15)
+    assert ours == pytest.approx(accuracy(model, pgd(untargeted(model, labels), pictures, threat), labels), abs=0.15)
 
 
 def test_names_alone_lead_as_near_as_with_the_toolbox(digits, classifier) -> None:

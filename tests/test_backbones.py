@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 
 import labkit as lk
-from labkit import backbones
-from labkit.files import bundled
-from labkit.network import averages
+from labkit.base.files import bundled
+from labkit.networks import zoo as backbones
+from labkit.networks.backbone import averages
 
 WEIGHTS = os.environ.get("LABKIT_WEIGHTS", "")
 SAMPLES = Path(WEIGHTS).parent / "images" / "imagenet_samples"
@@ -39,8 +39,8 @@ NETWORKS = ["pocket", "vgg16", "googlenet", "resnet50", real("googlenet_bvlc"), 
 
 
 def random_torchvision(name: str, **options: bool) -> nn.Module:
-    """A network of torchvision with random weights, normalisation statistics included."""
-    with torch.device("meta"):  # without torch's own initialisation, which takes seconds
+    """A network of torchvision with random weights, normalization statistics included."""
+    with torch.device("meta"):  # without torch's own initialization, which takes seconds
         net = zoo.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}), **options)
     if name.startswith("vgg"):
         net.classifier = nn.Linear(512 * 7 * 7, 10)  # the true one has 120 million weights
@@ -189,8 +189,8 @@ def test_mean_and_std_are_three_numbers_or_one_whole_or_not(mean: object) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mean": (0.5, 0.5)}, "mean has three values, one a colour, or one for all, not 2"),
-        ({"std": ()}, "std has three values, one a colour, or one for all, not 0"),
+        ({"mean": (0.5, 0.5)}, "mean has three values, one a color, or one for all, not 2"),
+        ({"std": ()}, "std has three values, one a color, or one for all, not 0"),
         ({"std": (1, 0, 1)}, r"std must be positive, not \[1.0, 0.0, 1.0\]"),
         ({"classes": 9}, "built has 10 classes, not 9"),
         ({"classes": ["a", "b"]}, "built has 10 classes, not 2"),
@@ -223,8 +223,8 @@ def test_a_mistake_is_not_called_a_small_picture(stages: tuple, message: str) ->
         assert "\n" not in str(caught.value) and "too small" not in str(caught.value)
 
 
-def test_a_grey_backbone() -> None:
-    net = built(nn.Conv2d(1, 4, 3), colours=1, mean=0, std=1)
+def test_a_gray_backbone() -> None:
+    net = built(nn.Conv2d(1, 4, 3), colors=1, mean=0, std=1)
     expected = net.stages[0](lk.luma(noise(9, 9)))
     torch.testing.assert_close(net.features(noise(9, 9), ["first"])["first"], expected)
     assert net.minimum_size("first") == 3 and net.receptive_field("first") == lk.ReceptiveField(3)
@@ -436,7 +436,7 @@ def test_pocket_reads_every_tensor_of_its_file() -> None:
 def test_the_logits_are_those_of_torchvision(
     name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Torchvision's trained GoogLeNet undoes the usual normalisation itself, and has its auxiliary heads on file.
+    # Torchvision's trained GoogLeNet undoes the usual normalization itself, and has its auxiliary heads on file.
     original = random_torchvision(name, **({"transform_input": True} if name == "googlenet" else {}))
     state = {key: value.half().float() if "fp16" in file else value for key, value in original.state_dict().items()}
     original.load_state_dict(state)
@@ -474,7 +474,7 @@ def test_caffes_bgr_is_folded_into_the_first_kernel(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [real("googlenet_bvlc")])
-def test_caffes_response_normalisation(name: str) -> None:
+def test_caffes_response_normalization(name: str) -> None:
     features = network(name).features(noise(40, 56), ["pool1/3x3_s2", "pool1/norm1"])
     x = features["pool1/3x3_s2"]
     energy = F.pad(x**2, (0, 0, 0, 0, 2, 2)).unfold(1, 5, 1).sum(-1)  # of the five nearest channels
@@ -676,6 +676,6 @@ def test_importing_does_no_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [3, 64])
-def test_channel_norm_is_local_response_normalisation(channels: int) -> None:
+def test_channel_norm_is_local_response_normalization(channels: int) -> None:
     x = 200 * torch.randn(2, channels, 5, 6, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(backbones.ChannelNorm(channels)(x), torch.nn.LocalResponseNorm(5, 1e-4, 0.75)(x))

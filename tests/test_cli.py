@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import labkit as lk
-from labkit import commands
-from labkit.__main__ import main
-from labkit.video import FRAME
+from labkit.cli import commands
+from labkit.cli.main import main
+from labkit.recipes.video import FRAME
 
 
 def default(recipe: Callable, name: str) -> Any:
@@ -27,7 +27,7 @@ def default(recipe: Callable, name: str) -> Any:
 STEP_SIZE = default(lk.dreaming, "step_size")
 QUICK = ["--quiet", "--size", "48", "--precision", "float32"]
 DREAM = [*QUICK, "--octaves", "2", "--steps", "2", "--jitter", "4"]
-STYLIZE = [*QUICK, "--steps", "4", "--smallest", "30"]
+STYLIZE = [*QUICK, "--steps", "4", "--min-scale", "30"]
 
 
 @pytest.fixture
@@ -80,17 +80,22 @@ def test_dream_writes_what_the_function_returns(folder: Path, capsys: pytest.Cap
 def test_stylize_writes_what_the_function_returns(folder: Path, painting: str) -> None:
     run("stylize", "cat.png", painting, "-o", "out.webp", "--quality", "100", "--init", "noise", *STYLIZE)
     source = lk.painting(painting) if painting == "noon_pond" else lk.load(painting)
-    options = {"steps": 4, "smallest": 30, "init": "noise", "precision": "float32"}
+    options = {"steps": 4, "min_scale": 30, "init": "noise", "precision": "float32"}
     expected = lk.stylize(lk.load("cat.png", 48), source, progress=False, **options)
     lk.save(expected, "expected.webp", quality=100)  # WebP itself loses much of the noise
     assert_saved("out.webp", lk.load("expected.webp"))
-    told = {"recipe": "stylize", "photo": "cat.png", "painting": painting, "average": default(lk.stylizing, "average")}
+    told = {
+        "recipe": "stylize",
+        "photo": "cat.png",
+        "painting": painting,
+        "avg_decay": default(lk.stylizing, "avg_decay"),
+    }
     assert lk.settings_of("out.webp").items() >= (told | options).items()
 
 
 def test_several_paintings_are_mixed(folder: Path) -> None:
     run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", "--style-weights", "1,3", *STYLIZE)
-    options = {"steps": 4, "smallest": 30, "precision": "float32", "style_weights": [1, 3]}
+    options = {"steps": 4, "min_scale": 30, "precision": "float32", "style_weights": [1, 3]}
     paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
     assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
     assert (
@@ -105,14 +110,14 @@ def test_masks_from_files_say_where_each_style_goes(folder: Path) -> None:
     top[:, :, 30:] = 0
     lk.save(left, "left.png")
     lk.save(top, "top.png")
-    masks = ["--masks", "left.png,centre", "--painting-masks", "top.png,none"]
+    masks = ["--masks", "left.png,center", "--painting-masks", "top.png,none"]
     run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", *masks, *STYLIZE)
-    options = {"steps": 4, "smallest": 30, "precision": "float32"}
-    options["masks"] = [lk.luma(lk.load("left.png", 48)), "centre"]
+    options = {"steps": 4, "min_scale": 30, "precision": "float32"}
+    options["masks"] = [lk.luma(lk.load("left.png", 48)), "center"]
     options["painting_masks"] = [lk.luma(lk.load("top.png")), None]
     paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
     assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
-    told = {"masks": ["left.png", "centre"], "painting_masks": ["top.png", None]}
+    told = {"masks": ["left.png", "center"], "painting_masks": ["top.png", None]}
     assert lk.settings_of("out.png").items() >= told.items()
 
 
@@ -150,11 +155,11 @@ def test_a_white_mask_is_no_mask(folder: Path) -> None:
 
 
 def test_the_mask_with_a_name(folder: Path) -> None:
-    run("dream", "cat.png", "-o", "out.png", "--mask", "centre", *DREAM)
+    run("dream", "cat.png", "-o", "out.png", "--mask", "center", *DREAM)
     change = (lk.load("out.png") - lk.load("cat.png", 48)).abs().mean((0, 1))
     height, width = change.shape
     assert change[height // 3 : -height // 3, width // 3 : -width // 3].mean() > 2 * change[:6, :6].mean()
-    assert lk.settings_of("out.png")["mask"] == "centre"
+    assert lk.settings_of("out.png")["mask"] == "center"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,11 @@ def test_help_shows_every_option_with_its_default(
     text = re.sub(r"\n {4,}", " ", capsys.readouterr().out)  # a long option's help begins on the next line
     shown = dict(re.findall(r"^  --([a-z-]+)(?:, --no-[a-z-]+)? .*\(default: (.*)\)$", text, re.MULTILINE))
     inputs = {"photo", "painting", "frames", "options"}
-    options = set(inspect.signature(recipe).parameters) - inputs - {"shuffle", "resume", "spread", "also"}
+    options = (
+        set(inspect.signature(recipe).parameters)
+        - inputs
+        - {"shuffle", "resume", "distributed", "extra_loss", "progress"}
+    )
     if recipe is lk.stylize_frames:  # what a film has in place of the recipe's default stands in the group's title
         assert f"unless given, steps is {default(recipe, 'steps')}" in text
         options -= {"steps"}
@@ -275,14 +284,14 @@ def test_a_mistake_about_a_dream_is_one_line(
         (["cat.png", "noon_pont"], "no picture at noon_pont"),
         (["cat.png", "pond.png", "--content-weight", "-1"], "content_weight must be a number of at least 0, not -1"),
         (["cat.png", "pond.png", "--style-weight", "nan"], "style_weight must be a number of at least 0, not nan"),
-        (["cat.png", "pond.png", "--optimizer", "sgd"], "no optimiser named 'sgd'; there are adam, lbfgs, ascent"),
+        (["cat.png", "pond.png", "--optimizer", "sgd"], "optimizer is one of adam, lbfgs, ascent, not 'sgd'"),
         (["cat.png", "pond.png", "--init", "nothing"], "init is one of content, style, noise"),
         (["cat.png", "pond.png", "--style-layers", "relu1"], "pocket has no layer 'relu1'"),
         (["cat.png", "pond.png", "--statistic", "median"], "median"),
         (["cat.png", "pond.png", "--masks", "gone.png"], "no picture at gone.png"),
         (["cat.png", "pond.png", "--masks", "pond.png"], "a mask for this picture has the shape"),
-        (["cat.png", "pond.png", "--colour", "sepia"], "colour is one of linear, histogram, luma"),
-        (["cat.png", "pond.png", "--average", "1"], "the decay of an average lies in [0, 1), not 1"),
+        (["cat.png", "pond.png", "--color", "sepia"], "color is one of linear, histogram, luma"),
+        (["cat.png", "pond.png", "--avg-decay", "1"], "the decay of an average lies in [0, 1), not 1"),
     ],
 )
 def test_a_mistake_about_a_style_is_one_line(
@@ -412,7 +421,7 @@ def test_an_interrupt_before_the_first_step_leaves_no_picture(folder: Path, monk
         ("words.pt", [], "words.pt holds no saved run"),
         ("weights.pt", [], "weights.pt holds no saved run"),
         ("run.pt", ["--layers", "relu9_9"], "pocket has no layer 'relu9_9'"),
-        ("run.pt", ["--size", "40"], "the saved run was of another picture, size or setting"),
+        ("run.pt", ["--size", "40"], "the saved run was another one: photo was "),
     ],
 )
 def test_a_mistake_leaves_the_checkpoint_alone(
@@ -504,7 +513,7 @@ def test_an_interrupted_folder_holds_whole_pictures_alone(
     frames: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the second step of the second photo: it is not there, the third is not begun, and both come later."""
-    arguments = ["dream", "frames", "-o", "out", *QUICK, "--octaves", "1", "--steps", "3"]
+    arguments = ["dream", "frames", "-o", "out", *QUICK[1:], "--octaves", "1", "--steps", "3"]
     with monkeypatch.context() as patch:
         if place == "network":
             interrupt_after(4, KeyboardInterrupt(), patch)
@@ -524,7 +533,7 @@ def interrupt() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--bits", "12"], "a colour has 8 bits, or 16 in .png"), (["--quality", "101"], "quality must be a number")],
+    [(["--bits", "12"], "a color has 8 bits, or 16 in .png"), (["--quality", "101"], "quality must be a number")],
 )
 def test_what_a_folder_cannot_hold_is_noticed_before_the_run(
     frames: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -660,7 +669,7 @@ def test_the_first_frame_of_an_animation_is_a_picture(film: list) -> None:
 
 
 def test_a_warning_is_one_line(film: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("labkit.video.raft", lambda *_: None)
+    monkeypatch.setattr("labkit.recipes.video.raft", lambda *_: None)
     run("dream", "film.gif", "-o", "out.webp", *QUICK[1:], "--steps", "1")  # not quiet: beside a bar
     said = re.split(r"[\r\n]", capsys.readouterr().err)
     assert [line for line in said if "RAFT" in line] == [line for line in said if line.startswith("labkit: no weights")]
@@ -672,7 +681,7 @@ def test_a_warning_is_one_line(film: list, monkeypatch: pytest.MonkeyPatch, caps
         (["journey", "cat.png", "-o", "out.png"], "cannot tell a film's type from 'out.png'"),
         (["journey", "cat.png", "-o", "out.gif", "--seconds", "inf"], "seconds must be a number of at least 0.01"),
         (["journey", "cat.png", "-o", "out.gif", "--fps", "nan"], "fps must be a number of at least 0.01, not nan"),
-        (["dream", "film.gif", "-o", "out.gif", "--bits", "16"], "a film has 8 bits a colour, not 16"),
+        (["dream", "film.gif", "-o", "out.gif", "--bits", "16"], "a film has 8 bits a color, not 16"),
         (["dream", "cat.png", "-o", "out.gif"], "cat.png does not move: end out.gif in .png or .jpg"),
         (["dream", "nothing.gif", "-o", "out.gif"], "no film at nothing.gif"),
         (
@@ -725,7 +734,7 @@ def test_upscale_doubles_a_picture(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("painting", ["carved_sea", "harbour_in_red", "pond.png"])
-def test_repaint_takes_what_was_learnt_and_anything_else(folder: Path, painting: str) -> None:
+def test_repaint_takes_what_was_learned_and_anything_else(folder: Path, painting: str) -> None:
     run("repaint", "cat.png", painting, "-o", "quick.png", "--size", "48")
     photo = lk.resize(lk.load("cat.png"), 48)
     if painting == "carved_sea":

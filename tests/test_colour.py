@@ -1,4 +1,4 @@
-"""Colours given from one picture to another: what is matched, what stays, and what it does to style transfer."""
+"""Colors given from one picture to another: what is matched, what stays, and what it does to style transfer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from skimage.exposure import match_histograms
 from torch import Tensor
 
 import labkit as lk
-from labkit.colour import KINDS, matched
+from labkit.pictures.color import KINDS, matched
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 koi = cache(lambda: lk.painting("koi_mosaic", 50))
-OPTIONS = {"steps": 6, "smallest": 45, "style_layers": ["relu1_1", "relu2_1"], "precision": "float32"}
+OPTIONS = {"steps": 6, "min_scale": 45, "style_layers": ["relu1_1", "relu2_1"], "precision": "float32"}
 
 
 def moments(picture: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    colours = picture[0].flatten(1).double().numpy()
-    return colours.mean(1), np.cov(colours, bias=True)
+    colors = picture[0].flatten(1).double().numpy()
+    return colors.mean(1), np.cov(colors, bias=True)
 
 
 def dull(picture: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def test_linear_matches_mean_and_covariance() -> None:
 
 
 def test_linear_is_the_optimal_transport_of_gaussians() -> None:
-    """Its map is symmetric and positive, and has moved colours by the Wasserstein distance: less is impossible."""
+    """Its map is symmetric and positive, and has moved colors by the Wasserstein distance: less is impossible."""
     picture, photo = dull(koi()), dull(cat())
     found = matched(picture, photo, "linear")
     (m, s), (n, t) = moments(picture), moments(photo)
@@ -76,17 +76,17 @@ def test_histogram_is_scikit_images() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_has_its_own_colours_already(kind: str) -> None:
+def test_a_picture_has_its_own_colors_already(kind: str) -> None:
     torch.testing.assert_close(matched(cat(), cat(), kind), cat(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("grey", ["picture", "reference", "both"])
-def test_grey_and_flat_pictures_are_no_trouble(kind: str, grey: str) -> None:
+@pytest.mark.parametrize("gray", ["picture", "reference", "both"])
+def test_gray_and_flat_pictures_are_no_trouble(kind: str, gray: str) -> None:
     flat = torch.full((1, 3, 8, 8), 0.5)
-    found = matched(cat() if grey == "reference" else flat, cat() if grey == "picture" else flat, kind)
+    found = matched(cat() if gray == "reference" else flat, cat() if gray == "picture" else flat, kind)
     assert found.isfinite().all() and found.min() >= 0 and found.max() <= 1
-    if grey != "picture":
+    if gray != "picture":
         assert (found - found.mean(1, keepdim=True)).abs().max() < 1e-3
 
 
@@ -102,40 +102,40 @@ def test_each_picture_of_a_batch_is_matched_by_itself(kind: str) -> None:
 
 
 def test_what_cannot_be_matched_is_refused() -> None:
-    with pytest.raises(ValueError, match="colours are matched by luma, linear, histogram, not 'lab'"):
+    with pytest.raises(ValueError, match="colors are matched by luma, linear, histogram, not 'lab'"):
         matched(cat(), cat(), "lab")
-    with pytest.raises(ValueError, match="3 pictures cannot take the colours of 2: give one for each"):
+    with pytest.raises(ValueError, match="3 pictures cannot take the colors of 2: give one for each"):
         matched(cat().repeat(3, 1, 1, 1), cat().repeat(2, 1, 1, 1))
 
 
 # --- style transfer ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("colour", ["linear", "histogram"])
-def test_before_the_painting_takes_the_photos_colours(colour: str) -> None:
-    found = lk.stylize(cat(), koi(), colour=colour, progress=False, **OPTIONS)
+@pytest.mark.parametrize("color", ["linear", "histogram"])
+def test_before_the_painting_takes_the_photos_colors(color: str) -> None:
+    found = lk.stylize(cat(), koi(), color=color, progress=False, **OPTIONS)
     device = lk.pick_device()  # where the recipe computes: another one rounds otherwise
-    painting = matched(koi().to(device), cat().to(device), colour)
+    painting = matched(koi().to(device), cat().to(device), color)
     by_hand = lk.stylize(cat(), painting, progress=False, **OPTIONS)
     assert torch.equal(found, by_hand)
 
 
-@pytest.mark.parametrize("colour", ["luma", "linear-after", "histogram-after"])
-def test_after_the_result_takes_them(colour: str) -> None:
-    found = lk.stylize(cat(), koi(), colour=colour, progress=False, **OPTIONS)
+@pytest.mark.parametrize("color", ["luma", "linear-after", "histogram-after"])
+def test_after_the_result_takes_them(color: str) -> None:
+    found = lk.stylize(cat(), koi(), color=color, progress=False, **OPTIONS)
     plain = lk.stylize(cat(), koi(), progress=False, **OPTIONS)
-    torch.testing.assert_close(found, matched(plain, cat(), colour.removesuffix("-after")))
+    torch.testing.assert_close(found, matched(plain, cat(), color.removesuffix("-after")))
     assert (found - plain).abs().mean() > 1e-3
 
 
-def test_a_preview_has_the_photos_colours_too() -> None:
-    for progress in lk.stylizing(cat(), koi(), colour="luma", **OPTIONS):
+def test_a_preview_has_the_photos_colors_too() -> None:
+    for progress in lk.stylizing(cat(), koi(), color="luma", **OPTIONS):
         picture = progress.picture
         expected = matched(picture, cat(), "luma")
         assert (picture - expected).abs().mean() < 1e-3, "clipping apart, matched already"
 
 
 def test_unknown_ways_are_refused_before_the_run() -> None:
-    for colour in ("lab", "luma-before", "linear-"):
-        with pytest.raises(ValueError, match=f"colour is one of linear, .* or None, not '{colour}'"):
-            next(lk.stylizing(cat(), koi(), colour=colour))
+    for color in ("lab", "luma-before", "linear-"):
+        with pytest.raises(ValueError, match=f"color is one of linear, .*, not '{color}'"):
+            next(lk.stylizing(cat(), koi(), color=color))

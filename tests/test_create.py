@@ -1,8 +1,9 @@
-"""Pictures from nothing: parameterisations render and learn, movements are undone, batches hold several aims."""
+"""Pictures from nothing: parameterizations render and learn, movements are undone, batches hold several aims."""
 
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import labkit as lk
-from labkit.create import PARAMETERISATIONS, from_rgb, make_parameterisation, moved, movements, to_rgb
-from labkit.gradients import Evaluation
+from labkit.engine.evaluator import Evaluation
+from labkit.engine.parameters import Kind, from_rgb, make_parameterization, to_rgb
+from labkit.recipes.visualization import movements, randomly_transformed
 
 SHAPE = (2, 3, 24, 30)
 QUICK = {"size": 48, "device": "cpu", "precision": "float32"}
@@ -21,16 +23,16 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def parameterisation(name: str, start: Tensor | None = None) -> object:
-    return make_parameterisation(name, SHAPE, start, 1.0, generator(), torch.device("cpu"))
+def parameterization(name: str, start: Tensor | None = None) -> object:
+    return make_parameterization(name, SHAPE, start, 1.0, generator(), torch.device("cpu"))
 
 
-# --- parameterisations ----------------------------------------------------------------------------------------------
+# --- parameterizations ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PARAMETERISATIONS)
-def test_noise_is_a_picture_near_grey(name: str) -> None:
-    picture = parameterisation(name).picture()
+@pytest.mark.parametrize("name", get_args(Kind))
+def test_noise_is_a_picture_near_gray(name: str) -> None:
+    picture = parameterization(name).picture()
     assert picture.shape == SHAPE and picture.dtype == torch.float32
     assert picture.min() > 0 and picture.max() < 1
     assert picture.mean() == pytest.approx(0.5, abs=0.05)
@@ -40,13 +42,13 @@ def test_noise_is_a_picture_near_grey(name: str) -> None:
 @pytest.mark.parametrize("name", ["fourier", "laplacian", "pixels"])
 def test_a_picture_is_reproduced(name: str) -> None:
     start = lk.photo("coffee", SHAPE[-2:]).expand(SHAPE).clamp(0.05, 0.95)
-    torch.testing.assert_close(parameterisation(name, start).picture(), start, rtol=0, atol=1e-4)
+    torch.testing.assert_close(parameterization(name, start).picture(), start, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", PARAMETERISATIONS)
+@pytest.mark.parametrize("name", get_args(Kind))
 def test_gradients_of_the_parameters_are_autograds(name: str) -> None:
     """A small step along the gradient changes <picture, g> by as much as its square says."""
-    found, g = parameterisation(name), torch.randn(SHAPE, generator=generator(1))
+    found, g = parameterization(name), torch.randn(SHAPE, generator=generator(1))
     before = (found.picture() * g).sum().double()
     found.backward(g)
     square, step = sum(p.grad.double().square().sum() for p in found.parameters), 1e-3
@@ -57,23 +59,23 @@ def test_gradients_of_the_parameters_are_autograds(name: str) -> None:
     assert change.item() == pytest.approx((step * square).item(), rel=0.02)
 
 
-def test_colours_are_decorrelated_and_back() -> None:
+def test_colors_are_decorrelated_and_back() -> None:
     picture = torch.rand(SHAPE, generator=generator()) * 0.9 + 0.05
-    root = lk.images.colour_correlation()
+    root = lk.pictures.color.color_correlation()
     torch.testing.assert_close(to_rgb(from_rgb(picture), root), picture, rtol=0, atol=1e-5)
     first = to_rgb(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1), root).flatten()
-    assert first.std() < 0.01 < first.mean() - 0.5  # the strongest component of natural colours is brightness
+    assert first.std() < 0.01 < first.mean() - 0.5  # the strongest component of natural colors is brightness
 
 
 def test_fourier_starts_with_more_of_the_low_frequencies() -> None:
-    picture = make_parameterisation("fourier", (1, 3, 64, 64), None, 1.0, generator(), torch.device("cpu")).picture()
+    picture = make_parameterization("fourier", (1, 3, 64, 64), None, 1.0, generator(), torch.device("cpu")).picture()
     spectrum = torch.fft.rfft2(picture - picture.mean((2, 3), keepdim=True)).abs().square().mean((0, 1))
     assert spectrum[1:4, 1:4].mean() > 20 * spectrum[28:32, 28:32].mean()
 
 
 def test_a_cppn_has_no_picture_to_start_from() -> None:
     with pytest.raises(ValueError, match="a CPPN cannot start from a picture"):
-        parameterisation("cppn", torch.rand(SHAPE))
+        parameterization("cppn", torch.rand(SHAPE))
 
 
 # --- movements ------------------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ def test_without_movement_nothing_moves() -> None:
         torch.testing.assert_close(x, picture, rtol=0, atol=1e-5)
         return Evaluation(x.sum((1, 2, 3)), {}, 2 * x)
 
-    found = moved(evaluate, jitter=0, zoom=0, rotate=0)(picture)
+    found = randomly_transformed(evaluate, jitter=0, zoom=0, rotate=0)(picture)
     torch.testing.assert_close(found.gradient, 2 * picture, rtol=0, atol=1e-4)
 
 
@@ -112,7 +114,7 @@ def test_the_gradient_is_moved_back() -> None:
         return Evaluation((weights * x.square()).sum((1, 2, 3)), {}, 2 * weights * x)
 
     def run(x: Tensor) -> Evaluation:
-        return moved(evaluate, jitter=3, zoom=0.1, rotate=20, generator=generator(3))(x)
+        return randomly_transformed(evaluate, jitter=3, zoom=0.1, rotate=20, generator=generator(3))(x)
 
     direction = torch.randn(picture.shape, dtype=torch.float64, generator=generator(4))
     slope = (run(picture + 1e-5 * direction).loss - run(picture - 1e-5 * direction).loss) / 2e-5
@@ -138,10 +140,10 @@ def test_between_two_aims() -> None:
     torch.testing.assert_close(found.loss, torch.cat([a + (b - a) * t / 4 for t in range(5)]))
 
 
-@pytest.mark.parametrize("name", PARAMETERISATIONS)
+@pytest.mark.parametrize("name", get_args(Kind))
 def test_a_channel_is_found(name: str) -> None:
     loss = -lk.activation("relu3_2", channel=70, power=1)
-    run = list(lk.creating(loss, parameterisation=name, steps=15, jitter=2, **QUICK))
+    run = list(lk.creating(loss, parameterization=name, steps=15, jitter=2, **QUICK))
     assert run[-1].loss < run[0].loss - 0.2 * abs(run[0].loss)
     picture = run[-1].picture
     assert picture.shape == (1, 3, 48, 48) and picture.min() >= 0 and picture.max() <= 1
@@ -175,7 +177,10 @@ def test_a_start_is_kept_near(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"parameterisation": "wavelets"}, "no parameterisation named 'wavelets'; there are fourier, laplacian"),
+        (
+            {"parameterization": "wavelets"},
+            "parameterization is one of fourier, laplacian, .*, not 'wavelets'",
+        ),
         ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
         ({"variations": 0}, "variations must be a whole number of at least 1"),
         ({"zoom": 1.5}, "zoom is a share from 0 to 1, not 1.5"),

@@ -9,8 +9,9 @@ import pytest
 from test_backbones import network
 
 import labkit as lk
-from labkit import diagnosis
-from labkit.diagnosis import curves_of, pulls
+from labkit.engine.runs import single_stage
+from labkit.notebook import diagnosis
+from labkit.notebook.diagnosis import curves_of, pulls
 
 cat = cache(lambda: lk.photo("chelsea", 96))
 
@@ -44,7 +45,7 @@ def test_terms_gradients_add_up_to_the_whole(tile: int | None) -> None:
     loss = content + 30 * lk.style(painting) + lk.total_variation() + lk.content(cat(), "relu2_1")
     evaluator = lk.Evaluator(network("pocket"), loss, cat().shape[-2:], "float32", tile=tile)
     other = lk.photo("rocket", cat().shape[-2:])
-    apart = evaluator.apart(other)
+    apart = evaluator.gradients_by_term(other)
     assert list(apart) == ["content", "style", "total_variation"]
     whole = evaluator(other).gradient
     assert ((sum(apart.values()) - whole).norm() / whole.norm()).item() < 1e-4
@@ -56,7 +57,7 @@ def test_a_change_in_one_corner_makes_content_unhappy_there() -> None:
     loss = lk.content(cat(), "relu1_2") + 0.0 * lk.total_variation()
     evaluator = lk.Evaluator(network("pocket"), loss, cat().shape[-2:], "float32")
     evaluation = evaluator(changed)
-    progress = lk.Progress(1, 1, 1, 1, 0.0, evaluation, changed, dict)
+    progress = lk.Progress(1, 1, 1, 1, 0.0, evaluation, changed, dict, single_stage(changed.shape[-2:], 1))
     (norm, values) = pulls(progress)["content"]
     assert norm > 0 and values.shape == (1, 1, *cat().shape[-2:]) and values.min() >= 0 and values.max() <= 1
     assert values[..., :16, :16].mean() > 20 * values[..., 32:, 32:].mean()

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from scipy.ndimage import correlate1d, gaussian_filter
 from torch import Tensor
 
 import labkit as lk
-from labkit.dream import (
+from labkit.recipes.deepdream import (
     balanced,
     blurred,
     dream_gradient,
     dream_loss,
     natural,
-    normalised,
+    normalized,
     octave_sizes,
     rolled,
     smoothed,
@@ -43,8 +44,8 @@ def bvlc() -> lk.Backbone:
         pytest.skip(str(error))
 
 
-def dream(*args: object, **options: object) -> Tensor:
-    return lk.dream(*args, **QUICK | options)
+def dream(photo: Any, backbone: lk.Backbone, layers: Any = None, **options: object) -> Tensor:
+    return lk.dream(photo, layers, backbone=backbone, **QUICK | options)
 
 
 # --- octaves ------------------------------------------------------------------------------------------------------
@@ -63,7 +64,9 @@ def test_octaves_below_the_networks_least_size_are_left_out(least: int, count: i
 
 def test_a_small_photo_dreams_in_fewer_octaves(pocket: lk.Backbone) -> None:
     photo = lk.photo("chelsea", (24, 30))
-    run = lk.dreaming(photo, pocket, "relu4_3", octaves=4, octave_scale=2, steps=1, precision="float32")  # needs 8
+    run = lk.dreaming(
+        photo, "relu4_3", backbone=pocket, octaves=4, octave_scale=2, steps=1, precision="float32"
+    )  # needs 8
     assert [p.picture.shape[-2:] for p in run] == [(12, 15), (24, 30)]
 
 
@@ -90,7 +93,7 @@ def test_jitter_rolls_the_picture_and_the_gradient_back() -> None:
         return pointwise(picture)
 
     evaluate = dream_gradient(noted, jitter=5, generator=torch.Generator().manual_seed(0))
-    expected = normalised(cat() ** 2)
+    expected = normalized(cat() ** 2)
     for _ in range(8):
         assert torch.equal(evaluate(cat()).gradient, expected)
     shifts = [
@@ -116,7 +119,7 @@ def test_jitter_takes_every_shift_and_none_beyond() -> None:
     assert set(places) == {9 * row + column for row in range(2, 7) for column in range(2, 7)}
 
 
-def test_a_gradient_is_rolled_back_smoothed_normalised_and_masked_in_this_order() -> None:
+def test_a_gradient_is_rolled_back_smoothed_normalized_and_masked_in_this_order() -> None:
     mask = torch.rand(1, 1, *cat().shape[-2:])
     fixed = torch.randn(1, 3, *cat().shape[-2:])
 
@@ -126,14 +129,14 @@ def test_a_gradient_is_rolled_back_smoothed_normalised_and_masked_in_this_order(
     shift = torch.randint(-6, 7, (2,), generator=torch.Generator().manual_seed(3)).tolist()
     evaluate = dream_gradient(evaluator, jitter=6, smoothing=0.8, mask=mask, generator=torch.Generator().manual_seed(3))
     back = torch.roll(fixed, (-shift[0], -shift[1]), (2, 3))
-    assert torch.equal(evaluate(cat()).gradient, normalised(smoothed(back, 0.8)) * mask)
+    assert torch.equal(evaluate(cat()).gradient, normalized(smoothed(back, 0.8)) * mask)
 
 
-def test_normalised_gradients_have_a_mean_size_of_one() -> None:
+def test_normalized_gradients_have_a_mean_size_of_one() -> None:
     gradient = torch.randn(3, 3, 8, 9) * torch.tensor([1e-12, 1.0, 1e12])[:, None, None, None]
-    torch.testing.assert_close(normalised(gradient).abs().mean((1, 2, 3)), torch.ones(3))
-    torch.testing.assert_close(normalised(gradient)[1], normalised(gradient[1:2])[0])
-    assert not normalised(torch.zeros(1, 3, 4, 4)).any()
+    torch.testing.assert_close(normalized(gradient).abs().mean((1, 2, 3)), torch.ones(3))
+    torch.testing.assert_close(normalized(gradient)[1], normalized(gradient[1:2])[0])
+    assert not normalized(torch.zeros(1, 3, 4, 4)).any()
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0, 3.0, 8.0])
@@ -217,8 +220,8 @@ def test_balancing_brings_out_the_coarse_detail_of_a_dream(pocket: lk.Backbone) 
     assert coarse(even) > 2 * coarse(plain)
 
 
-def test_a_natural_step_is_the_gradient_step_in_decorrelated_colours() -> None:
-    root = lk.images.colour_correlation().double()
+def test_a_natural_step_is_the_gradient_step_in_decorrelated_colors() -> None:
+    root = lk.pictures.color.color_correlation().double()
     decorrelated = torch.randn(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     picture = torch.einsum("rc,nchw->nrhw", root, decorrelated)
     gradient = torch.randn(1, 3, 4, 5, dtype=torch.float64)
@@ -228,12 +231,12 @@ def test_a_natural_step_is_the_gradient_step_in_decorrelated_colours() -> None:
 
 
 def test_decorrelated_dreams_are_less_garish(pocket: lk.Backbone) -> None:
-    def colourfulness(picture: Tensor) -> float:
+    def colorfulness(picture: Tensor) -> float:
         change = picture - cat()
         return ((change - change.mean(1, keepdim=True)).square().sum() / change.square().sum()).item()
 
     plain, decorrelated = (dream(cat(), pocket, "relu2_2", decorrelate=d) for d in (False, True))
-    assert colourfulness(decorrelated) < 0.5 * colourfulness(plain)
+    assert colorfulness(decorrelated) < 0.5 * colorfulness(plain)
 
 
 # --- masks --------------------------------------------------------------------------------------------------------
@@ -319,11 +322,14 @@ def test_a_weight_decides_between_layers(pocket: lk.Backbone) -> None:
 
 
 def test_a_dream_follows_any_loss(pocket: lk.Backbone) -> None:
-    """Also one of pixels alone, and minimised: this one flattens the picture."""
+    """Also one of pixels alone, and minimized: this one flattens the picture."""
     rough = lk.Evaluator(pocket, lk.total_variation(), cat().shape[-2:], "float32")
     picture = dream(cat(), pocket, lk.total_variation(), octaves=1, steps=5, step_size=1.0, smoothing=0)
     assert rough(picture).loss < 0.5 * rough(cat()).loss
-    names = [p.terms.keys() for p in lk.dreaming(cat(), pocket, -lk.class_logit(285) + lk.total_variation(), steps=1)]
+    names = [
+        p.terms.keys()
+        for p in lk.dreaming(cat(), -lk.class_logit(285) + lk.total_variation(), backbone=pocket, steps=1)
+    ]
     assert all(name == {"class_logit", "total_variation"} for name in names)
 
 
@@ -388,7 +394,7 @@ def test_shuffled_weights_sum_to_what_was_given(
     assert weights[0].unique().numel() == 50
 
 
-def test_shuffling_favours_no_layer(pocket: lk.Backbone) -> None:
+def test_shuffling_favors_no_layer(pocket: lk.Backbone) -> None:
     """Uniform on the simplex: of three weights that sum to 3 each has the mean 1 and the variance 1/2."""
     layers = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 1.0)
     loss = dream_loss(pocket, layers, 20_000, shuffle=True, generator=torch.Generator().manual_seed(0))
@@ -403,22 +409,24 @@ def test_shuffling_favours_no_layer(pocket: lk.Backbone) -> None:
 def test_channels_are_ranked_by_their_mean_square(pocket: lk.Backbone) -> None:
     photos = torch.cat([cat(), cat().flip(3)])
     squares = pocket.features(photos, ["relu4_3"])["relu4_3"].square().mean((0, 2, 3))
-    strong = lk.ranked_channels(photos, "relu4_3", pocket, 256)
+    strong = lk.ranked_channels(photos, "relu4_3", 256, backbone=pocket)
     assert sorted(strong) == list(range(256))
     assert squares[strong].diff().max() < 1e-3 * squares.max()
-    assert lk.ranked_channels(photos, "relu4_3", pocket, 5) == strong[:5]
-    weak = lk.ranked_channels(photos, "relu4_3", pocket, 5, order="weakest")
+    assert lk.ranked_channels(photos, "relu4_3", 5, backbone=pocket) == strong[:5]
+    weak = lk.ranked_channels(photos, "relu4_3", 5, backbone=pocket, order="weakest")
     assert squares[weak].max() <= squares.sort().values[4] * 1.001
 
 
 def test_random_channels_differ_and_are_the_seeds(pocket: lk.Backbone) -> None:
-    first, again, other = (lk.ranked_channels(cat(), "logits", pocket, 20, order="random", seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        lk.ranked_channels(cat(), "logits", 20, backbone=pocket, order="random", seed=s) for s in (1, 1, 2)
+    )
     assert first == again != other
     assert len(set(first)) == 20 and max(first) < 1000
 
 
 def test_a_dream_of_the_strongest_channel_raises_it(pocket: lk.Backbone) -> None:
-    (channel,) = lk.ranked_channels(cat(), "relu3_3", pocket, 1)
+    (channel,) = lk.ranked_channels(cat(), "relu3_3", 1, backbone=pocket)
     picture = dream(cat(), pocket, -lk.activation("relu3_3", channel=channel))
     before, after = (pocket.features(p, ["relu3_3"])["relu3_3"][:, channel].square().mean() for p in (cat(), picture))
     assert after > 1.5 * before
@@ -464,14 +472,14 @@ def original_octave(backbone: lk.Backbone, photo: Tensor, steps: int, seed: int)
 def test_one_octave_is_the_original_algorithm(bvlc: lk.Backbone) -> None:
     photo = lk.photo("chelsea", 96)
     options = lk.presets.ORIGINAL_DREAM | {"octaves": 1}
-    picture = lk.dream(photo, bvlc, **options, seed=5, precision="float32", progress=False)
+    picture = lk.dream(photo, backbone=bvlc, **options, seed=5, precision="float32", progress=False)
     torch.testing.assert_close(picture, original_octave(bvlc, photo, options["steps"], 5), rtol=0, atol=1e-4)
     assert lk.difference(picture, photo).mean() > 0.01
 
 
 def test_the_original_preset_runs(bvlc: lk.Backbone) -> None:
     photo = lk.photo("chelsea", 96)
-    run = lk.dreaming(photo, bvlc, **lk.presets.ORIGINAL_DREAM | {"octaves": 2}, precision="float32")
+    run = lk.dreaming(photo, backbone=bvlc, **lk.presets.ORIGINAL_DREAM | {"octaves": 2}, precision="float32")
     found = list(run)
     assert [(p.stage, p.stages, p.of) for p in found] == [(1, 2, 20)] * 10 + [(2, 2, 20)] * 10
     assert mean_square(bvlc, found[-1].picture, "inception_4c") > 2 * mean_square(bvlc, photo, "inception_4c")
@@ -502,7 +510,7 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
         ({"layers": {}}, "name at least one layer"),
         ({"layers": "relu2_9"}, "pocket has no layer 'relu2_9': did you mean relu2_"),
         ({"layers": -lk.activation("relu2_9")}, "pocket has no layer 'relu2_9'"),
-        ({"mask": "center"}, "the only mask with a name"),
+        ({"mask": "middle"}, "the only mask with a name"),
         ({"mask": torch.ones(4, 4)}, "a mask for this picture has the shape (43, 64)"),
         ({"precision": "float16"}, "precision is one of auto, float32, tf32, bfloat16"),
         ({"backbone": "inception"}, "no backbone named 'inception'; there are pocket"),
@@ -511,6 +519,11 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
 def test_dreams_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         dream(cat(), **{"backbone": pocket, "layers": "relu2_2"} | options)
+
+
+def test_a_network_in_the_layers_place_is_refused(pocket: lk.Backbone) -> None:
+    with pytest.raises(ValueError, match="pass a network as backbone="):
+        lk.dreaming(cat(), pocket)
 
 
 def test_a_photo_too_small_for_the_layer_is_refused(pocket: lk.Backbone) -> None:

@@ -20,7 +20,7 @@ from labkit import (
     adain,
     attack,
     blackbox,
-    colour,
+    color,
     explain,
     faststyle,
     perturb,
@@ -29,19 +29,10 @@ from labkit import (
     rounding,
     shapes,
     superres,
-    video,
 )
-from labkit.federated import (
-    Client,
-    contraction,
-    dirichlet_split,
-    fedavg,
-    gossip,
-    metropolis,
-    ring,
-    weights_of,
-)
-from labkit.optimize import finish
+from labkit.engine.progress import finish
+from labkit.outlook.federated import Client, contraction, dirichlet_split, fedavg, gossip, metropolis, ring, weights_of
+from labkit.recipes import video
 
 SIZE = (40, 56)
 cat = cache(lambda: lk.photo("chelsea", SIZE))
@@ -54,22 +45,22 @@ Recipe = Callable[[Tensor, lk.Backbone], Any]
 
 
 def dream(photo: Tensor, network: lk.Backbone, layers: Any = None, **options: Any) -> Tensor:
-    return lk.dream(photo, network, layers, **{"octaves": 2, "steps": 2, **QUIET, **options})
+    return lk.dream(photo, layers, backbone=network, **{"octaves": 2, "steps": 2, **QUIET, **options})
 
 
 def stylize(photo: Tensor, network: lk.Backbone, painting: Any = None, **options: Any) -> Tensor:
     painting = koi() if painting is None else painting
-    return lk.stylize(photo, painting, network, **{"steps": 3, **QUIET, **options})
+    return lk.stylize(photo, painting, backbone=network, **{"steps": 3, **QUIET, **options})
 
 
 def create(network: lk.Backbone, loss: lk.Loss | None = None, **options: Any) -> Tensor:
     loss = -lk.activation("relu3_1", channel=5, power=1) if loss is None else loss
-    return lk.create(loss, network, size=48, steps=3, **QUIET, **options)
+    return lk.create(loss, backbone=network, size=48, steps=3, **QUIET, **options)
 
 
 def attacked(photo: Tensor, network: lk.Backbone) -> list[Any]:
     labels, threat = torch.tensor([CLASS]), attack.Threat("l2", 1.0)
-    evaluate = attack.against(network.logits, labels)
+    evaluate = attack.untargeted(network.logits, labels)
     return [
         attack.fgsm(evaluate, photo, attack.Threat("linf", 0.1)),
         attack.pgd(evaluate, photo, threat, steps=2, seed=1),
@@ -100,11 +91,11 @@ def explained(photo: Tensor, network: lk.Backbone) -> list[Any]:
         perturb.occlusion(score, photo, 20, 20),
         perturb.shapley(*perturb.erasing(score, photo, segments)).float(),
         perturb.lime(*perturb.erasing(score, photo, segments)).float(),
-        explain.gradient(explain.class_score(explain.randomised(network, "relu4_1"), CLASS), photo),
+        explain.gradient(explain.class_score(explain.randomized(network, "relu4_1"), CLASS), photo),
     ]
 
 
-def quantised(photo: Tensor, network: lk.Backbone) -> list[Any]:
+def quantized(photo: Tensor, network: lk.Backbone) -> list[Any]:
     grids = quantize.calibrate(network, photo)
     rounded = quantize.quantized(network, 4, grids, clip="mse")
     first = next(iter(quantize.layers_of(network)))
@@ -145,8 +136,8 @@ def trained(photo: Tensor, network: lk.Backbone) -> list[Any]:
     error = superres.perceptual(network)
     runs = [
         superres.training(enlarging, large, side=16, error=error, **last),
-        faststyle.learning(painting, {"koi": koi()}, large, network, side=48, **last),
-        adain.decoding(decoder, [lk.resize(koi(), 60)], large, network, side=32, **last),
+        faststyle.training(painting, {"koi": koi()}, large, network, side=48, **last),
+        adain.training(decoder, [lk.resize(koi(), 60)], large, network, side=32, **last),
     ]
     return [step.error for run in runs for step in run]
 
@@ -168,16 +159,16 @@ def read(photo: Tensor, network: lk.Backbone) -> list[Any]:
     )
     evaluator = lk.Evaluator(network, several - lk.guide(coffee(), "relu2_1"), SIZE)
     found = evaluator(photo)
-    parts = evaluator.loss.parts(evaluator.statistics(evaluator.loss, photo))
+    terms = evaluator.loss.terms(evaluator.statistics(evaluator.loss, photo))
     features = evaluator.features(photo, ["relu4_1", "pixels"])
     return [
         found.loss,
         found.gradient,
         found.terms.values(),
-        parts.values(),
-        evaluator.loss.readout(evaluator.statistics(evaluator.loss, photo)),
+        terms.values(),
+        evaluator.loss.value(evaluator.statistics(evaluator.loss, photo)),
         features.values(),
-        evaluator.apart(photo).values(),
+        evaluator.gradients_by_term(photo).values(),
         evaluator.differentiable(photo),
     ]
 
@@ -186,16 +177,18 @@ def films(photo: Tensor, network: lk.Backbone) -> Iterator[Tensor]:
     def flow(frame: Tensor, other: Tensor) -> Tensor:
         return torch.full_like(frame[:, :2], 1.5)
 
-    frames = [photo, video.moved(photo, 1.1, 5.0)]
+    frames = [photo, video.zoom_rotate(photo, 1.1, 5.0)]
     yield frames[1]
     yield video.warped(photo, flow(photo, photo))
-    yield from video.dream_frames(frames, network, flow=flow, steps=1, precision="float32")
-    yield from video.stylize_frames(frames, koi(), network, flow=flow, steps=2, steps_after=1, precision="float32")
-    yield from video.journey(photo, network, seconds=0.2, fps=10, rotate=10, steps=1, precision="float32")
+    yield from video.dream_frames(frames, backbone=network, flow=flow, steps=1, precision="float32")
+    yield from video.stylize_frames(
+        frames, koi(), backbone=network, flow=flow, steps=2, steps_after=1, precision="float32"
+    )
+    yield from video.journey(photo, backbone=network, seconds=0.2, fps=10, rotate=10, steps=1, precision="float32")
 
 
 def restored(photo: Tensor, network: lk.Backbone) -> Tensor:
-    return finish(prior.restoring(photo, LEFT[None, None], steps=2, device=network.device), progress=False)
+    return finish(prior.restoring(photo, LEFT[None, None], steps=2, device=network.device))
 
 
 LOSSES: dict[str, Callable[[], lk.Loss]] = {
@@ -204,13 +197,13 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "a class": lambda: -lk.class_logit("Egyptian cat"),
     "a guide": lambda: -lk.guide(coffee(), "relu3_1"),
     "a caricature": lambda: -lk.caricature(coffee(), "relu3_1"),
-    "an anchor": lambda: lk.anchor(coffee(), LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
+    "an anchor": lambda: lk.pixel_mse(coffee(), LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
     "a region": lambda: lk.style(koi(), ["relu2_1"], mask=LEFT) - lk.activation("relu3_1"),
 }
 OF_A_PHOTO: dict[str, Recipe] = {
     "dream": dream,
     "a dream with everything": lambda p, n: dream(
-        p, n, {"relu3_1": 1.0, "relu4_3": 2.0}, laplacian=2, decorrelate=True, mask="centre", variations=2
+        p, n, {"relu3_1": 1.0, "relu4_3": 2.0}, laplacian=2, decorrelate=True, mask="center", variations=2
     ),
     **{f"a dream of {name}": lambda p, n, loss=loss: dream(p, n, loss()) for name, loss in LOSSES.items()},
     "a dream in tiles": lambda p, n: dream(lk.grid([p] * 4, 2), n, tile=64, octaves=1),
@@ -218,31 +211,31 @@ OF_A_PHOTO: dict[str, Recipe] = {
     "a redirected dream": lambda p, n: dream(p, n.redirected(), -lk.activation("relu4_3", channel=3, power=1)),
     "gram": stylize,
     "wasserstein": lambda p, n: stylize(p, n, statistic="wasserstein", optimizer="lbfgs"),
-    "histogram": lambda p, n: stylize(p, n, [koi(), coffee()], histogram_weight=1.0, smallest=28),
+    "histogram": lambda p, n: stylize(p, n, [koi(), coffee()], histogram_weight=1.0, min_scale=28),
     "masks": lambda p, n: stylize(p, n, [koi(), coffee()], masks=[LEFT, 1 - LEFT], style_weights=[1, 2]),
     "a border": lambda p, n: stylize(p, n, border="replicate", init="noise", pooling="average"),
-    **{f"colours: {c}": lambda p, n, c=c: stylize(p, n, colour=c) for c in ("linear", "histogram-after", "luma")},
-    "matched": lambda p, n: [colour.matched(p, koi().to(p.device), kind) for kind in colour.KINDS],
+    **{f"colors: {c}": lambda p, n, c=c: stylize(p, n, color=c) for c in ("linear", "histogram-after", "luma")},
+    "matched": lambda p, n: [color.matched(p, koi().to(p.device), kind) for kind in color.KINDS],
     "features": lambda p, n: [*n.features(p, ["relu1_1", "logits"]).values(), n.logits(p)],
     "an evaluator": read,
     "attacks": attacked,
     "explanations": explained,
-    "quantisation": quantised,
+    "quantization": quantized,
     "federated": together,
     "films": films,
     "upscale": lambda p, n: superres.upscale(p, superres.load_upscaler(device=n.device), tile=32),
     "repaint": lambda p, n: faststyle.repaint(p, "koi_mosaic", faststyle.load_network(device=n.device), 32),
     "transfer": lambda p, n: adain.transfer(p, koi(), backbone=n),
     "sheets": lambda p, n: [lk.grid([p, p], 2), lk.difference(p, 1 - p), lk.resize(p, 30)],
-    "channels": lambda p, n: lk.ranked_channels(p, "relu3_1", n, 3),
+    "channels": lambda p, n: lk.ranked_channels(p, "relu3_1", 3, backbone=n),
 }
 OF_NOTHING: dict[str, Recipe] = {  # or of nothing but what the CPU holds
     **{
-        f"create: {name}": lambda p, n, name=name: create(n, parameterisation=name)
+        f"create: {name}": lambda p, n, name=name: create(n, parameterization=name)
         for name in ("fourier", "laplacian", "cppn", "pixels")
     },
     "create: several": lambda p, n: create(n, lk.channels("relu3_1", [1, 2]) + lk.diversity("relu2_1"), variations=2),
-    "create: from a picture": lambda p, n: create(n, lk.style(koi()), init=coffee(), parameterisation="laplacian"),
+    "create: from a picture": lambda p, n: create(n, lk.style(koi()), init=coffee(), parameterization="laplacian"),
     "prior": restored,
     "training": trained,
     "drawn pictures": drawn,
@@ -257,7 +250,7 @@ def tensors(found: Any) -> list[Tensor]:
 
 
 def agree(found: Iterable[Tensor], wanted: Iterable[Tensor]) -> None:
-    """Within one per cent: optimisers enlarge the last bit, in which sums in another order differ."""
+    """Within one per cent: optimizers enlarge the last bit, in which sums in another order differ."""
     for mine, other in zip(found, wanted, strict=True):
         assert mine.shape == other.shape and mine.dtype == other.dtype
         assert (mine - other).double().norm() <= 0.01 * other.double().norm()
@@ -298,7 +291,7 @@ def test_a_network_that_is_passed_in_stays_where_it_is(on_cpu: lk.Backbone) -> N
     with Device():
         there = lk.load_backbone(on_cpu, ELSEWHERE)
         assert there is not on_cpu and there.device == ELSEWHERE
-        lk.dream(cat(), on_cpu, device=ELSEWHERE, octaves=1, steps=1, **QUIET)
+        lk.dream(cat(), backbone=on_cpu, device=ELSEWHERE, octaves=1, steps=1, **QUIET)
     assert on_cpu.device.type == "cpu"
     assert all(torch.equal(value, before[name]) for name, value in on_cpu.state_dict().items())
 

@@ -51,10 +51,10 @@ def gated() -> lk.Backbone:
 def test_the_shape_is_in_the_mask_and_the_disc_is_not() -> None:
     drawn = shapes.draw(200, seed=3)
     glyphs = torch.stack([drawn.pictures[i, :, m[0]].view(3, 7, 7) for i, m in enumerate(drawn.masks)])
-    contrast = (glyphs - shapes.GREY).abs().sum(1).flatten(1)
+    contrast = (glyphs - shapes.GRAY).abs().sum(1).flatten(1)
     templates = shapes._glyphs().flatten(1)
     assert ((contrast @ (templates / templates.sum(1, keepdim=True)).T).argmax(1) == drawn.labels).float().mean() > 0.9
-    loudest = (drawn.pictures - shapes.GREY).abs().sum(1, keepdim=True)
+    loudest = (drawn.pictures - shapes.GRAY).abs().sum(1, keepdim=True)
     assert explain.pointing_game(loudest, drawn.masks) < 0.2
     assert drawn.masks.sum((1, 2, 3)).eq(49).all()
 
@@ -213,22 +213,22 @@ def test_guided_backpropagation_cuts_what_is_negative() -> None:
 # --- marking -----------------------------------------------------------------------------------------------------
 
 
-def test_randomising_shuffles_a_copy_from_the_head_down() -> None:
+def test_randomizing_shuffles_a_copy_from_the_head_down() -> None:
     network = shapes.network()
     before = {name: value.clone() for name, value in network.named_parameters()}
-    copy = explain.randomised(network, "conv3")
+    copy = explain.randomized(network, "conv3")
     changed = {name.split(".")[1] for name, value in copy.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {"5", "7", "weight", "bias"}  # conv3, conv4 and the head
     for name, value in network.named_parameters():
         assert torch.equal(value, before[name])
         assert torch.equal(dict(copy.named_parameters())[name].flatten().sort()[0], value.flatten().sort()[0])
-    first = explain.randomised(network).stages[0][0].weight
+    first = explain.randomized(network).stages[0][0].weight
     assert not torch.equal(first, before["stages.0.0.weight"])
-    assert not torch.equal(first, explain.randomised(network, seed=1).stages[0][0].weight)
-    only_head = explain.randomised(network, "logits")
+    assert not torch.equal(first, explain.randomized(network, seed=1).stages[0][0].weight)
+    only_head = explain.randomized(network, "logits")
     assert torch.equal(only_head.stages[-2][0].weight, network.stages[-2][0].weight)
     with pytest.raises(ValueError, match="no layer 'conv9'"):
-        explain.randomised(network, "conv9")
+        explain.randomized(network, "conv9")
 
 
 def test_marks_of_known_maps() -> None:
@@ -264,9 +264,9 @@ def test_deletion_curve_of_a_sum_of_pixels() -> None:
 def test_overlay_glows_where_the_map_is_high() -> None:
     picture, maps = noise(1, 3, 6, 6), torch.zeros(2, 1, 6, 6)
     maps[1, 0, 2, 3] = 7
-    grey, spot = explain.overlay(picture, maps)
-    torch.testing.assert_close(grey, 0.6 * lk.luma(picture)[0].expand(3, -1, -1))
-    assert spot[:, 2, 3].min() > 0.6 and torch.equal(spot[:, 0], grey[:, 0])
+    gray, spot = explain.overlay(picture, maps)
+    torch.testing.assert_close(gray, 0.6 * lk.luma(picture)[0].expand(3, -1, -1))
+    assert spot[:, 2, 3].min() > 0.6 and torch.equal(spot[:, 0], gray[:, 0])
     assert spot.min() >= 0 and spot.max() <= 1
     assert explain.overlay(noise(1, 3, 24, 20), maps).shape == (2, 3, 24, 20)
     with pytest.raises(ValueError, match="one picture and maps"):
@@ -502,9 +502,9 @@ def captum():
 @pytest.mark.filterwarnings("ignore")  # Captum announces its hooks
 def test_gradients_agree_with_captum(captum, trained: lk.Backbone, drawn: shapes.Shapes) -> None:
     x, y, model = drawn.pictures[:6], drawn.labels[:6], Whole(trained)
-    score, grey = explain.class_score(trained, y), torch.full_like(x, 0.5)
+    score, gray = explain.class_score(trained, y), torch.full_like(x, 0.5)
     agree(explain.gradient(score, x), captum.Saliency(model).attribute(x, target=y, abs=False))
-    ig = captum.IntegratedGradients(model).attribute(x, grey, target=y, n_steps=20, method="riemann_middle")
+    ig = captum.IntegratedGradients(model).attribute(x, gray, target=y, n_steps=20, method="riemann_middle")
     agree(explain.integrated_gradients(score, x, steps=20), ig)
     for layer, position in (("relu4", -1), ("relu3", 6)):
         cam = captum.LayerGradCam(model, trained.stages[position]).attribute(x, target=y, relu_attributions=True)

@@ -1,4 +1,4 @@
-"""Fast style: what normalises, what is shared, what tiles keep, and that training lowers the loss that it is given."""
+"""Fast style: what normalizes, what is shared, what tiles keep, and that training lowers the loss that it is given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from test_backbones import network as backbone_of
 from test_fit import influence, mean_error
 
 import labkit as lk
-from labkit.faststyle import StyleNetwork, learning, load_network, repaint
+from labkit.networks import weights
+from labkit.recipes.fast_style import StyleNetwork, load_network, repaint, training
 
 cat = cache(lambda: lk.photo("chelsea", 128))
 two_paintings = cache(lambda: {name: lk.painting(name, 128) for name in ("koi_mosaic", "lantern_bay")})
@@ -30,13 +31,13 @@ def scrambled(names: tuple[str, ...] = ("a", "b", "c"), blocks: int = 2) -> Styl
 
 
 def test_contrast_and_brightness_do_not_pass_the_norms() -> None:
-    """Instance normalisation of the first layer is the same for a photo with half the contrast."""
+    """Instance normalization of the first layer is the same for a photo with half the contrast."""
     model, mixture = scrambled(), torch.tensor([[1.0, 0, 0]])
     faint = model(0.3 + 0.4 * cat(), mixture)
     torch.testing.assert_close(faint, model(cat(), mixture), rtol=0, atol=0.02)
 
 
-def test_each_picture_of_a_batch_is_normalised_by_itself() -> None:
+def test_each_picture_of_a_batch_is_normalized_by_itself() -> None:
     model, photos = scrambled(), torch.cat([cat(), cat().flip(3)])
     mixtures = torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]])
     apart = torch.cat([model(photo[None], mixture[None]) for photo, mixture in zip(photos, mixtures, strict=True)])
@@ -58,8 +59,8 @@ def test_a_mixture_mixes_scales_and_shifts() -> None:
 @pytest.mark.parametrize(
     ("painting", "message"),
     [
-        ("monet", "has not learnt monet, but a, b, c"),
-        ({"a": 1, "monet": 1}, "has not learnt monet"),
+        ("monet", "has not learned monet, but a, b, c"),
+        ({"a": 1, "monet": 1}, "has not learned monet"),
         ({"a": -1}, "positive numbers"),
         ({"a": 0}, "positive numbers"),
     ],
@@ -106,7 +107,7 @@ def test_the_radius_is_enough_and_not_wasteful() -> None:
 def test_learning_lowers_the_loss() -> None:
     torch.manual_seed(0)
     model = StyleNetwork(list(two_paintings()), width=6, blocks=1)
-    run = learning(model, two_paintings(), [cat()], backbone_of("pocket"), side=48, steps=60, learning_rate=4e-3)
+    run = training(model, two_paintings(), [cat()], backbone_of("pocket"), side=48, steps=60, learning_rate=4e-3)
     early, late = mean_error(run, 6, 6)
     assert late < 0.75 * early
 
@@ -118,7 +119,7 @@ def test_learning_asks_the_loss_that_stylizing_asks() -> None:
     square, backbone = cat()[..., :64, :64], backbone_of("pocket")
     given = {"side": 64, "shift": 0, "batch": 4, "steps": 1, "style_scale": 1.0, "precision": "float32"}
     before = model(torch.cat([square, square.flip(3)]), model.mixture(name)).detach()
-    now = next(learning(model, {name: two_paintings()[name]}, [square], backbone, **given))
+    now = next(training(model, {name: two_paintings()[name]}, [square], backbone, **given))
     losses = []
     for photo, painted in zip((square, square.flip(3)), before, strict=True):
         loss = lk.content(photo) + 5 * lk.style(two_paintings()[name]) + 4 * lk.total_variation()
@@ -129,14 +130,14 @@ def test_learning_asks_the_loss_that_stylizing_asks() -> None:
 
 def test_photos_that_are_too_small_are_refused() -> None:
     with pytest.raises(ValueError, match="large enough for crops of 168 pixels"):
-        next(learning(StyleNetwork(["a"]), {"a": cat()}, [cat()]))
+        next(training(StyleNetwork(["a"]), {"a": cat()}, [cat()]))
 
 
 # --- devices: "meta" stands for a GPU, from which nothing can be copied back without being noticed ------------------
 
 
 def test_a_network_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lk.faststyle, "pick_device", lambda device: torch.device(device or "meta"))
+    monkeypatch.setattr(weights, "pick_device", lambda device: torch.device(device or "meta"))
     assert load_network().last.weight.device.type == "meta"
     assert load_network(device="cpu").last.weight.device.type == "cpu"
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import labkit as lk
-from labkit.fit import fitting
+from labkit.engine.training import train_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "features.md").read_text()
@@ -29,7 +29,8 @@ def test_functions_exist() -> None:
 
 def test_options_exist() -> None:
     takers = [lk.dreaming, lk.stylizing, lk.creating, lk.journey, lk.style, lk.activation, lk.save, lk.save_frames]
-    takers += [lk.wrap, lk.faststyle.learning, lk.faststyle.repaint, lk.adain.transfer, lk.superres.upscale, fitting]
+    takers += [lk.wrap, lk.faststyle.training, lk.faststyle.repaint, lk.adain.transfer, lk.superres.upscale]
+    takers += [lk.style_objective, train_steps]
     known = {name for taker in takers for name in inspect.signature(taker).parameters}
     named = set(re.findall(r"\b([a-z_]+)=", TEXT))
     assert len(named) > 20

@@ -1,4 +1,4 @@
-"""Federated learning against closed forms, against PyTorch's own optimiser, and against learning in one place."""
+"""Federated learning against closed forms, against PyTorch's own optimizer, and against learning in one place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit import federated
-from labkit.federated import Client, Round
+from labkit.outlook.federated import Client, Round
 
 CLASSES, SIZES = 4, (5, 40, 12, 23)
 
@@ -80,7 +80,7 @@ def test_weights_are_a_copy() -> None:
 
 
 def test_a_model_with_running_statistics_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"1\.running_mean.*group normalisation"):
+    with pytest.raises(ValueError, match=r"1\.running_mean.*group normalization"):
         federated.weights_of(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
 
 
@@ -142,7 +142,7 @@ def test_a_dirichlet_split_is_drawn_again_until_nobody_is_empty() -> None:
 
 @pytest.mark.parametrize("proximal", [0.0, 0.7])
 def test_training_is_that_of_sgd(model: nn.Module, start: Tensor, proximal: float) -> None:
-    """Three epochs in batches, in the client's own order, with PyTorch's optimiser on a real module."""
+    """Three epochs in batches, in the client's own order, with PyTorch's optimizer on a real module."""
     inputs, targets = some_data(20)
     copy = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, CLASSES))
     copy.load_state_dict(model.state_dict())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.files import bundled, check_writable, written_whole
+from labkit.base.files import bundled, check_writable, written_whole
 
 
 @pytest.mark.parametrize("relative", ["pocket/pocket.safetensors", "paintings"])

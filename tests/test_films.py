@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 import labkit as lk
-from labkit.films import rate_of
+from labkit.pictures.films import rate_of
 
-COLOURS = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.1, 0.2, 0.9], [0.5, 0.5, 0.5], [0.0, 0.9, 0.9]])
-FRAMES = COLOURS[:, :, None, None].expand(-1, -1, 16, 24)
+COLORS = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.1, 0.2, 0.9], [0.5, 0.5, 0.5], [0.0, 0.9, 0.9]])
+FRAMES = COLORS[:, :, None, None].expand(-1, -1, 16, 24)
 
 
 class FakeFfmpeg(ModuleType):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.fit import crops, fitting, keep, kept, load_weights, save_weights
+from labkit.engine.training import crops, load_checkpoint, save_checkpoint, train_steps
+from labkit.networks.weights import load_weights, save_weights
 
 
 def problem() -> tuple[nn.Module, object]:
@@ -40,14 +41,14 @@ def mean_error(run: object, first: int, last: int) -> tuple[float, float]:
 
 def test_it_finds_the_line() -> None:
     model, error = problem()
-    *_, last = fitting(model, error, steps=400, learning_rate=0.1, precision="float32")
+    *_, last = train_steps(model, error, steps=400, learning_rate=0.1, precision="float32")
     assert (last.step, last.of) == (400, 400) and last.elapsed > 0
     assert [model.weight.item(), model.bias.item()] == pytest.approx([3, -1], abs=0.02)
 
 
 def test_the_last_steps_are_small() -> None:
     model, error = problem()
-    run, weights = fitting(model, error, steps=50, learning_rate=0.1), []
+    run, weights = train_steps(model, error, steps=50, learning_rate=0.1), []
     for _ in run:
         weights.append(model.weight.item())
     assert abs(weights[-1] - weights[-2]) < 0.01 * abs(weights[1] - weights[0])
@@ -56,14 +57,14 @@ def test_the_last_steps_are_small() -> None:
 @pytest.mark.parametrize("through_file", [False, True])
 def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, through_file: bool) -> None:
     whole, error = problem()
-    list(fitting(whole, error, steps=20, learning_rate=0.1))
+    list(train_steps(whole, error, steps=20, learning_rate=0.1))
     first, error = problem()
-    run = fitting(first, error, steps=20, learning_rate=0.1)
+    run = train_steps(first, error, steps=20, learning_rate=0.1)
     halfway = next(now for now in run if now.step == 9)
     halfway.save(tmp_path / "run.pt")
     saved = tmp_path / "run.pt" if through_file else halfway.state_dict()
     second, error = problem()
-    steps = [now.step for now in fitting(second, error, steps=20, learning_rate=0.1, resume=saved)]
+    steps = [now.step for now in train_steps(second, error, steps=20, learning_rate=0.1, resume=saved)]
     assert steps == list(range(10, 21))
     assert torch.equal(second.weight, whole.weight) and torch.equal(second.bias, whole.bias)
 
@@ -72,7 +73,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, th
 def test_a_training_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere (here: on "meta", in place of a GPU) Adam would wait for the device to know at which step it is."""
     model, error = problem()
-    next(fitting(model, error, steps=20)).save(tmp_path / "run.pt")
+    next(train_steps(model, error, steps=20)).save(tmp_path / "run.pt")
     made = []
 
     class Adam(torch.optim.Adam):
@@ -87,7 +88,7 @@ def test_a_training_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, monkeyp
     monkeypatch.setattr(torch.optim, "Adam", Adam)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none on "meta"
     with pytest.raises(StopAsyncIteration):
-        next(fitting(model.to("meta"), stop, steps=20, precision="float32", resume=tmp_path / "run.pt"))
+        next(train_steps(model.to("meta"), stop, steps=20, precision="float32", resume=tmp_path / "run.pt"))
     states = [state for optimizer in made for state in optimizer.state.values()]
     assert [state["step"].device.type for state in states] == ["cpu", "cpu"]
     assert {state["exp_avg"].device.type for state in states} == {"meta"}
@@ -95,23 +96,29 @@ def test_a_training_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, monkeyp
 
 def test_a_state_is_kept_with_what_decides_the_result(tmp_path: Path) -> None:
     path, settings = tmp_path / "run.checkpoint", {"names": "a,b", "rate": 0.1, "start": None}
-    assert kept(path, settings) is None
+    assert load_checkpoint(path, settings) is None
     whole, error = problem()
-    list(fitting(whole, error, steps=9))
+    list(train_steps(whole, error, steps=9))
     first, error = problem()
-    keep(next(now for now in fitting(first, error, steps=9) if now.step == 4), path, settings)
+    save_checkpoint(next(now for now in train_steps(first, error, steps=9) if now.step == 4), path, settings)
     second, error = problem()
-    assert [now.step for now in fitting(second, error, steps=9, resume=kept(path, settings))] == [5, 6, 7, 8, 9]
+    assert [now.step for now in train_steps(second, error, steps=9, resume=load_checkpoint(path, settings))] == [
+        5,
+        6,
+        7,
+        8,
+        9,
+    ]
     assert torch.equal(second.weight, whole.weight)
     with pytest.raises(ValueError, match=r"names was a,b and is now a, side was None and is now 8; delete it, or"):
-        kept(path, {**settings, "names": "a", "side": 8})
+        load_checkpoint(path, {**settings, "names": "a", "side": 8})
 
 
 def test_a_state_without_settings_is_refused(tmp_path: Path) -> None:
     model, error = problem()
-    next(fitting(model, error, steps=2)).save(tmp_path / "old.checkpoint")
+    next(train_steps(model, error, steps=2)).save(tmp_path / "old.checkpoint")
     with pytest.raises(ValueError, match="rate was not kept and is now 3; delete it"):
-        kept(tmp_path / "old.checkpoint", {"rate": 3})
+        load_checkpoint(tmp_path / "old.checkpoint", {"rate": 3})
 
 
 def test_a_long_gradient_is_shortened() -> None:
@@ -121,7 +128,7 @@ def test_a_long_gradient_is_shortened() -> None:
         model = nn.Linear(1, 1, bias=False)
         nn.init.zeros_(model.weight)
         slopes = iter([1e-3, 1e3, 1e-3])
-        list(fitting(model, lambda g, m=model, s=slopes: next(s) * m.weight.sum(), steps=3, clip=clip))
+        list(train_steps(model, lambda g, m=model, s=slopes: next(s) * m.weight.sum(), steps=3, clip=clip))
         ends.append(model.weight.item())
     assert ends[0] != pytest.approx(ends[1], rel=0.1)
 

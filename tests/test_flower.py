@@ -1,4 +1,4 @@
-"""The Flower app of examples/flower learns the same weights as `labkit.federated`, simulated and deployed."""
+"""The Flower app of examples/flower learns the same weights as `labkit.outlook.federated`, simulated and deployed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RAY_GAVE_UP = "The current node timed out during startup"  # it cannot be told t
 PATIENCE = 240  # seconds; a busy machine takes a minute
 
 
-def learnt(clients: int, rounds: int) -> torch.Tensor:
+def learned(clients: int, rounds: int) -> torch.Tensor:
     """What the app should learn, computed in this process."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -139,4 +139,4 @@ def test_flower_learns_the_same_weights(tmp_path: Path, simulated: bool, rounds:
         pytest.skip("this machine is too busy: Ray gives up when it has not started after 30 s")
     logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in tmp_path.glob("*.log"))
     assert found.exists(), done.stdout[-4000:] + done.stderr[-2000:] + logs
-    torch.testing.assert_close(torch.tensor(np.load(found)), learnt(2, rounds), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(np.load(found)), learned(2, rounds), rtol=0, atol=1e-5)

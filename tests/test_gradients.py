@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import labkit as lk
-from labkit.algebra import Statistics
-from labkit.precision import pick_precision
+from labkit.base.devices import pick_precision
 
 SIZE = (64, 96)
 STYLE_LAYERS = "relu1_1", "relu2_1", "relu3_1", "relu4_1"
@@ -36,14 +35,6 @@ def photo() -> Tensor:
 def style_loss() -> lk.Loss:
     content = lk.content(lk.photo("coffee", SIZE), "relu4_2")
     return content + 10 * lk.style(lk.painting("koi_mosaic", 96), STYLE_LAYERS) + lk.total_variation()
-
-
-def leaves(statistics: Statistics | Tensor) -> Iterator[Tensor]:
-    if isinstance(statistics, Tensor):
-        yield statistics
-    else:
-        for part in statistics:
-            yield from leaves(part)
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:
@@ -149,7 +140,7 @@ def test_statistics_and_targets_are_float32_under_bfloat16(pocket: lk.Backbone, 
     evaluator = lk.Evaluator(pocket, style_loss() - lk.activation("relu4_3"), SIZE, "bfloat16")
     features = evaluator.features(photo, evaluator.loss.layers)
     assert {p.dtype for p in evaluator.backbone.parameters()} == {torch.bfloat16}
-    assert {s.dtype for s in leaves(evaluator.loss.statistics(features, lk.Window()))} == {torch.float32}
+    assert {s.dtype for s in evaluator.loss.statistics(features, lk.Window()).values()} == {torch.float32}
     assert features["pixels"] is photo
 
 
@@ -175,7 +166,7 @@ def test_the_environment_overrides_auto_only(monkeypatch: pytest.MonkeyPatch, en
 
 @pytest.mark.parametrize("fast, dtype", [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_asks_the_device(monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: torch.dtype) -> None:
-    monkeypatch.setattr("labkit.precision._has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr("labkit.base.devices._has_fast_bfloat16", lambda device: fast)
     assert pick_precision("auto", CPU) == dtype
     monkeypatch.setenv("LABKIT_PRECISION", "")  # how a shell unsets a variable for one command
     assert pick_precision("auto", CPU) == dtype

@@ -10,7 +10,7 @@ from scipy.stats import energy_distance
 from torch import Tensor
 
 import labkit as lk
-from labkit.histograms import Counts, cramer, tamed
+from labkit.losses.histograms import Counts, cramer, tamed
 
 BINS = 200
 
@@ -100,7 +100,7 @@ def test_it_is_nothing_at_the_painting_and_blind_to_places() -> None:
     features = backbone.features(painting, ["relu2_1"])["relu2_1"]
     loss = evaluator.loss
     shuffled = {"relu2_1": features.flip(3).roll(5, 2)}
-    assert abs(loss.readout(loss.statistics(shuffled, lk.Window())).item()) < 1e-9
+    assert abs(loss.value(loss.statistics(shuffled, lk.Window())).item()) < 1e-9
 
 
 def test_it_sees_a_spread_that_moments_do_not() -> None:

@@ -19,11 +19,11 @@ from skimage.color import rgb2ycbcr
 from torch import Tensor
 
 import labkit as lk
-from labkit.images import check_place
+from labkit.pictures.writing import check_place
 
 
 def smooth(height: int = 24, width: int = 36) -> Tensor:
-    """A picture that compresses well and is different in every corner and colour."""
+    """A picture that compresses well and is different in every corner and color."""
     y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
     return torch.stack([x.expand(height, width), y.expand(height, width), (1 - x) * (0.2 + 0.6 * y)])[None]
 
@@ -123,7 +123,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
         ("1", 1, (1, 1, 1)),
     ],
 )
-def test_alpha_lies_on_white_and_grey_becomes_rgb(
+def test_alpha_lies_on_white_and_gray_becomes_rgb(
     tmp_path: Path, mode: str, pixel: int | tuple[int, ...], expected: tuple[float, ...]
 ) -> None:
     found = loaded(Image.new(mode, (3, 2), pixel), tmp_path / "x.png")
@@ -151,7 +151,7 @@ def test_a_palette_with_and_without_transparency(
     assert_close(found[0, :, 0, 1], expected, 1e-3)
 
 
-def test_one_transparent_colour_of_an_rgb_png(tmp_path: Path) -> None:
+def test_one_transparent_color_of_an_rgb_png(tmp_path: Path) -> None:
     image = Image.new("RGB", (2, 1), (10, 20, 30))
     image.putpixel((1, 0), (255, 0, 0))
     found = loaded(image, tmp_path / "x.png", transparency=(10, 20, 30))
@@ -168,25 +168,25 @@ def test_cmyk(tmp_path: Path, suffix: str, ink: tuple[int, ...], expected: tuple
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_sixteen_bit_grey_keeps_its_range_and_its_steps(tmp_path: Path, suffix: str) -> None:
+def test_sixteen_bit_gray_keeps_its_range_and_its_steps(tmp_path: Path, suffix: str) -> None:
     levels = np.array([[0, 1, 255, 256, 30000, 65535]], np.uint16)
     found = loaded(Image.fromarray(levels), tmp_path / f"x.{suffix}")
     assert_close(found, np.broadcast_to(levels / 65535, (1, 3, 1, 6)).copy())
 
 
-def test_floating_point_grey_is_read_as_it_is(tmp_path: Path) -> None:
+def test_floating_point_gray_is_read_as_it_is(tmp_path: Path) -> None:
     levels = np.array([[0, 0.25, 1]], np.float32)
     assert_close(loaded(Image.fromarray(levels), tmp_path / "x.tiff"), np.broadcast_to(levels, (1, 3, 1, 3)).copy())
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
 def test_of_an_animation_the_first_frame_counts(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
     found = loaded(frames[0], tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
     assert_close(found.mean((0, 2, 3)), (1.0, 0.0, 0.0), 0.02)
 
 
-# --- colour profiles ---------------------------------------------------------------------------------------------
+# --- color profiles ---------------------------------------------------------------------------------------------
 
 
 def srgb() -> bytes:
@@ -372,9 +372,9 @@ def test_anything_that_shows_a_picture(source: object) -> None:
     assert_close(found, smooth(), 0.5 / 255 + 1e-3)
 
 
-@pytest.mark.parametrize("grey", [np.full((2, 3), 51, np.uint8), np.full((2, 3), 0.2)], ids=["uint8", "float"])
-def test_a_grey_array_becomes_rgb(grey: np.ndarray) -> None:
-    assert_close(lk.as_picture(grey), torch.full((1, 3, 2, 3), 0.2))
+@pytest.mark.parametrize("gray", [np.full((2, 3), 51, np.uint8), np.full((2, 3), 0.2)], ids=["uint8", "float"])
+def test_a_gray_array_becomes_rgb(gray: np.ndarray) -> None:
+    assert_close(lk.as_picture(gray), torch.full((1, 3, 2, 3), 0.2))
 
 
 @pytest.mark.parametrize("scale", [255, 1])
@@ -402,7 +402,7 @@ def test_paths_and_sizes_are_taken_too(tmp_path: Path) -> None:
         ),
         (np.arange(300).reshape(10, 10, 3), ValueError, "run from 0 to 299"),
         (-torch.ones(3, 4, 4), ValueError, "run from -1 to -1"),
-        (np.zeros((3, 8, 9)), ValueError, r"\(height, width\), with 3 or 4 colours at the end, not \(3, 8, 9\)"),
+        (np.zeros((3, 8, 9)), ValueError, r"\(height, width\), with 3 or 4 colors at the end, not \(3, 8, 9\)"),
         (np.zeros((4, 5, 5), np.uint8), ValueError, r"not \(4, 5, 5\)"),
         (np.zeros((1, 4, 5, 3), np.uint8), ValueError, r"not \(1, 4, 5, 3\)"),
         (np.zeros(7), ValueError, r"not \(7,\)"),
@@ -422,7 +422,7 @@ def test_rounding_noise_beyond_the_range_is_clamped() -> None:
     assert_close(found.flatten(), (0, 0.5, 1))
 
 
-# --- size and colour ---------------------------------------------------------------------------------------------
+# --- size and color ---------------------------------------------------------------------------------------------
 
 
 def test_resizing_is_antialiased() -> None:
@@ -467,7 +467,7 @@ def test_luma_is_that_of_scikit_image() -> None:
     assert_close(lk.luma(picture), expected, 1e-5)
 
 
-def test_difference_is_grey_and_amplified() -> None:
+def test_difference_is_gray_and_amplified() -> None:
     a, b = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
     b[0, :, 0, 0] = torch.tensor([0.1, 0.2, 0.3])
     found = lk.difference(a, b, gain=2)

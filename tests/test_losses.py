@@ -14,10 +14,10 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit import moments
-from labkit.algebra import PIXELS, Features, Statistics
-from labkit.moments import RootTrace
-from labkit.network import Recommended
+from labkit.losses import styles as moments
+from labkit.losses.algebra import PIXELS, Features, Statistics
+from labkit.losses.styles import RootTrace
+from labkit.networks.recommended import Recommended
 
 SIZE = (16, 20)
 
@@ -55,7 +55,7 @@ def features_of(backbone: lk.Backbone, picture: Tensor, layers: tuple[str, ...] 
     return {PIXELS: picture} | backbone.features(picture, [layer for layer in layers if layer != PIXELS])
 
 
-class Reader:
+class Source:
     """What losses are bound to: the features of a backbone, or given ones."""
 
     def __init__(self, backbone: lk.Backbone, given: Features | None = None):
@@ -65,18 +65,18 @@ class Reader:
         self.seen.append(max(picture.shape[-2:]))
         return self.given or features_of(self.backbone, picture, layers)
 
-    def statistics(self, loss: lk.Loss, picture: Tensor) -> Statistics:
+    def statistics(self, loss: lk.BoundLoss, picture: Tensor) -> Statistics:
         return loss.statistics(self.features(picture, loss.layers), lk.Window())
 
 
-def bound(loss: lk.Loss, backbone: lk.Backbone, size: tuple[int, int] = SIZE) -> lk.Loss:
-    return loss.bound(Reader(backbone), size)
+def bound(loss: lk.Loss, backbone: lk.Backbone, size: tuple[int, int] = SIZE) -> lk.BoundLoss:
+    return loss.bind(Source(backbone), size)
 
 
-def value(loss: lk.Loss, backbone: lk.Backbone, picture: Tensor) -> Tensor:
+def value(loss: lk.BoundLoss, backbone: lk.Backbone, picture: Tensor) -> Tensor:
     """The bound ``loss`` (N,) of pictures, as a whole."""
     features = features_of(backbone, picture, ("soft1", "soft2", "logits"))
-    return loss.readout(loss.statistics(features, lk.Window()))
+    return loss.value(loss.statistics(features, lk.Window()))
 
 
 PHOTO, PAINTING, GUIDE = random_picture(1), random_picture(2, size=(18, 14)), random_picture(3)
@@ -98,10 +98,10 @@ LOSSES: dict[str, lk.Loss] = {
     "wasserstein": lk.style(PAINTING, statistic="wasserstein"),
     "wasserstein, absolute": lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=False),
     "three styles": lk.style([PAINTING, GUIDE, PHOTO], weights=[1, 2, 3]),
-    "style in a mask": lk.style(PAINTING, mask="centre", painting_masks=PAINTING[0, 0]),
+    "style in a mask": lk.style(PAINTING, mask="center", painting_masks=PAINTING[0, 0]),
     "histogram": lk.histogram(PAINTING, bins=16),
-    "histogram, absolute, in a mask": lk.histogram([PAINTING, GUIDE], relative=False, mask="centre"),
-    "anchor": lk.anchor(PHOTO, torch.linspace(0, 1, PHOTO.shape[-1]).expand_as(PHOTO[:, :1])),
+    "histogram, absolute, in a mask": lk.histogram([PAINTING, GUIDE], relative=False, mask="center"),
+    "anchor": lk.pixel_mse(PHOTO, torch.linspace(0, 1, PHOTO.shape[-1]).expand_as(PHOTO[:, :1])),
     "total variation 0.5": lk.total_variation(0.5),
     "total variation 1": lk.total_variation(),
     "total variation 1.25": lk.total_variation(1.25),
@@ -126,16 +126,12 @@ def test_gradient_is_that_of_finite_differences(loss: lk.Loss, backbone: lk.Back
     )
 
 
-def added(a: Statistics | Tensor, b: Statistics | Tensor) -> Statistics | Tensor:
-    return a + b if isinstance(a, Tensor) else [added(x, y) for x, y in zip(a, b, strict=True)]
-
-
-def flat(statistics: Statistics | Tensor) -> list[Tensor]:
-    return [statistics] if isinstance(statistics, Tensor) else [x for part in statistics for x in flat(part)]
+def added(a: Statistics, b: Statistics) -> Statistics:
+    return {key: a[key] + b[key] for key in a}
 
 
 def tiles(features: Features, rows: int, columns: int) -> Iterator[tuple[Features, lk.Window]]:
-    """The maps cut into rows x columns tiles, each with one position of its neighbours around it, and what it owns."""
+    """The maps cut into rows x columns tiles, each with one position of its neighbors around it, and what it owns."""
     for row in range(rows):
         for column in range(columns):
             parts, inner, outer = {}, {}, {}
@@ -157,12 +153,12 @@ def test_statistics_of_tiles_add_up(loss: lk.Loss, backbone: lk.Backbone, rows: 
     features = features_of(backbone, random_picture(5, batch=2).double())
     whole = loss.statistics(features, lk.Window())
     parts = reduce(added, (loss.statistics(part, window) for part, window in tiles(features, rows, columns)))
-    torch.testing.assert_close(flat(parts), flat(whole), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(loss.readout(parts), loss.readout(whole), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(loss.value(parts), loss.value(whole), rtol=1e-10, atol=1e-12)
 
 
 @every_loss
-def test_a_picture_does_not_feel_its_neighbours_in_the_batch(loss: lk.Loss, backbone: lk.Backbone) -> None:
+def test_a_picture_does_not_feel_its_neighbors_in_the_batch(loss: lk.Loss, backbone: lk.Backbone) -> None:
     loss = bound(loss, backbone)
     batch = random_picture(6, batch=3).double()
     alone = torch.cat([value(loss, backbone, one[None]) for one in batch])
@@ -231,7 +227,7 @@ def test_guide_is_the_mean_best_match(backbone: lk.Backbone) -> None:
 def test_the_guides_gradient_is_its_best_vector(backbone: lk.Backbone) -> None:
     f = features_of(backbone, random_picture(10).double())["soft2"].requires_grad_()
     loss = bound(lk.guide(GUIDE, "soft2"), backbone)
-    (gradient,) = torch.autograd.grad(loss.readout(loss.statistics({"soft2": f}, lk.Window())).sum(), f)
+    (gradient,) = torch.autograd.grad(loss.value(loss.statistics({"soft2": f}, lk.Window())).sum(), f)
     g = backbone.features(GUIDE, ["soft2"])["soft2"][0].flatten(1)
     best = g[:, (f[0].flatten(1).T @ g).argmax(1)] / f[0].numel()
     torch.testing.assert_close(gradient[0].flatten(1), best)
@@ -250,7 +246,7 @@ def test_a_caricature_is_projection_times_cosine(backbone: lk.Backbone) -> None:
 def test_a_photo_is_its_own_caricature_and_louder_is_more(backbone: lk.Backbone) -> None:
     f = features_of(backbone, PHOTO.double())["soft2"]
     loss = bound(lk.caricature(PHOTO, "soft2"), backbone)
-    found = [loss.readout(loss.statistics({"soft2": k * f}, lk.Window())).item() for k in (1, 2, 0, -3)]
+    found = [loss.value(loss.statistics({"soft2": k * f}, lk.Window())).item() for k in (1, 2, 0, -3)]
     assert found == pytest.approx([1, 2, 0, -0.3])
 
 
@@ -269,7 +265,7 @@ def test_diversity_of_twins_is_one_and_of_strangers_nothing(backbone: lk.Backbon
     f = torch.zeros(2, 6, 4, 4)
     f[0, 1], f[1, 5] = 3.0, 0.5  # one channel each
     for maps, expected in ((f, 0), (f[[0, 0]] * torch.tensor([1.0, 7.0]).view(2, 1, 1, 1), 1)):
-        found = loss.readout(loss.statistics({"soft2": maps}, lk.Window()))
+        found = loss.value(loss.statistics({"soft2": maps}, lk.Window()))
         torch.testing.assert_close(found, torch.full((2,), float(expected)))
 
 
@@ -311,7 +307,7 @@ def test_style_is_zero_at_the_painting(backbone: lk.Backbone, statistic: str, re
 def test_relative_losses_are_one_against_nothing(backbone: lk.Backbone, loss: lk.Loss) -> None:
     nothing = {layer: torch.zeros_like(f) for layer, f in features_of(backbone, PHOTO.double()).items()}
     loss = bound(loss, backbone)
-    assert loss.readout(loss.statistics(nothing, lk.Window())).item() == pytest.approx(1, abs=1e-4)
+    assert loss.value(loss.statistics(nothing, lk.Window())).item() == pytest.approx(1, abs=1e-4)
 
 
 def test_style_weights_are_shares_of_their_sum(backbone: lk.Backbone) -> None:
@@ -321,7 +317,7 @@ def test_style_weights_are_shares_of_their_sum(backbone: lk.Backbone) -> None:
     }
     mixed = bound(lk.style(PAINTING, {"soft1": 1, "soft2": 3}), backbone)
     torch.testing.assert_close(value(mixed, backbone, picture), 0.25 * alone["soft1"] + 0.75 * alone["soft2"])
-    parts = mixed.parts(mixed.statistics(features_of(backbone, picture), lk.Window()))
+    parts = mixed.terms(mixed.statistics(features_of(backbone, picture), lk.Window()))
     torch.testing.assert_close(parts["style", "soft2"], 0.75 * alone["soft2"])
 
 
@@ -340,14 +336,14 @@ def test_paintings_are_mixed_by_their_moments(backbone: lk.Backbone, statistic: 
     halves = [{layer: f[..., : f.shape[3] // 2] for layer, f in maps.items()}]
     halves += [{layer: f[..., f.shape[3] // 2 :] for layer, f in maps.items()}]
 
-    class InTurn(Reader):
+    class InTurn(Source):
         def features(self, picture: Tensor, layers: tuple[str, ...]) -> Features:
             self.seen.append(max(picture.shape))
             return halves[len(self.seen) - 1]
 
-    loss = lk.style([PAINTING, PHOTO], statistic=statistic).bound(InTurn(backbone), SIZE)
+    loss = lk.style([PAINTING, PHOTO], statistic=statistic).bind(InTurn(backbone), SIZE)
     assert value(loss, backbone, whole).item() == pytest.approx(0, abs=1e-9)
-    uneven = lk.style([PAINTING, PHOTO], weights=[3, 1], statistic=statistic).bound(InTurn(backbone), SIZE)
+    uneven = lk.style([PAINTING, PHOTO], weights=[3, 1], statistic=statistic).bind(InTurn(backbone), SIZE)
     assert value(uneven, backbone, whole).item() > 1e-6
 
 
@@ -361,9 +357,9 @@ def test_a_corner_of_the_simplex_is_one_painting(backbone: lk.Backbone, statisti
 
 @pytest.mark.parametrize("scale, side", [(0.5, 10), (1.0, 18), (3.0, 18)])
 def test_style_scale_shrinks_the_painting_and_never_enlarges_it(backbone: lk.Backbone, scale: float, side: int) -> None:
-    reader = Reader(backbone)
-    lk.style(PAINTING, scale=scale).bound(reader, SIZE)  # the painting has 18 x 14 pixels
-    assert reader.seen == [side]
+    source = Source(backbone)
+    lk.style(PAINTING, scale=scale).bind(source, SIZE)  # the painting has 18 x 14 pixels
+    assert source.seen == [side]
 
 
 def test_gram_of_a_known_map() -> None:
@@ -385,8 +381,8 @@ def map_with(mean: np.ndarray, covariance: np.ndarray, seed: int) -> Tensor:
     noise = np.random.default_rng(seed).normal(size=(len(mean), 64))
     noise -= noise.mean(1, keepdims=True)
     white = np.linalg.solve(np.linalg.cholesky(noise @ noise.T / 64), noise)
-    coloured = np.linalg.cholesky(covariance) @ white + mean[:, None]
-    return torch.from_numpy(coloured.reshape(1, len(mean), 8, 8))
+    colored = np.linalg.cholesky(covariance) @ white + mean[:, None]
+    return torch.from_numpy(colored.reshape(1, len(mean), 8, 8))
 
 
 def random_covariance(seed: int) -> np.ndarray:
@@ -415,8 +411,8 @@ def test_wasserstein_distance_of_gaussians(
     backbone: lk.Backbone, covariance: np.ndarray, target: np.ndarray, bures: float, relative: bool
 ) -> None:
     loss = lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=relative)
-    loss = loss.bound(Reader(backbone, {"soft2": map_with(N, target, 2)}), SIZE)
-    found = loss.readout(loss.statistics({"soft2": map_with(M, covariance, 3)}, lk.Window())).item()
+    loss = loss.bind(Source(backbone, {"soft2": map_with(N, target, 2)}), SIZE)
+    found = loss.value(loss.statistics({"soft2": map_with(M, covariance, 3)}, lk.Window())).item()
     scale = N @ N + np.trace(target) if relative else 6
     assert found == pytest.approx((((M - N) ** 2).sum() + bures) / scale, rel=1e-9)
 
@@ -424,9 +420,9 @@ def test_wasserstein_distance_of_gaussians(
 def wasserstein(target: Tensor, start: Tensor, backbone: lk.Backbone, **options: object) -> tuple[Tensor, Tensor]:
     """The distance of the map ``start`` from the map ``target``, and its gradient."""
     loss = lk.style(PAINTING, ["soft2"], statistic="wasserstein", **options)
-    loss = loss.bound(Reader(backbone, {"soft2": target}), SIZE)
+    loss = loss.bind(Source(backbone, {"soft2": target}), SIZE)
     f = start.clone().requires_grad_()
-    found = loss.readout(loss.statistics({"soft2": f}, lk.Window()))
+    found = loss.value(loss.statistics({"soft2": f}, lk.Window()))
     return found.detach(), torch.autograd.grad(found.sum(), f)[0]
 
 
@@ -505,11 +501,11 @@ def test_root_trace_is_a_sum_of_roots(rank: int) -> None:
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.25])
-def test_total_variation_of_a_ramp(exponent: float) -> None:
+def test_total_variation_of_a_ramp(exponent: float, backbone: lk.Backbone) -> None:
     height, width, down, right = 5, 7, 0.03, 0.04
     ramp = down * torch.arange(height)[:, None] + right * torch.arange(width)[None, :]
-    loss = lk.total_variation(exponent)
-    found = loss.readout(loss.statistics({PIXELS: ramp.expand(2, 3, -1, -1).double()}, lk.Window()))
+    loss = lk.total_variation(exponent).bind(Source(backbone), SIZE)
+    found = loss.value(loss.statistics({PIXELS: ramp.expand(2, 3, -1, -1).double()}, lk.Window()))
     inside = (height - 1) * (width - 1) * (down**2 + right**2) ** exponent
     last_row, last_column = (width - 1) * right ** (2 * exponent), (height - 1) * down ** (2 * exponent)
     truth = (inside + last_row + last_column) / (height * width)
@@ -517,7 +513,7 @@ def test_total_variation_of_a_ramp(exponent: float) -> None:
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.25])
-def test_total_variation_is_a_sum_over_pixels(exponent: float) -> None:
+def test_total_variation_is_a_sum_over_pixels(exponent: float, backbone: lk.Backbone) -> None:
     picture = random_picture(18, size=(4, 5)).double()
     x = picture[0].numpy()
     truth = 0.0
@@ -525,16 +521,16 @@ def test_total_variation_is_a_sum_over_pixels(exponent: float) -> None:
         down = x[c, i + 1, j] - x[c, i, j] if i < 3 else 0
         right = x[c, i, j + 1] - x[c, i, j] if j < 4 else 0
         truth += (down**2 + right**2) ** exponent
-    loss = lk.total_variation(exponent)
-    found = loss.readout(loss.statistics({PIXELS: picture}, lk.Window()))
+    loss = lk.total_variation(exponent).bind(Source(backbone), SIZE)
+    found = loss.value(loss.statistics({PIXELS: picture}, lk.Window()))
     np.testing.assert_allclose(found, [truth / x.size], rtol=1e-6)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.25])
-def test_total_variation_of_a_flat_picture_pushes_nowhere(exponent: float) -> None:
+def test_total_variation_of_a_flat_picture_pushes_nowhere(exponent: float, backbone: lk.Backbone) -> None:
     flat_picture = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
-    loss = lk.total_variation(exponent)
-    found = loss.readout(loss.statistics({PIXELS: flat_picture}, lk.Window()))
+    loss = lk.total_variation(exponent).bind(Source(backbone), SIZE)
+    found = loss.value(loss.statistics({PIXELS: flat_picture}, lk.Window()))
     (gradient,) = torch.autograd.grad(found.sum(), flat_picture)
     assert found.item() < 1e-5
     assert not gradient.any()
@@ -553,7 +549,7 @@ def test_style_does_not_see_where_things_are(backbone: lk.Backbone, statistic: s
     loss = bound(lk.style(PAINTING, statistic=statistic), backbone)
     features = features_of(backbone, random_picture(15).double())
     shuffled = {layer: f.flatten(2)[..., torch.randperm(f[0, 0].numel())].view_as(f) for layer, f in features.items()}
-    there, here = (loss.readout(loss.statistics(x, lk.Window())) for x in (shuffled, features))
+    there, here = (loss.value(loss.statistics(x, lk.Window())) for x in (shuffled, features))
     torch.testing.assert_close(there, here)
 
 
@@ -579,7 +575,7 @@ def test_parts_are_weighted_and_those_of_one_name_and_layer_are_added(backbone: 
     picture = random_picture(16).double()
     first = lk.activation("soft1")
     loss = bound(2 * first - 3 * lk.activation("soft2") + 5 * lk.total_variation() + 4 * first, backbone)
-    parts = loss.parts(loss.statistics(features_of(backbone, picture), lk.Window()))
+    parts = loss.terms(loss.statistics(features_of(backbone, picture), lk.Window()))
     one, two, three = (
         value(bound(part, backbone), backbone, picture)
         for part in (lk.activation("soft1"), lk.activation("soft2"), lk.total_variation())
@@ -643,7 +639,7 @@ def test_weights_must_be_finite(weight: float) -> None:
         (lambda: lk.activation("soft1", channel=1, direction=torch.ones(4)), "a channel or a direction, not both"),
         (lambda: lk.activation("soft1", neuron=(1.0, 0.5)), "fractions from 0 to 1, not (1.0, 0.5)"),
         (lambda: lk.activation("soft1", neuron=(0.5, -0.1)), "fractions from 0 to 1, not (0.5, -0.1)"),
-        (lambda: lk.style(PAINTING, statistic="mean"), '"gram" or "wasserstein", not \'mean\''),
+        (lambda: lk.style(PAINTING, statistic="mean"), "statistic is one of gram, wasserstein, not 'mean'"),
         (lambda: lk.histogram(PAINTING, bins=1), "at least 2 bins, not 1"),
         (lambda: lk.style(PAINTING, scale=0), "scale must be positive, not 0"),
         (lambda: lk.style(PAINTING, scale=float("nan")), "scale must be positive, not nan"),

@@ -13,7 +13,8 @@ from test_backbones import network
 from torch import Tensor
 
 import labkit as lk
-from labkit.masks import as_mask, centre_mask, guide_map
+from labkit.losses.target_statistics import guide_map
+from labkit.pictures.masks import as_mask, center_mask
 
 cat = cache(lambda: lk.photo("chelsea", (96, 128)))
 koi = cache(lambda: lk.painting("koi_mosaic", 96))
@@ -35,9 +36,9 @@ def gradient(pocket: lk.Backbone, loss: lk.Loss, tile: int | None = None) -> Ten
 # --- masks --------------------------------------------------------------------------------------------------------
 
 
-def test_the_centre_mask_is_a_soft_disc() -> None:
-    mask = as_mask("centre", (41, 61))
-    assert torch.equal(mask[0, 0], centre_mask(41, 61))
+def test_the_center_mask_is_a_soft_disc() -> None:
+    mask = as_mask("center", (41, 61))
+    assert torch.equal(mask[0, 0], center_mask(41, 61))
     assert mask[0, 0, 20, 30] == mask.max() == 1
     torch.testing.assert_close(mask[0, 0, [20, 32], [48, 30]], torch.tensor([0.5, 0.5]))  # 0.3 of each side away
     assert mask[..., [0, 0, -1, -1], [0, -1, 0, -1]].max() < 0.03
@@ -48,7 +49,7 @@ def test_the_centre_mask_is_a_soft_disc() -> None:
 @pytest.mark.parametrize(
     "mask, message",
     [
-        ("center", "the only mask with a name is \"centre\", not 'center'"),
+        ("middle", "the only mask with a name is \"center\", not 'middle'"),
         (torch.ones(4, 4), "has the shape (6, 8), this one has (1, 1, 4, 4)"),
         (torch.ones(1, 3, 6, 8), "has the shape (6, 8), this one has (1, 3, 6, 8)"),
         (torch.ones(60, 60), "this one has (1, 1, 60, 60)"),
@@ -140,10 +141,10 @@ def test_a_painting_is_looked_at_inside_its_mask_only(pocket: lk.Backbone, stati
 
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
-@pytest.mark.parametrize("grey", [1.0, 0.3])
-def test_an_even_mask_changes_nothing(pocket: lk.Backbone, grey: float, statistic: str) -> None:
+@pytest.mark.parametrize("gray", [1.0, 0.3])
+def test_an_even_mask_changes_nothing(pocket: lk.Backbone, gray: float, statistic: str) -> None:
     """A guide weighs a mean: what is the same everywhere cancels."""
-    masks = torch.full((96, 128), grey), torch.full(koi().shape[-2:], 0.5)
+    masks = torch.full((96, 128), gray), torch.full(koi().shape[-2:], 0.5)
     even = gradient(pocket, lk.style(koi(), LAYERS, mask=masks[0], painting_masks=masks[1], statistic=statistic))
     plain = gradient(pocket, lk.style(koi(), LAYERS, statistic=statistic))
     assert (even - plain).norm() < 1e-4 * plain.norm()
@@ -181,13 +182,13 @@ OPTIONS: dict[str, Any] = {
     "content_weight": 0.1,
     "tv_weight": 0.0,
     "steps": 20,
-    "smallest": 90,
+    "min_scale": 90,
     "precision": "float32",
 }
 
 
 def stylize(pocket: lk.Backbone, *paintings: Tensor, **options: Any) -> Tensor:
-    return lk.stylize(cat(), list(paintings), pocket, progress=False, **OPTIONS | options)
+    return lk.stylize(cat(), list(paintings), backbone=pocket, progress=False, **OPTIONS | options)
 
 
 def test_each_half_comes_nearer_to_its_own_painting(pocket: lk.Backbone) -> None:
@@ -200,7 +201,7 @@ def test_each_half_comes_nearer_to_its_own_painting(pocket: lk.Backbone) -> None
 
 
 def test_a_mask_leaves_the_rest_a_photo(pocket: lk.Backbone) -> None:
-    changed = (stylize(pocket, koi(), masks=LEFT, content_weight=0, smallest=128) - cat()).abs()
+    changed = (stylize(pocket, koi(), masks=LEFT, content_weight=0, min_scale=128) - cat()).abs()
     assert changed[..., 64:].max() < 1e-6 < 0.05 < changed[..., :64].mean()
 
 
@@ -210,7 +211,11 @@ def test_a_pixel_feels_a_small_region_as_strongly_as_a_large_one(pocket: lk.Back
     half = torch.zeros(96, 128)
     half[:48] = 1
     runs = [
-        next(lk.stylizing(pattern, koi(), pocket, masks=mask, **OPTIONS | {"content_weight": 0, "smallest": 128}))
+        next(
+            lk.stylizing(
+                pattern, koi(), backbone=pocket, masks=mask, **OPTIONS | {"content_weight": 0, "min_scale": 128}
+            )
+        )
         for mask in (half, torch.ones(96, 128))
     ]
     in_half, in_all = (run.evaluation.gradient[:, :, 10:38] for run in runs)
@@ -218,8 +223,8 @@ def test_a_pixel_feels_a_small_region_as_strongly_as_a_large_one(pocket: lk.Back
 
 
 def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
-    options = {"masks": LEFT, "histogram_weight": 4, "content_weight": 0, "smallest": 128, "steps": 1}
-    (only,) = lk.stylizing(cat(), koi(), pocket, **OPTIONS | options)
+    options = {"masks": LEFT, "histogram_weight": 4, "content_weight": 0, "min_scale": 128, "steps": 1}
+    (only,) = lk.stylizing(cat(), koi(), backbone=pocket, **OPTIONS | options)
     evaluator = lk.Evaluator(pocket, lk.histogram(koi(), LAYERS, mask=LEFT), cat().shape[-2:], "float32")
     assert only.terms["histogram"] == pytest.approx(4 * LEFT.mean().item() * evaluator(cat()).loss.item(), rel=1e-5)
     assert not only.evaluation.gradient[..., 64:].any()

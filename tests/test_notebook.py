@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 import labkit as lk
-from labkit.notebook import Shown
+from labkit.notebook.display import Shown
 
 
 @pytest.fixture
@@ -198,12 +198,12 @@ def test_pictures_of_two_sizes_cannot_be_compared() -> None:
 def axes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The axes of the figures that were shown."""
     found: list[Any] = []
-    monkeypatch.setattr("labkit.notebook.show", lambda figure, alt: found.extend(figure.axes))
+    monkeypatch.setattr("labkit.notebook.plots.show", lambda figure, alt: found.extend(figure.axes))
     return found
 
 
 def test_curves_draw_every_series(axes: list[Any]) -> None:
-    series = {f"run {number}": [number, 2.0, 3.0] for number in range(8)}  # more than the palette has colours
+    series = {f"run {number}": [number, 2.0, 3.0] for number in range(8)}  # more than the palette has colors
     lk.curves(series, xlabel="step", ylabel="loss", title="eight runs")
     (one,) = axes
     assert [line.get_label() for line in one.lines] == list(series)

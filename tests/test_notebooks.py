@@ -47,10 +47,10 @@ PRIVATE = re.compile(
     rf"{re.escape(str(canonical.ROOT))}\S*|(?<![\w.])(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Z]:\\+Users\\+)\S+"
     r"|\b0x[0-9a-fA-F]{6,}|Downloading.*"
 )
-AMERICAN = re.compile(
-    r"\b(?:\w*color(?!s?=|map|_)\w*|center\w*|gray\w*|behavior\w*|neighbor\w*|favor\w*"
-    r"|(?:label|model|cancel|travel)(?:ed|ing)|analyz\w*|artifact\w*|catalog|fulfills?|defense"
-    r"|(?!(?:re|up|down|over|under|cap)siz)\w{3,}iz(?:e[drs]?|ers|ing|ations?|able))\b",
+BRITISH = re.compile(
+    r"\b(?:\w*(?:colour|neighbour|favour|behaviour|honour)\w*|(?:re)?cent(?:re[ds]?|ring)|grey\w*|artefact\w*|catalogue\w*"
+    r"|(?:label|model|cancel|travel)l(?:ed|ing)|analys(?:e[ds]?|ing)|fulfils?|defences?|licences?|(?:un)?learnt"
+    r"|\w{2,}(?:al|an|ant|ar|er|gn|il|im|ndom|or|rd|yl)is(?:e[drs]?|ers|ing|ations?|able))\b",
     re.IGNORECASE,
 )
 FENCED = re.compile(r"(```|~~~).*?\1", re.DOTALL)
@@ -306,9 +306,9 @@ def is_linked(book: Notebook) -> list[str]:
     return complaints
 
 
-def is_british(book: Notebook) -> list[str]:
+def is_american(book: Notebook) -> list[str]:
     """One spelling in all prose; names and titles keep theirs in code, links and references."""
-    return [f"{name} has the American form {word!r}" for name, text in book.prose for word in AMERICAN.findall(text)]
+    return [f"{name} has the British form {word!r}" for name, text in book.prose for word in BRITISH.findall(text)]
 
 
 def is_linted(book: Notebook) -> list[str]:
@@ -376,7 +376,7 @@ CHECKS = [
     is_light,
     is_discreet,
     is_linked,
-    is_british,
+    is_american,
     is_linted,
     has_one_home,
 ]

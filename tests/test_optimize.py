@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,19 +15,12 @@ import torch
 from torch import Tensor
 
 import labkit as lk
-from labkit.divergence import Step, Watch
-from labkit.optimize import (
-    OPTIMIZERS,
-    Average,
-    Pixels,
-    Progress,
-    Stage,
-    check_numbers,
-    descend,
-    finish,
-    make_optimizer,
-    resized_moments,
-)
+from labkit.base.checks import check_numbers
+from labkit.engine.divergence import Step, Watch
+from labkit.engine.optimization import Average, Optimizer, descend, make_optimizer, resized_moments
+from labkit.engine.parameters import Pixels
+from labkit.engine.progress import Progress, finish
+from labkit.engine.runs import single_stage
 
 Run = Callable[..., Iterator[Progress]]
 Evaluate = Callable[[Tensor], lk.Evaluation]
@@ -48,12 +41,12 @@ def descending(
     optimizer: str = "adam",
     learning_rate: float = 0.03,
     steps: int = 10,
-    average: float = 0.0,
+    avg_decay: float = 0.0,
     clamp: bool = True,
 ) -> Iterator[Progress]:
     pixels = Pixels(torch.full_like(TARGET, 0.5), clamp)
     stepper = make_optimizer(optimizer, pixels.parameters, learning_rate)
-    return descend(Stage(0, 1, steps, 0, steps), pixels, evaluate, stepper, average=Average(average))
+    return descend(single_stage((4, 5), steps), pixels, evaluate, stepper, average=Average(avg_decay))
 
 
 def last(run: Iterator[Progress]) -> Progress:
@@ -61,7 +54,7 @@ def last(run: Iterator[Progress]) -> Progress:
     return progress
 
 
-# --- optimisers ---------------------------------------------------------------------------------------------------
+# --- optimizers ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -88,7 +81,7 @@ def test_lbfgs_gains_more_from_an_evaluation_than_adam() -> None:
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(ValueError, match="no optimiser named 'sgd'; there are adam, lbfgs, ascent"):
+    with pytest.raises(ValueError, match="optimizer is one of adam, lbfgs, ascent, not 'sgd'"):
         make_optimizer("sgd", [TARGET], 0.1)
 
 
@@ -152,7 +145,7 @@ def test_average_is_what_a_run_shows() -> None:
         seen.append(picture.clone())
         return quadratic(picture)
 
-    *_, before, shown = descending(noted, steps=6, average=0.8)
+    *_, before, shown = descending(noted, steps=6, avg_decay=0.8)
     average = Average(0.8)
     for picture in seen[1:]:  # a picture is evaluated in the step after the one that made it
         average.update(picture)
@@ -177,7 +170,7 @@ def pocket() -> lk.Backbone:
 cat = cache(lambda: lk.photo("chelsea", 64))
 koi = cache(lambda: lk.painting("koi_mosaic", 64))
 FAST = {"precision": "float32"}
-STYLE = FAST | {"content_layers": "relu2_2", "style_layers": ("relu1_1", "relu2_1"), "smallest": 45, "steps": 6}
+STYLE = FAST | {"content_layers": "relu2_2", "style_layers": ("relu1_1", "relu2_1"), "min_scale": 45, "steps": 6}
 
 
 def dreaming(**options: Any) -> Iterator[lk.Progress]:
@@ -190,9 +183,9 @@ def stylizing(**options: Any) -> Iterator[lk.Progress]:
 
 RUNS: dict[str, Run] = {
     "dream": partial(dreaming, layers="relu2_2", jitter=8),
-    "variations": partial(dreaming, layers={"relu1_2": 1, "relu2_2": 2}, variations=2, mask="centre"),
+    "variations": partial(dreaming, layers={"relu1_2": 1, "relu2_2": 2}, variations=2, mask="center"),
     "adam": stylizing,
-    "last iterate": partial(stylizing, average=0, init="noise"),
+    "last iterate": partial(stylizing, avg_decay=0, init="noise"),
     "lbfgs": partial(stylizing, optimizer="lbfgs"),
     "ascent": partial(stylizing, optimizer="ascent", statistic="wasserstein"),
 }
@@ -218,10 +211,10 @@ def test_pixels_are_clamped_if_asked(clamp: bool, highest: float) -> None:
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_the_picture_is_a_copy_within_bounds(optimizer: str, average: float) -> None:
     pictures = []
-    for progress in descending(outside, optimizer, 0.03, steps=12, average=average, clamp=False):
+    for progress in descending(outside, optimizer, 0.03, steps=12, avg_decay=average, clamp=False):
         pictures.append((progress.picture, progress.picture.clone()))
         progress.picture.zero_()
     assert all(torch.equal(picture, then) for picture, then in pictures), "a picture changed after it was shown"
@@ -298,7 +291,7 @@ def test_a_file_resumes_on_the_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_a_loss_that_is_no_number_ends_the_run_at_the_last_good_picture(optimizer: str, average: float) -> None:
     seen: list[Tensor] = []
 
@@ -310,7 +303,7 @@ def test_a_loss_that_is_no_number_ends_the_run_at_the_last_good_picture(optimize
         return lk.Evaluation(evaluation.loss * float("nan"), {}, evaluation.gradient * float("nan"))
 
     with pytest.warns(UserWarning, match=r"diverged at step 4 \(the loss is nan\).*smaller learning rate"):
-        found = list(descending(failing, optimizer, steps=10, average=average))
+        found = list(descending(failing, optimizer, steps=10, avg_decay=average))
     assert len(found) == 4
     assert torch.equal(found[-1].picture, seen[2]), "not the last picture whose loss was finite"
 
@@ -345,7 +338,7 @@ def test_a_step_that_leaves_no_picture_is_taken_back() -> None:
 
     def cliff(picture: Tensor) -> lk.Evaluation:
         evaluation = quadratic(picture)
-        return lk.Evaluation(evaluation.loss, evaluation.parts, evaluation.gradient / 0)
+        return lk.Evaluation(evaluation.loss, evaluation.layer_terms, evaluation.gradient / 0)
 
     with pytest.warns(UserWarning, match="diverged at step 1 "):
         progress = last(descending(cliff, "ascent", steps=1, clamp=False))
@@ -354,12 +347,12 @@ def test_a_step_that_leaves_no_picture_is_taken_back() -> None:
 
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("rate", [1e3, 1e30])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_an_absurd_learning_rate_leaves_a_picture(pocket: lk.Backbone, optimizer: str, rate: float, steps: int) -> None:
-    options = STYLE | {"smallest": 64, "steps": steps, "learning_rate": rate, "optimizer": optimizer}
+    options = STYLE | {"min_scale": 64, "steps": steps, "learning_rate": rate, "optimizer": optimizer}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "diverged")
-        picture = lk.stylize(cat(), koi(), pocket, progress=False, **options)
+        picture = lk.stylize(cat(), koi(), backbone=pocket, progress=False, **options)
     assert picture.shape == cat().shape
     assert picture.isfinite().all()
 
@@ -382,7 +375,7 @@ def test_an_interrupt_returns_the_picture_so_far() -> None:
         return quadratic(picture)
 
     *_, third = descending(steps=3)
-    assert torch.equal(finish(descending(interrupted), progress=False), third.picture)
+    assert torch.equal(finish(descending(interrupted)), third.picture)
 
 
 def test_an_interrupt_before_the_first_picture_is_an_interrupt() -> None:
@@ -390,18 +383,18 @@ def test_an_interrupt_before_the_first_picture_is_an_interrupt() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finish(descending(interrupted), progress=False)
+        finish(descending(interrupted))
 
 
 def test_finish_returns_the_last_picture_and_shows_no_bar_if_told_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert torch.equal(finish(descending(), progress=False), last(descending()).picture)
+    assert torch.equal(finish(descending()), last(descending()).picture)
     assert capsys.readouterr().err == ""
 
 
 def test_a_run_without_steps_is_refused(pocket: lk.Backbone) -> None:
     state = last(RUNS["dream"](backbone=pocket)).state_dict()
     with pytest.raises(ValueError, match="no steps left to take"):
-        finish(RUNS["dream"](backbone=pocket, resume=state), progress=False)
+        finish(RUNS["dream"](backbone=pocket, resume=state))
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "3", None])

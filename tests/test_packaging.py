@@ -38,14 +38,14 @@ def test_environment_file_agrees_with_pyproject() -> None:
 
 def test_the_lab_is_part_of_the_test_environment() -> None:
     """And so are the libraries that the outlook chapters are checked against."""
-    assert "labkit[lab,crosscheck,flower,video]" in PROJECT["optional-dependencies"]["test"]
+    assert "deepdream-lab[lab,crosscheck,flower,video]" in PROJECT["optional-dependencies"]["test"]
 
 
 def test_constraints_pin_every_dependency_and_name_no_host() -> None:
     text = (ROOT / "constraints.txt").read_text()
     pinned = {name_of(line) for line in text.splitlines() if "==" in line}
     extras = [requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra]
-    wanted = {name_of(r) for r in requirements() + extras} - {"labkit"}
+    wanted = {name_of(r) for r in requirements() + extras} - {"deepdream-lab"}
     assert wanted <= pinned
     assert "://" not in text
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit.network import Recommended
-from labkit.optimize import Pixels, Stage, descend, make_optimizer
-from labkit.precision import arithmetic
+from labkit.base.devices import arithmetic
+from labkit.engine.optimization import descend, make_optimizer
+from labkit.engine.parameters import Pixels
+from labkit.engine.runs import single_stage
+from labkit.networks.recommended import Recommended
 
 cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
 State = tuple[bool, bool, bool, bool]
@@ -76,7 +78,7 @@ def test_tf32_is_float32_where_there_is_no_tf32() -> None:
         lambda network: network.logits(PICTURE),
         lambda network: network.classify(PICTURE, 1),
         lambda network: lk.attack.fgsm(
-            lk.attack.against(network.logits, torch.tensor([1])), PICTURE, lk.attack.Threat("linf", 0.1)
+            lk.attack.untargeted(network.logits, torch.tensor([1])), PICTURE, lk.attack.Threat("linf", 0.1)
         ),
         lambda network: lk.explain.gradient(lk.explain.class_score(network, 1), PICTURE),
         lambda network: lk.explain.grad_cam(network, "witness", 1, PICTURE),
@@ -111,7 +113,7 @@ def test_any_model_computes_in_float32(call: Callable[[nn.Module], object]) -> N
 
 
 def test_what_makes_the_picture_computes_in_float32_too() -> None:
-    """A parameterisation is no part of what is evaluated, but it multiplies as well, forwards and backwards."""
+    """A parameterization is no part of what is evaluated, but it multiplies as well, forwards and backwards."""
     witness, seen = Witness(), []
 
     class Watched(Pixels):
@@ -124,7 +126,7 @@ def test_what_makes_the_picture_computes_in_float32_too() -> None:
 
     pixels, start = Watched(PICTURE), PICTURE.new_zeros(1)
     optimizer = make_optimizer("ascent", pixels.parameters, 0.1)
-    for _ in descend(Stage(0, 1, 2, 0, 2), pixels, lambda x: lk.Evaluation(start, {}, 0 * x), optimizer):
+    for _ in descend(single_stage(start.shape[-2:], 2), pixels, lambda x: lk.Evaluation(start, {}, 0 * x), optimizer):
         witness.seen.pop()  # the last one is of the picture that is shown
     assert len(seen) == 2 and {*seen, *witness.seen} == {EXACT}
     assert settings() != EXACT

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import labkit as lk
-from labkit.prior import DeepPrior, restoring
+from labkit.engine.parameters import DeepPrior
+from labkit.recipes.restoration import restoring
 
 clean = cache(lambda: lk.resize(lk.photo("chelsea")[..., 40:296, 100:356], (64, 64)))
 

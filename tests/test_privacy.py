@@ -12,7 +12,7 @@ from elsewhere import ELSEWHERE, Device
 from torch import Tensor, nn
 
 from labkit import federated, privacy
-from labkit.federated import Client
+from labkit.outlook.federated import Client
 
 SIZES = (5, 30, 12)
 
@@ -53,7 +53,7 @@ def clients() -> list[Client]:
 
 
 def reconstructed(observed: Tensor, start: Tensor, model: nn.Module, targets: Tensor) -> Tensor:
-    *_, final = privacy.reconstruct(observed, start, model, targets, (len(targets), 3, 4, 4), steps=60)
+    *_, final = privacy.reconstructing(observed, start, model, targets, (len(targets), 3, 4, 4), steps=60)
     return final.picture
 
 
@@ -290,7 +290,7 @@ def small() -> nn.Module:
 
 
 def attack(steps: int) -> Iterator[object]:
-    return privacy.reconstruct(torch.zeros(245), torch.zeros(245), small(), ONE[1], ONE[0].shape, steps=steps)
+    return privacy.reconstructing(torch.zeros(245), torch.zeros(245), small(), ONE[1], ONE[0].shape, steps=steps)
 
 
 def private(rounds: int = 1, **settings: float) -> Iterator[object]:

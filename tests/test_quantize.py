@@ -1,4 +1,4 @@
-"""Numbers and networks with few bits: closed forms, brute force, and PyTorch's and torchao's own quantisation."""
+"""Numbers and networks with few bits: closed forms, brute force, and PyTorch's and torchao's own quantization."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import labkit as lk
-from labkit.network import Recommended
-from labkit.quantize import (
+from labkit.networks.recommended import Recommended
+from labkit.outlook.quantization import (
     XnorConv2d,
     allocate,
     as_int8,
@@ -34,7 +34,7 @@ from labkit.quantize import (
     quantized,
     sensitivity,
 )
-from labkit.rounding import (
+from labkit.outlook.rounding import (
     Affine,
     affine,
     binary,
@@ -209,11 +209,11 @@ def test_percentile_leaves_out_one_in_a_thousand() -> None:
     assert ends == pytest.approx([-4995, 4994], abs=0.2)
 
 
-def naive_divergence(counts: np.ndarray, centres: np.ndarray, low: float, high: float, bits: int) -> float:
+def naive_divergence(counts: np.ndarray, centers: np.ndarray, low: float, high: float, bits: int) -> float:
     """The same with plain loops, for one symmetric grid."""
     top = 2 ** (bits - 1) - 1
     scale = max(-low, high) / top
-    level = [round(c / scale) for c in centres]
+    level = [round(c / scale) for c in centers]
     inside = [i for i, v in enumerate(level) if abs(v) <= top]
     p = {i: counts[i] for i in inside}
     for i, count in enumerate(counts):
@@ -232,15 +232,15 @@ def naive_divergence(counts: np.ndarray, centres: np.ndarray, low: float, high: 
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_divergence_of_histograms_agrees_with_loops(bits: int, fraction: float) -> None:
-    from labkit.rounding import _divergence
+    from labkit.outlook.rounding import _divergence
 
     x = normal(3000) ** 3
     counts, edges = torch.histogram(x, 200)
-    centres = (edges[1:] + edges[:-1]) / 2
+    centers = (edges[1:] + edges[:-1]) / 2
     low, high = fraction * x.min(), fraction * x.max()
     grid = affine(low.view(1, 1), high.view(1, 1), bits, symmetric=True)
-    expected = naive_divergence(counts.numpy(), centres.numpy(), low.item(), high.item(), bits)
-    assert _divergence(counts[None], centres[None], grid).item() == pytest.approx(expected, rel=1e-3)
+    expected = naive_divergence(counts.numpy(), centers.numpy(), low.item(), high.item(), bits)
+    assert _divergence(counts[None], centers[None], grid).item() == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("clip", ["mse", "kl"])

@@ -195,5 +195,5 @@ def test_tiles_of_layers_whose_steps_do_not_divide_each_other() -> None:
 
 
 def test_a_style_in_a_mask_takes_a_wrapped_network() -> None:
-    loss = lk.style(lk.painting("koi_mosaic", 64), ["relu", "layer1"], mask="centre")
+    loss = lk.style(lk.painting("koi_mosaic", 64), ["relu", "layer1"], mask="center")
     assert lk.Evaluator(wrapped("resnet18"), loss, (64, 64), "float32")(noise(64, 64)).gradient.any()

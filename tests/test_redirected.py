@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import labkit as lk
-from labkit.network import Recommended, RedirectedReLU
+from labkit.networks.recommended import Recommended
+from labkit.networks.redirected_relu import RedirectedReLU
 
 
 class Functional(nn.Module):
@@ -35,7 +36,7 @@ RELUS = {
 
 
 def silent(relu: nn.Module) -> lk.Backbone:
-    """A network whose one channel is the red of a picture minus 0.9: silent on grey."""
+    """A network whose one channel is the red of a picture minus 0.9: silent on gray."""
     convolution = nn.Conv2d(3, 1, 1)
     convolution.weight.data = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     convolution.bias.data.fill_(-0.9)
@@ -50,16 +51,16 @@ def slope(backbone: lk.Backbone, picture: Tensor, loss: lk.Loss) -> Tensor:
 
 @pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS)
 def test_a_silent_channel_gets_a_gradient(relu: nn.Module) -> None:
-    backbone, grey, rise = silent(relu), torch.full((1, 3, 4, 5), 0.5), -lk.activation("relu", channel=0, power=1)
-    assert not slope(backbone, grey, rise).any()
-    found = slope(backbone.redirected(), grey, rise)
+    backbone, gray, rise = silent(relu), torch.full((1, 3, 4, 5), 0.5), -lk.activation("relu", channel=0, power=1)
+    assert not slope(backbone, gray, rise).any()
+    found = slope(backbone.redirected(), gray, rise)
     torch.testing.assert_close(found[:, 0], torch.full((1, 4, 5), -1 / 20))
     assert not found[:, 1:].any()
 
 
 def test_what_would_lower_a_silent_channel_stays_blocked() -> None:
-    backbone, grey = silent(nn.ReLU()).redirected(), torch.full((1, 3, 4, 5), 0.5)
-    assert not slope(backbone, grey, lk.activation("relu", channel=0, power=1)).any()
+    backbone, gray = silent(nn.ReLU()).redirected(), torch.full((1, 3, 4, 5), 0.5)
+    assert not slope(backbone, gray, lk.activation("relu", channel=0, power=1)).any()
 
 
 def test_only_a_picture_whose_whole_gradient_is_blocked_is_redirected() -> None:
@@ -79,16 +80,16 @@ def test_where_the_gradient_passes_nothing_changes() -> None:
 
 
 def test_the_setting_survives_a_change_of_precision() -> None:
-    backbone, grey = silent(nn.ReLU()).redirected(), torch.full((1, 3, 4, 5), 0.5)
+    backbone, gray = silent(nn.ReLU()).redirected(), torch.full((1, 3, 4, 5), 0.5)
     evaluator = lk.Evaluator(backbone, -lk.activation("relu", channel=0, power=1), (4, 5), "bfloat16")
-    assert evaluator(grey).gradient.any()
+    assert evaluator(gray).gradient.any()
 
 
 def test_creation_starts_a_silent_channel() -> None:
-    options = {"size": 16, "steps": 30, "parameterisation": "pixels", "jitter": 0, "zoom": 0, "rotate": 0}
+    options = {"size": 16, "steps": 30, "parameterization": "pixels", "jitter": 0, "zoom": 0, "rotate": 0}
     loss, backbone = -lk.activation("relu", channel=0, power=1), silent(nn.ReLU())
     still, started = (
-        lk.create(loss, net, **options, device="cpu", precision="float32", progress=False)
+        lk.create(loss, backbone=net, **options, device="cpu", precision="float32", progress=False)
         for net in (backbone, backbone.redirected())
     )
     assert not backbone.features(still, ["relu"])["relu"].any()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from elsewhere import ELSEWHERE, Device
 from torch import Tensor, nn
 
-from labkit.repeatable import Conv2d, enlarged, padded, sampled
+from labkit.base.deterministic import Conv2d, enlarged, padded, sampled
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""16 bits a colour survive the way through files, read back by programs that are not ours."""
+"""16 bits a color survive the way through files, read back by programs that are not ours."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import labkit as lk
-from labkit.optimize import OPTIMIZERS, resized_moments
-from labkit.style import INITS, first_picture, scale_sizes
+from labkit.engine.optimization import Optimizer, resized_moments
+from labkit.recipes.style_transfer import Init, first_picture, scale_sizes
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 koi = cache(lambda: lk.painting("koi_mosaic", 64))
@@ -27,8 +27,8 @@ OPTIONS: dict[str, Any] = {
     "content_layers": ("relu4_2",),
     "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
     "steps": 24,
-    "smallest": 45,
-    "average": 0.9,
+    "min_scale": 45,
+    "avg_decay": 0.9,
     "precision": "float32",
 }
 
@@ -40,12 +40,12 @@ def pocket() -> lk.Backbone:
 
 def stylizing(pocket: lk.Backbone, photo: Any = None, painting: Any = None, **options: Any) -> list[lk.Progress]:
     photo, painting = cat() if photo is None else photo, koi() if painting is None else painting
-    return list(lk.stylizing(photo, painting, pocket, **OPTIONS | options))
+    return list(lk.stylizing(photo, painting, backbone=pocket, **OPTIONS | options))
 
 
 def stylize(pocket: lk.Backbone, photo: Any = None, painting: Any = None, **options: Any) -> Tensor:
     photo, painting = cat() if photo is None else photo, koi() if painting is None else painting
-    return lk.stylize(photo, painting, pocket, **OPTIONS | options, progress=False)
+    return lk.stylize(photo, painting, backbone=pocket, **OPTIONS | options, progress=False)
 
 
 def loss_at(pocket: lk.Backbone, loss: lk.Loss, picture: Tensor) -> float:
@@ -55,7 +55,7 @@ def loss_at(pocket: lk.Backbone, loss: lk.Loss, picture: Tensor) -> float:
 # --- what it does -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_style_and_content_both_come_out_of_noise(pocket: lk.Backbone, optimizer: str) -> None:
     first, *_, last = stylizing(pocket, init="noise", optimizer=optimizer)
     assert last.loss < 0.5 * first.loss
@@ -65,13 +65,13 @@ def test_style_and_content_both_come_out_of_noise(pocket: lk.Backbone, optimizer
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
 def test_the_statistic_comes_nearer_to_the_paintings(pocket: lk.Backbone, statistic: str) -> None:
-    picture = stylize(pocket, statistic=statistic, smallest=64)
+    picture = stylize(pocket, statistic=statistic, min_scale=64)
     distance = lk.style(koi(), OPTIONS["style_layers"], statistic=statistic)
     assert loss_at(pocket, distance, picture) < 0.5 * loss_at(pocket, distance, cat())
 
 
 def test_content_alone_reconstructs_the_photo_from_noise(pocket: lk.Backbone) -> None:
-    options = {"style_weight": 0, "tv_weight": 0, "content_layers": "relu1_2", "init": "noise", "smallest": 64}
+    options = {"style_weight": 0, "tv_weight": 0, "content_layers": "relu1_2", "init": "noise", "min_scale": 64}
     picture = stylize(pocket, steps=100, **options)
     start = first_picture("noise", cat(), koi())
     assert lk.difference(picture, cat()).mean() < 0.3 * lk.difference(start, cat()).mean()
@@ -111,7 +111,7 @@ def test_the_scale_of_the_painting_matters(pocket: lk.Backbone) -> None:
     "preset", [lk.presets.GATYS, lk.presets.ARTICLE_STYLE], ids=["Gatys et al.", "the article's listing"]
 )
 def test_presets_run(pocket: lk.Backbone, preset: Mapping[str, Any]) -> None:
-    run = lk.stylizing(cat(), koi(), pocket, **dict(preset) | {"steps": 5, "precision": "float32"})
+    run = lk.stylizing(cat(), koi(), backbone=pocket, **dict(preset) | {"steps": 5, "precision": "float32"})
     first, *_, last = run
     if first.stages == 1:
         assert last.loss < first.loss
@@ -144,7 +144,7 @@ def test_the_histogram_is_a_fourth_term_against_the_same_paintings_and_layers(po
 
 @pytest.mark.slow
 def test_the_histogram_comes_nearer_to_the_paintings(pocket: lk.Backbone) -> None:
-    without, with_it = (stylize(pocket, histogram_weight=weight, smallest=64) for weight in (0, 10))
+    without, with_it = (stylize(pocket, histogram_weight=weight, min_scale=64) for weight in (0, 10))
     distance = lk.histogram(koi(), OPTIONS["style_layers"])
     assert loss_at(pocket, distance, with_it) < 0.8 * loss_at(pocket, distance, without)
 
@@ -199,7 +199,7 @@ def test_scales_grow_by_the_square_root_of_two(
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 7])
 def test_steps_are_shared_among_scales(pocket: lk.Backbone, steps: int) -> None:
-    found = stylizing(pocket, steps=steps, smallest=32, average=0)
+    found = stylizing(pocket, steps=steps, min_scale=32, avg_decay=0)
     assert [p.step for p in found] == list(range(1, steps + 1))
     counts = np.unique([p.stage for p in found], return_counts=True)[1]
     assert counts.sum() == steps and np.ptp(counts) <= 1
@@ -208,14 +208,14 @@ def test_steps_are_shared_among_scales(pocket: lk.Backbone, steps: int) -> None:
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_each_scale_starts_from_the_last_ones_picture(pocket: lk.Backbone, average: float) -> None:
-    _, coarse, fine, _ = stylizing(pocket, steps=4, average=average)
+    _, coarse, fine, _ = stylizing(pocket, steps=4, avg_decay=average)
     content = lk.content(cat(), OPTIONS["content_layers"])
     start = lk.resize(coarse.picture, cat().shape[-2:])
     assert fine.terms["content"] == pytest.approx(loss_at(pocket, content, start), rel=1e-5)
 
 
 def test_adam_starts_warm(pocket: lk.Backbone) -> None:
-    run = lk.stylizing(cat(), koi(), pocket, **OPTIONS | {"steps": 6})
+    run = lk.stylizing(cat(), koi(), backbone=pocket, **OPTIONS | {"steps": 6})
     *_, coarse = (next(run) for _ in range(3))
     before = coarse.state_dict()["optimizer"]
     fine = next(run)
@@ -234,7 +234,7 @@ def test_pixels_are_clamped_except_under_lbfgs(
     pocket: lk.Backbone, optimizer: str, learning_rate: float, clamped: bool
 ) -> None:
     """L-BFGS learns the curvature from its steps, and clamping would falsify them."""
-    last = stylizing(pocket, optimizer=optimizer, learning_rate=learning_rate, steps=6, smallest=64)[-1]
+    last = stylizing(pocket, optimizer=optimizer, learning_rate=learning_rate, steps=6, min_scale=64)[-1]
     (pixels,) = last.state_dict()["parameters"]
     assert (pixels.min() >= 0 and pixels.max() <= 1) == clamped
 
@@ -249,7 +249,7 @@ def test_a_run_that_diverges_does_not_go_on_to_the_next_scale(pocket: lk.Backbon
 
 def test_a_run_can_go_on_with_other_weights_and_paintings(pocket: lk.Backbone) -> None:
     """From the same pixels, step and moments, towards another loss."""
-    half = next(p for p in lk.stylizing(cat(), koi(), pocket, **OPTIONS) if p.step == 15)
+    half = next(p for p in lk.stylizing(cat(), koi(), backbone=pocket, **OPTIONS) if p.step == 15)
     state = half.state_dict()
     turned = stylizing(pocket, painting=pond(), style_weight=70, resume=state)
     loss = lk.content(cat(), OPTIONS["content_layers"]) + 70 * lk.style(pond(), OPTIONS["style_layers"])
@@ -275,12 +275,12 @@ def test_first_pictures() -> None:
 
 
 def test_noise_is_as_strong_on_the_first_of_several_scales(pocket: lk.Backbone) -> None:
-    first = stylizing(pocket, init="noise", smallest=32, steps=4, learning_rate=1e-9)[0].picture
+    first = stylizing(pocket, init="noise", min_scale=32, steps=4, learning_rate=1e-9)[0].picture
     assert max(first.shape) < 0.7 * max(cat().shape)
     assert first.std().item() == pytest.approx(0.2, abs=0.03)
 
 
-@pytest.mark.parametrize("given", [*INITS, koi, lambda: cat().flip(3)])
+@pytest.mark.parametrize("given", [*get_args(Init), koi, lambda: cat().flip(3)])
 def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, given: str | Callable[[], Tensor]) -> None:
     init = given if isinstance(given, str) else given()
     (only,) = stylizing(pocket, init=init, steps=1, seed=4)
@@ -291,14 +291,14 @@ def test_a_run_starts_where_it_is_told_to(pocket: lk.Backbone, given: str | Call
 
 # --- bad input ----------------------------------------------------------------------------------------------------
 
-GREY = torch.full((1, 3, 64, 64), 0.5)
+GRAY = torch.full((1, 3, 64, 64), 0.5)
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
-        ({"smallest": 0}, "smallest must be a whole number of at least 1, not 0"),
+        ({"min_scale": 0}, "min_scale must be a whole number of at least 1, not 0"),
         ({"content_weight": -1}, "content_weight must be a number of at least 0, not -1"),
         ({"histogram_weight": -1}, "histogram_weight must be a number of at least 0, not -1"),
         ({"style_weight": float("nan")}, "style_weight must be a number of at least 0, not nan"),
@@ -306,17 +306,17 @@ GREY = torch.full((1, 3, 64, 64), 0.5)
         ({"tv_exponent": 0}, "the exponent must be positive, not 0"),
         ({"style_scale": 0}, "the style's scale must be positive, not 0"),
         ({"learning_rate": -1}, "learning_rate must be a number of at least 0, not -1"),
-        ({"average": 1}, "the decay of an average lies in [0, 1), not 1"),
+        ({"avg_decay": 1}, "the decay of an average lies in [0, 1), not 1"),
         ({"style_weights": [1, 2]}, "there are 1 paintings and 2 weights: give each one"),
         ({"painting": []}, "there are 0 paintings and 0 weights"),
         (
-            {"painting": [GREY, GREY], "style_weights": [1, -1]},
+            {"painting": [GRAY, GRAY], "style_weights": [1, -1]},
             "style weights must be positive numbers, not [1.0, -",
         ),
-        ({"painting": [GREY, GREY], "style_weights": [0, 0]}, "style weights must be positive numbers"),
+        ({"painting": [GRAY, GRAY], "style_weights": [0, 0]}, "style weights must be positive numbers"),
         ({"style_weights": [float("nan")]}, "style weights must be positive numbers, not [nan]"),
-        ({"statistic": "mean"}, 'statistic is "gram" or "wasserstein", not \'mean\''),
-        ({"optimizer": "sgd"}, "no optimiser named 'sgd'; there are adam, lbfgs, ascent"),
+        ({"statistic": "mean"}, "statistic is one of gram, wasserstein, not 'mean'"),
+        ({"optimizer": "sgd"}, "optimizer is one of adam, lbfgs, ascent, not 'sgd'"),
         ({"init": "photo"}, "init is one of content, style, noise, or a picture, not 'photo'"),
         ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),
         ({"content_layers": ()}, "name at least one layer"),
@@ -324,9 +324,9 @@ GREY = torch.full((1, 3, 64, 64), 0.5)
         ({"style_layers": {"relu1_1": -1}}, "layer weights must be positive numbers, not [-1.0]"),
         ({"content_layers": "relu4_9"}, "pocket has no layer 'relu4_9': did you mean relu4_"),
         ({"style_layers": ["relu9_1"]}, "pocket has no layer 'relu9_1'"),
-        ({"photo": GREY * 255}, "pixels must lie in [0, 1]"),
-        ({"painting": GREY[:, :1]}, "this one has (1, 1, 64, 64)"),
-        ({"photo": GREY[..., :7, :10]}, "10x7 pixels is too small for relu4_2 of pocket"),
+        ({"photo": GRAY * 255}, "pixels must lie in [0, 1]"),
+        ({"painting": GRAY[:, :1]}, "this one has (1, 1, 64, 64)"),
+        ({"photo": GRAY[..., :7, :10]}, "10x7 pixels is too small for relu4_2 of pocket"),
     ],
 )
 def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
@@ -351,5 +351,5 @@ def test_a_run_stopped_at_a_small_scale_gives_a_picture_of_the_photos_size(
         yield next(iter(run(*arguments, **options)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["labkit.style"], "stylizing", interrupted)  # lk.style is the loss
+    monkeypatch.setattr(sys.modules["labkit.recipes.style_transfer"], "stylizing", interrupted)  # lk.style is the loss
     assert stylize(pocket).shape == cat().shape

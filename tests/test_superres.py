@@ -16,7 +16,8 @@ from skimage.metrics import peak_signal_noise_ratio
 from test_backbones import network
 
 import labkit as lk
-from labkit.superres import Upscaler, bicubic, degraded, perceptual, training, upscale
+from labkit.networks import weights
+from labkit.recipes.super_resolution import Upscaler, bicubic, degraded, perceptual, training, upscale
 
 cat = cache(lambda: lk.photo("chelsea", 96))
 SET5 = Path(os.environ.get("LABKIT_WEIGHTS", "nowhere")).parent / "images" / "set5"
@@ -62,7 +63,7 @@ def test_the_radius_is_how_far_a_pixel_has_influence() -> None:
     assert 20 - rows.min() == rows.max() - 20 == model.radius
 
 
-def test_the_same_detail_is_added_to_every_colour() -> None:
+def test_the_same_detail_is_added_to_every_color() -> None:
     model = scrambled()
     added = upscale(0.25 + 0.5 * cat(), model) - bicubic(0.25 + 0.5 * cat(), 2)
     torch.testing.assert_close(added[:, :1].expand_as(added), added, rtol=0, atol=1e-6)
@@ -71,7 +72,7 @@ def test_the_same_detail_is_added_to_every_colour() -> None:
 
 def test_a_network_is_loaded_to_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device "meta" stands for a GPU, from which nothing can be copied back without being noticed."""
-    monkeypatch.setattr(lk.superres, "pick_device", lambda device: torch.device(device or "meta"))
+    monkeypatch.setattr(weights, "pick_device", lambda device: torch.device(device or "meta"))
     assert next(lk.superres.load_upscaler(device="cpu").parameters()).device.type == "cpu"
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
         upscale(cat())

@@ -16,8 +16,9 @@ from test_backbones import network, noise
 from torch import Tensor
 
 import labkit as lk
-from labkit import gradients, tiles
-from labkit.algebra import PIXELS
+from labkit.engine import evaluator as gradients
+from labkit.engine import tiles
+from labkit.losses.algebra import PIXELS
 
 SIZE = (149, 203)
 STYLE = {"relu1_1": 1.0, "relu2_2": 2.0, "relu4_1": 1.0}
@@ -46,7 +47,7 @@ def test_every_position_is_owned_once(name: str, size: tuple[int, int], tile: in
     for layer in layers:
         owned = torch.zeros(size if layer == PIXELS else backbone.map_size(layer, size))
         for one in found:
-            one.window.part(layer, owned).add_(1)
+            one.window.crop_target(layer, owned).add_(1)
         assert (owned == 1).all(), layer
     assert (len(found) == 1) == (tile == 1000)
 
@@ -99,11 +100,11 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "gram": lambda: lk.style(koi(), STYLE),
     "wasserstein": lambda: lk.style(koi(), STYLE, statistic="wasserstein"),
     "two styles": lambda: lk.style([koi(), lk.photo("rocket", 120)], STYLE, weights=[1, 3]),
-    "style in a mask": lambda: lk.style(koi(), STYLE, mask="centre"),
+    "style in a mask": lambda: lk.style(koi(), STYLE, mask="center"),
     "histogram": lambda: lk.histogram(koi(), ["relu2_2", "relu3_1"]),
     "caricature": lambda: -lk.caricature(coffee(), "relu3_3"),
     "diversity": lambda: lk.diversity("relu3_1"),
-    "anchor": lambda: lk.anchor(coffee()),
+    "anchor": lambda: lk.pixel_mse(coffee()),
     "roughness": lambda: lk.total_variation(),
     "rough power": lambda: lk.total_variation(1.25),
     "sum": lambda: lk.content(coffee()) + 30 * lk.style(koi()) + lk.total_variation() - 0.1 * lk.activation("relu5_1"),
@@ -168,14 +169,14 @@ def test_features_are_put_together_from_tiles() -> None:
 @pytest.mark.parametrize(("loss", "runs"), [("activation", [8, 4, 4]), ("gram", [8, 8, 8])])
 def test_a_linear_loss_saves_the_first_pass(monkeypatch: pytest.MonkeyPatch, loss: str, runs: list[int]) -> None:
     cut, count = evaluator(LOSSES[loss](), 120), 0
-    run = cut._run
+    run = cut._forward
 
     def counting(*arguments: object) -> object:
         nonlocal count
         count += 1
         return run(*arguments)
 
-    monkeypatch.setattr(cut, "_run", counting)
+    monkeypatch.setattr(cut, "_forward", counting)
     found = []
     for seed in range(3):
         count = 0
@@ -190,7 +191,7 @@ def test_recipes_take_tiles() -> None:
     options = {"device": "cpu", "precision": "float32", "progress": False}
     for recipe, arguments in (
         (lk.dream, {"octaves": 2, "steps": 2, "step_size": 0.5}),
-        (lambda x, **o: lk.stylize(x, koi(), **o), {"steps": 3, "smallest": 100}),
+        (lambda x, **o: lk.stylize(x, koi(), **o), {"steps": 3, "min_scale": 100}),
     ):
         whole, cut = (recipe(photo, tile=tile, **arguments, **options) for tile in (None, 64))
         assert (whole - cut).abs().mean() < 1e-3 and (whole - photo).abs().mean() > 1e-3
@@ -224,15 +225,15 @@ def test_the_estimate_covers_what_a_forward_pass_keeps() -> None:
 def test_the_tile_fits_the_memory() -> None:
     backbone, layers, size = network("pocket"), ["relu1_1", "relu4_3"], (3000, 4000)
     whole = tiles.estimate(backbone, layers, size)
-    assert tiles.fitting(backbone, layers, size, 3 * whole) is None
+    assert tiles.tile_for_memory(backbone, layers, size, 3 * whole) is None
     previous = 4096
     for share in (1.9, 0.5, 0.1, 0.02):
-        tile = tiles.fitting(backbone, layers, size, int(share * whole))
+        tile = tiles.tile_for_memory(backbone, layers, size, int(share * whole))
         side = tile + sum(tiles.halo(backbone, layers))
         assert tiles.estimate(backbone, layers, (side, side)) <= share * whole / 2
         assert tile <= previous
         previous = tile
-    assert tiles.fitting(backbone, layers, size, 1000) == tiles.LEAST
+    assert tiles.tile_for_memory(backbone, layers, size, 1000) == tiles.LEAST
 
 
 def test_auto_cuts_only_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,11 +321,11 @@ dist.init_process_group("gloo")
 backbone, picture = lk.load_backbone("pocket", "cpu"), torch.cat([lk.photo("chelsea", SIZE), lk.photo("rocket", SIZE)])
 found = {{}}
 for name in ("activation", "class", "wasserstein", "sum"):
-    evaluator = lk.Evaluator(backbone, LOSSES[name](), SIZE, "float32", tile=96, spread=True)
+    evaluator = lk.Evaluator(backbone, LOSSES[name](), SIZE, "float32", tile=96, distributed=True)
     for _ in range(2):
         result = evaluator(picture)
     found[name] = result.loss, result.gradient
-small = lk.Evaluator(backbone, lk.activation("relu2_1"), (16, 16), "float32", spread=True)(picture[..., :16, :16])
+small = lk.Evaluator(backbone, lk.activation("relu2_1"), (16, 16), "float32", distributed=True)(picture[..., :16, :16])
 found["small"] = small.loss, small.gradient
 torch.save(found, f"{{sys.argv[1]}}/{{dist.get_rank()}}.pt")
 dist.destroy_process_group()
@@ -369,4 +370,4 @@ def test_the_command_line_shares_one_picture(tmp_path: Path) -> None:
 
 def test_sharing_needs_processes() -> None:
     with pytest.raises(ValueError, match="start them with torchrun"):
-        lk.Evaluator(network("pocket"), lk.total_variation(), SIZE, spread=True)
+        lk.Evaluator(network("pocket"), lk.total_variation(), SIZE, distributed=True)

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import labkit as lk
-from labkit.files import bundled
-from labkit.fit import load_weights
+from labkit.base.files import bundled
+from labkit.networks.weights import load_weights
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def test_paintings_have_names(photos: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 def test_a_distillation_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `fitting` does: on "meta", in place of a GPU, is what belongs there, and nothing else."""
+    """As `train_steps` does: on "meta", in place of a GPU, is what belongs there, and nothing else."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(TOOLS)])
     pocket = tool("train_pocket")
     monkeypatch.setattr(pocket, "folded", lambda student: {})
@@ -147,7 +147,7 @@ def test_a_distillation_goes_on_with_its_counters_on_the_cpu(tmp_path: Path, mon
     first.adapters(first.student(torch.ones(1, 1))).sum().backward()
     first.optimizer.step()
     pocket.Run.save(first, tmp_path / "run.safetensors", {})
-    pocket.Run._resume(second, pocket.kept(second.checkpoint, {}))
+    pocket.Run._resume(second, pocket.load_checkpoint(second.checkpoint, {}))
     states = second.optimizer.state.values()
     assert [state["step"].device.type for state in states] == ["cpu", "cpu"]
     assert {state["exp_avg"].device.type for state in states} == {"meta"}

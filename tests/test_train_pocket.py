@@ -1,4 +1,4 @@
-"""Distillation: what is cut, asked and minimised; and the shipped network is what its card says."""
+"""Distillation: what is cut, asked and minimized; and the shipped network is what its card says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
 import labkit as lk
-from labkit.files import bundled
+from labkit.base.files import bundled
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import eval_pocket as evaluation
@@ -103,12 +103,12 @@ def test_mixing_blends_half_and_pastes_half() -> None:
 # --- student, teacher, losses --------------------------------------------------------------------------------------
 
 
-def test_standardised_filters_have_mean_zero_and_their_gain_for_norm() -> None:
+def test_standardized_filters_have_mean_zero_and_their_gain_for_norm() -> None:
     raw, gain = torch.randn(5, 4, 3, 3, generator=generator()) + 1, torch.tensor([0.5, 1, 2, 3, 4])
-    weight = training.Standardised()(raw, gain)
+    weight = training.Standardized()(raw, gain)
     assert weight.mean((1, 2, 3)).abs().max() < 1e-6
     torch.testing.assert_close(weight.flatten(1).norm(dim=1), gain)
-    again = training.Standardised()(*training.Standardised().right_inverse(weight))
+    again = training.Standardized()(*training.Standardized().right_inverse(weight))
     torch.testing.assert_close(again, weight, rtol=1e-4, atol=1e-6)
 
 
@@ -184,7 +184,7 @@ def test_a_run_learns(own_teacher: None, folder: Path, tmp_path: Path) -> None:
     assert after["kl"] < before["kl"] - 0.1
 
 
-def test_what_has_no_weight_is_not_learnt(own_teacher: None, folder: Path, tmp_path: Path) -> None:
+def test_what_has_no_weight_is_not_learned(own_teacher: None, folder: Path, tmp_path: Path) -> None:
     run = training.Run(small(feature_weights=(0, 0, 5, 0), class_weight=0), [folder], CPU, tmp_path / "checkpoint")
     modules = dict(run.adapters) | {"logits": run.student.head}
     before = {name: module.weight.clone() for name, module in modules.items()}
@@ -266,7 +266,7 @@ def test_the_shipped_weights_are_the_ones_that_were_measured() -> None:
     assert SHA256 in bundled("pocket/MODEL_CARD.md").read_text(encoding="utf-8")
 
 
-def test_the_centre_of_a_photo_is_its_middle() -> None:
+def test_the_center_of_a_photo_is_its_middle() -> None:
     photo = torch.zeros(1, 3, 256, 400)
     photo[..., 72:328] = 1
     middle = evaluation.middle(photo)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_backbones import network
 
 import labkit as lk
-from labkit.variants import ScaledPool
+from labkit.networks.surgery import ScaledPool
 
 cat = cache(lambda: lk.photo("chelsea", (75, 101)))
 
@@ -53,11 +53,11 @@ def test_features_keep_about_their_size() -> None:
 
 @pytest.mark.parametrize("border", ["replicate", "reflect"])
 def test_a_border_is_the_pictures_own(border: str) -> None:
-    """On a picture of one colour the features are the same everywhere, up to the border; with zeros they are not."""
-    grey = torch.full((1, 3, 32, 40), 0.3)
-    found = lk.variant(network("pocket"), border=border).features(grey, ["relu1_1"])["relu1_1"]
+    """On a picture of one color the features are the same everywhere, up to the border; with zeros they are not."""
+    gray = torch.full((1, 3, 32, 40), 0.3)
+    found = lk.variant(network("pocket"), border=border).features(gray, ["relu1_1"])["relu1_1"]
     torch.testing.assert_close(found, found[..., :1, :1].expand_as(found))
-    zeros = network("pocket").features(grey, ["relu1_1"])["relu1_1"]
+    zeros = network("pocket").features(gray, ["relu1_1"])["relu1_1"]
     assert (zeros - zeros[..., 16:17, 20:21]).abs().max() > 0.01
     torch.testing.assert_close(zeros[..., 1:-1, 1:-1], found[..., 1:-1, 1:-1])
 
@@ -91,7 +91,7 @@ def test_style_transfer_takes_them() -> None:
     ("options", "message"),
     [
         ({"pooling": "median"}, "pooling is one of max, average, l2, not 'median'"),
-        ({"border": "grey"}, "border is one of zeros, replicate, reflect, not 'grey'"),
+        ({"border": "gray"}, "border is one of zeros, replicate, reflect, not 'gray'"),
     ],
 )
 def test_unknown_variants_are_refused(options: dict, message: str) -> None:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 import labkit as lk
-from labkit.dream import blurred
-from labkit.video import RAFT, moved, raft, visible, warped
+from labkit.losses.activations import BoundActivation
+from labkit.recipes.deepdream import blurred
+from labkit.recipes.video import RAFT, raft, visible, warped, zoom_rotate
 
 cat = cache(lambda: lk.photo("chelsea", (36, 48)))
 QUICK = {"layers": "relu1_2", "octaves": 1, "steps": 1, "jitter": 2, "precision": "float32"}
@@ -31,24 +32,24 @@ def smooth(height: int = 48, width: int = 64) -> Tensor:
     return 0.5 + 0.3 * waves / waves.abs().max()
 
 
-def centre(picture: Tensor, margin: int = 12) -> Tensor:
+def center(picture: Tensor, margin: int = 12) -> Tensor:
     return picture[..., margin:-margin, margin:-margin]
 
 
 # --- movement -----------------------------------------------------------------------------------------------------
 
 
-def test_a_quarter_turn_is_anticlockwise() -> None:
+def test_a_quarter_turn_is_counterclockwise() -> None:
     square = smooth(32, 32)
-    torch.testing.assert_close(moved(square, 1, 90), torch.rot90(square, 1, (2, 3)), rtol=0, atol=1e-4)
-    torch.testing.assert_close(moved(square, 1, 0), square, rtol=0, atol=1e-5)
+    torch.testing.assert_close(zoom_rotate(square, 1, 90), torch.rot90(square, 1, (2, 3)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(zoom_rotate(square, 1, 0), square, rtol=0, atol=1e-5)
 
 
 def test_a_turn_and_a_zoom_keep_the_shape_of_things() -> None:
     """In a picture that is not square: a disc stays a disc, with the zoomed area."""
     rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(90.0), indexing="ij")
     disc = (torch.hypot(rows - 29.5, columns - 44.5) < 12).float().expand(1, 3, -1, -1)
-    larger = moved(disc, 1.5, 37) > 0.5
+    larger = zoom_rotate(disc, 1.5, 37) > 0.5
     assert larger.sum() / disc.sum() == pytest.approx(1.5**2, rel=0.02)
     assert larger[0, 0].any(0).sum() == pytest.approx(36, abs=1) == pytest.approx(larger[0, 0].any(1).sum(), abs=1)
 
@@ -56,19 +57,19 @@ def test_a_turn_and_a_zoom_keep_the_shape_of_things() -> None:
 @pytest.mark.parametrize("fps", [2, 5, 10])
 def test_after_a_second_a_journey_is_in_the_same_place_at_any_rate(pocket: lk.Backbone, fps: int) -> None:
     options = {"zoom": 1.4, "rotate": 30.0, "seconds": 1 + 1 / fps, "fps": fps, "step_size": 0}
-    *_, last = lk.journey(smooth(), pocket, **QUICK | options)
-    torch.testing.assert_close(centre(last), centre(moved(smooth(), 1.4, 30)), rtol=0, atol=0.01)
+    *_, last = lk.journey(smooth(), backbone=pocket, **QUICK | options)
+    torch.testing.assert_close(center(last), center(zoom_rotate(smooth(), 1.4, 30)), rtol=0, atol=0.01)
 
 
 def test_each_frame_is_the_last_one_moved_and_dreamt(pocket: lk.Backbone) -> None:
-    first, second = lk.journey(cat(), pocket, seconds=1, fps=2, zoom=1.2, rotate=10, seed=7, **QUICK)
+    first, second = lk.journey(cat(), backbone=pocket, seconds=1, fps=2, zoom=1.2, rotate=10, seed=7, **QUICK)
     dream = {**QUICK, "progress": False}
-    assert torch.equal(first, lk.dream(cat(), pocket, seed=7, **dream))
-    assert torch.equal(second, lk.dream(moved(first, 1.2**0.5, 5), pocket, seed=8, **dream))
+    assert torch.equal(first, lk.dream(cat(), backbone=pocket, seed=7, **dream))
+    assert torch.equal(second, lk.dream(zoom_rotate(first, 1.2**0.5, 5), backbone=pocket, seed=8, **dream))
 
 
 def test_a_journey_goes_on_until_it_is_stopped(pocket: lk.Backbone) -> None:
-    frames = list(itertools.islice(lk.journey(cat(), pocket, seconds=None, fps=1, **QUICK), 4))
+    frames = list(itertools.islice(lk.journey(cat(), backbone=pocket, seconds=None, fps=1, **QUICK), 4))
     assert [frame.shape for frame in frames] == [cat().shape] * 4
     assert all((a != b).any() for a, b in itertools.pairwise(frames))
 
@@ -77,15 +78,15 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
     pocket: lk.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss, calls = -lk.activation("relu1_2"), itertools.count(1)
-    statistics = lk.activation.statistics
+    statistics = BoundActivation.statistics
 
     def interrupted(*args: object) -> object:
         if next(calls) == 3:
             raise KeyboardInterrupt
         return statistics(*args)
 
-    monkeypatch.setattr(lk.activation, "statistics", interrupted)
-    run = lk.journey(cat(), pocket, fps=4, **QUICK | {"layers": loss})
+    monkeypatch.setattr(BoundActivation, "statistics", interrupted)
+    run = lk.journey(cat(), backbone=pocket, fps=4, **QUICK | {"layers": loss})
     assert len(list(lk.frames_of(lk.save_frames(run, tmp_path / "x.webp", progress=False)))) == 2
 
 
@@ -101,7 +102,7 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
 )
 def test_journeys_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        next(lk.journey(cat(), pocket, **QUICK | options))
+        next(lk.journey(cat(), backbone=pocket, **QUICK | options))
 
 
 # --- flow ---------------------------------------------------------------------------------------------------------
@@ -114,8 +115,8 @@ def constant_flow(right: float, down: float, height: int = 48, width: int = 64) 
 @pytest.mark.parametrize("right, down", [(3, 0), (0, -2), (5, 4)])
 def test_warping_reads_where_the_flow_points(right: int, down: int) -> None:
     picture = smooth()
-    expected = centre(picture.roll((-down, -right), (2, 3)))
-    torch.testing.assert_close(centre(warped(picture, constant_flow(right, down))), expected, rtol=0, atol=1e-5)
+    expected = center(picture.roll((-down, -right), (2, 3)))
+    torch.testing.assert_close(center(warped(picture, constant_flow(right, down))), expected, rtol=0, atol=1e-5)
 
 
 def test_warping_by_half_a_pixel_is_the_mean_of_two() -> None:
@@ -148,7 +149,7 @@ def test_what_a_moving_square_uncovers_was_not_visible() -> None:
 
 
 def dreamt(frames: object, backbone: lk.Backbone, **options: object) -> list[Tensor]:
-    return list(lk.dream_frames(frames, backbone, **QUICK | options))
+    return list(lk.dream_frames(frames, backbone=backbone, **QUICK | options))
 
 
 def test_a_still_film_keeps_its_dream(pocket: lk.Backbone) -> None:
@@ -207,21 +208,21 @@ def test_raft_is_taken_from_either_folder(tmp_path: Path, monkeypatch: pytest.Mo
         field = flow(cat(), cat().flip(3))
         assert field.shape == (1, 2, *cat().shape[-2:]) and field.isfinite().all()
     (folder / RAFT["raft_small"]).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="does not hold the weights of raft_small: get the file again"):
+    with pytest.raises(ValueError, match="damaged or holds more than plain weights of raft_small: delete it"):
         raft()
 
 
-GREY = torch.full((1, 3, 36, 48), 0.5)
+GRAY = torch.full((1, 3, 36, 48), 0.5)
 
 
 @pytest.mark.parametrize(
     "frames, options, message",
     [
         ([], {}, "a film without frames"),
-        ([GREY, GREY[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
-        ([GREY], {"keep": 1.5}, "keep is a share from 0 to 1, not 1.5"),
-        ([GREY], {"keep": -0.5}, "keep must be a number of at least 0, not -0.5"),
-        ([GREY], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),
+        ([GRAY, GRAY[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
+        ([GRAY], {"keep": 1.5}, "keep is a share from 0 to 1, not 1.5"),
+        ([GRAY], {"keep": -0.5}, "keep must be a number of at least 0, not -0.5"),
+        ([GRAY], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),
     ],
 )
 def test_films_that_make_no_sense_are_refused(pocket: lk.Backbone, frames: list, options: dict, message: str) -> None:
@@ -236,13 +237,13 @@ koi = cache(lambda: lk.painting("koi_mosaic", 64))
 
 def painted(frames: object, backbone: lk.Backbone, **options: object) -> list[Tensor]:
     settings = {"steps": 12, "steps_after": 6, "flow": None, "precision": "float32"} | options
-    return list(lk.stylize_frames(frames, koi(), backbone, **settings))
+    return list(lk.stylize_frames(frames, koi(), backbone=backbone, **settings))
 
 
-def test_the_first_frame_is_a_picture_stylised(pocket: lk.Backbone) -> None:
+def test_the_first_frame_is_a_picture_stylized(pocket: lk.Backbone) -> None:
     (found,) = painted([cat()], pocket, style_weight=50.0)
     options = {"steps": 12, "style_weight": 50.0, "precision": "float32", "progress": False}
-    assert torch.equal(found, lk.stylize(cat(), koi(), pocket, **options))
+    assert torch.equal(found, lk.stylize(cat(), koi(), backbone=pocket, **options))
 
 
 def test_a_still_film_does_not_flicker_when_it_is_held(pocket: lk.Backbone) -> None:
@@ -266,15 +267,15 @@ def test_a_moving_film_is_held_to_what_the_flow_carries(pocket: lk.Backbone) -> 
     assert gap(flow=flow, temporal_weight=1e4) < 0.6 * gap(keep=0.0, temporal_weight=0.0)
 
 
-def test_colours_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
-    """What is carried to the next frame is the paint before its colours are changed: held to it, it stays."""
-    options = {"colour": "luma", "temporal_weight": 1e4, "steps_after": 3}
+def test_colors_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
+    """What is carried to the next frame is the paint before its colors are changed: held to it, it stays."""
+    options = {"color": "luma", "temporal_weight": 1e4, "steps_after": 3}
     first, second = painted([cat(), cat()], pocket, **options)
     loose = painted([cat(), cat()], pocket, **options | {"temporal_weight": 0.0, "keep": 0.0})
     assert lk.difference(first, second).mean() < 0.5 * lk.difference(*loose).mean()
 
 
-@pytest.mark.parametrize("options", [{"init": "noise"}, {"smallest": 16}, {"also": lk.total_variation()}])
+@pytest.mark.parametrize("options", [{"init": "noise"}, {"min_scale": 16}, {"extra_loss": lk.total_variation()}])
 def test_later_frames_start_from_the_past_whatever_is_asked_of_the_first(pocket: lk.Backbone, options: dict) -> None:
     first, second = painted([cat(), cat()], pocket, temporal_weight=1e4, **options)
     assert lk.difference(first, second).mean() < 0.03
@@ -289,6 +290,6 @@ def test_a_film_has_one_dream_a_frame(pocket: lk.Backbone, run: object) -> None:
 def test_hidden_places_are_not_held() -> None:
     seen = torch.ones(1, 1, 8, 8)
     seen[..., :4] = 0
-    loss = lk.anchor(torch.zeros(1, 3, 8, 8), seen)
+    loss = lk.pixel_mse(torch.zeros(1, 3, 8, 8), seen)
     gradient = lk.Evaluator(lk.load_backbone("pocket"), loss, (8, 8), "float32")(torch.ones(1, 3, 8, 8)).gradient
     assert (gradient[..., :4] == 0).all() and (gradient[..., 4:] > 0).all()

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import labkit as lk
-from labkit.controls import OWN, Chooser, Layers
-from labkit.widgets import View, dream_view, style_view, wiped
+from labkit.notebook.controls import OWN, Chooser, Layers
+from labkit.notebook.widgets import View, dream_view, style_view, wiped
 
 QUICK_DREAM = {"octaves": 2, "steps": 3}
 QUICK_STYLE = {"steps": 12}
@@ -74,8 +74,8 @@ def test_the_dream_is_that_of_the_function() -> None:
 
 
 def test_the_style_is_that_of_the_function() -> None:
-    view = styles(style_weight=100.0, colour="luma")
-    options = {"style_weight": 100.0, "colour": "luma", "progress": False, **QUICK_STYLE}
+    view = styles(style_weight=100.0, color="luma")
+    options = {"style_weight": 100.0, "color": "luma", "progress": False, **QUICK_STYLE}
     assert torch.equal(finished(view), lk.stylize(lk.photo("chelsea", 96), lk.painting("koi_mosaic"), **options))
 
 
@@ -105,7 +105,7 @@ def stopped(view: View, step: int) -> None:
 
 
 def test_stopped_and_gone_on_it_ends_as_if_uninterrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.widgets.EVERY", 0)
+    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
     whole, view = finished(dreams()), dreams()
     stopped(view, 2)
     assert view.latest.step == 2 and view.stop_button.disabled and not view.go_on_button.disabled
@@ -116,7 +116,7 @@ def test_stopped_and_gone_on_it_ends_as_if_uninterrupted(monkeypatch: pytest.Mon
 
 
 def test_weights_can_be_changed_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.widgets.EVERY", 0)
+    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
     plain, view = finished(styles()), styles()
     stopped(view, 6)
     view.controls["style_weight"].value = 1000.0
@@ -127,7 +127,7 @@ def test_weights_can_be_changed_in_the_middle(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_preview_grows_and_the_slider_wipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.widgets.EVERY", 0)
+    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
     view, sizes = dreams(), []
     assert shown(view).size == (96, 64)
     view.preview.observe(lambda change: sizes.append(shown(view).width), "value")
@@ -157,9 +157,9 @@ def test_starting_again_begins_anew() -> None:
 # --- choosing and saving ------------------------------------------------------------------------------------------
 
 
-def png(colour: tuple[int, int, int]) -> bytes:
+def png(color: tuple[int, int, int]) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (30, 20), colour).save(buffer, "PNG")
+    Image.new("RGB", (30, 20), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -207,23 +207,23 @@ def test_complaints_are_read_in_the_lab(tmp_path: Path) -> None:
 
 
 def test_going_on_at_another_size_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.widgets.EVERY", 0)
+    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
     view = dreams()
     stopped(view, 2)
     view.size.value = 256
     view.go_on_button.click()
     view.wait(60)
-    assert "another picture, size or setting" in view.status.value
+    assert "the saved run was another one: photo was" in view.status.value
 
 
-def test_going_on_with_another_optimiser_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.widgets.EVERY", 0)
+def test_going_on_with_another_optimizer_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
     view = styles()
     stopped(view, 3)
     view.controls["optimizer"].value = "lbfgs"
     view.go_on_button.click()
     view.wait(60)
-    assert "another optimiser" in view.status.value
+    assert "another optimizer" in view.status.value
 
 
 def test_a_run_that_fails_leaves_nothing_to_save() -> None:
@@ -243,7 +243,7 @@ def test_a_network_without_weights_is_refused_in_words(monkeypatch: pytest.Monke
         raise FileNotFoundError(f"no weights of {name}")
 
     view = dreams()
-    monkeypatch.setattr("labkit.widgets.load_backbone", missing)
+    monkeypatch.setattr("labkit.notebook.widgets.load_backbone", missing)
     view.backbone.value = "vgg19"
     assert "no weights of vgg19" in view.status.value
 

@@ -26,9 +26,9 @@ LABELS = ["ant", "bee", "cat", "dog", "eel", "fly", "gnu", "hen", "ibex", "jay"]
 class Small(nn.Module):
     """A residual network as many write it: ReLUs in place, called as functions, one module called twice."""
 
-    def __init__(self, colours: int = 3, classes: int = 10) -> None:
+    def __init__(self, colors: int = 3, classes: int = 10) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(colours, 8, 3, stride=2, padding=1)
+        self.stem = nn.Conv2d(colors, 8, 3, stride=2, padding=1)
         self.norm = nn.BatchNorm2d(8)
         self.relu = nn.ReLU(inplace=True)
         self.left, self.right = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=2, dilation=2)
@@ -250,7 +250,7 @@ def test_the_guess_can_be_replaced() -> None:
     network = lk.wrap(model)
     network.recommended = wanted
     loss = lk.Evaluator(network, lk.style(lk.painting("koi_mosaic", 64)), (64, 64), "float32").loss
-    assert loss.layers == ("relu", "layer1") and loss.weights == pytest.approx([2 / 3, 1 / 3])
+    assert loss.layers == ("relu", "layer1") and loss.weights == pytest.approx({"relu": 2 / 3, "layer1": 1 / 3})
     with pytest.raises(ValueError, match="has no layer 'nowhere'"):
         lk.wrap(model, recommended=lk.Recommended("nowhere", [], []))
 
@@ -270,7 +270,16 @@ def test_the_module_is_left_as_it_was() -> None:
     network.features(noise(64, 64), network.layers)
     network.receptive_field("deep")
     for precision in ("float32", "bfloat16"):
-        lk.dream(noise(64, 64), network, "deep", octaves=1, steps=1, precision=precision, progress=False, device="cpu")
+        lk.dream(
+            noise(64, 64),
+            "deep",
+            backbone=network,
+            octaves=1,
+            steps=1,
+            precision=precision,
+            progress=False,
+            device="cpu",
+        )
     network.to(torch.float64)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert {p.dtype for p in model.parameters()} == {torch.float32} and model.stem.weight.is_contiguous()
@@ -333,11 +342,11 @@ def test_data_parallel_and_compiled_modules_are_unpacked() -> None:
     assert lk.wrap(torch.compile(made(Small))).names == wrapped("small").names
 
 
-# --- colours, sizes, answers -----------------------------------------------------------------------------------------
+# --- colors, sizes, answers -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mean", [0.4, (0.4,), (0.4, 0.4, 0.4)])
-def test_a_grey_scale_network_sees_the_luma(mean: object) -> None:
+def test_a_gray_scale_network_sees_the_luma(mean: object) -> None:
     model, picture = made(Small, 1).eval(), noise(40, 40)
     network = lk.wrap(model, mean=mean, std=0.2, classes=LABELS)
     with torch.no_grad():
@@ -355,7 +364,7 @@ def test_four_channels_are_refused() -> None:
 
 
 class Fixed(nn.Module):
-    """As in many a first tutorial: it takes pictures of 28 x 28 pixels in grey, and flattens."""
+    """As in many a first tutorial: it takes pictures of 28 x 28 pixels in gray, and flattens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -367,7 +376,7 @@ class Fixed(nn.Module):
 
 def test_a_network_of_one_size() -> None:
     model = made(Fixed).eval()
-    with pytest.raises(ValueError, match=r"Fixed fails on a picture of 224x224 pixels and 1 colours: .*size="):
+    with pytest.raises(ValueError, match=r"Fixed fails on a picture of 224x224 pixels and 1 colors: .*size="):
         lk.wrap(model)
     network = lk.wrap(model, size=28, mean=0, std=1)
     with torch.no_grad():
@@ -414,7 +423,7 @@ def test_logits_by_name(how: Callable) -> None:
 def test_a_network_without_logits_has_layers_only(how: Callable, said: str) -> None:
     network = lk.wrap(made(Answers, how), name="extractor")
     assert network.layers == network.names == ["conv"]
-    lk.dream(noise(40, 40), network, octaves=1, steps=1, progress=False, device="cpu")
+    lk.dream(noise(40, 40), backbone=network, octaves=1, steps=1, progress=False, device="cpu")
     message = f"extractor has no classes: it answers {said}, not logits"
     for ask in (network.logits, network.classify, lambda p: network.class_index(1), lambda p: network.classes):
         with pytest.raises(ValueError, match=message):
@@ -429,7 +438,7 @@ def test_a_network_without_logits_has_layers_only(how: Callable, said: str) -> N
         (torch.jit.ScriptModule(), "wrap takes a plain nn.Module, not a ScriptModule"),
         (lambda x: x, "wrap takes a plain nn.Module, not a function"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Module()), 'missing the required "forward" function'),
-        (nn.Sequential(nn.Linear(5, 3)), "Sequential fails on a picture of 224x224 pixels and 3 colours"),
+        (nn.Sequential(nn.Linear(5, 3)), "Sequential fails on a picture of 224x224 pixels and 3 colors"),
     ],
 )
 def test_what_takes_no_pictures_is_refused(model: object, message: str) -> None:
@@ -472,24 +481,26 @@ def test_recipes_take_it(name: str) -> None:
     network, photo, painting = wrapped(name), lk.photo("chelsea", 64), lk.painting("koi_mosaic", 64)
     layer = next(iter(network.recommended.dream))
     pictures = {
-        "dream": lk.dream(photo, network, octaves=2, steps=2, **OPTIONS),
-        "guided": lk.dream(photo, network, -lk.guide(painting, layer), octaves=1, steps=2, **OPTIONS),
-        "stylize": lk.stylize(photo, painting, network, steps=3, **OPTIONS),
-        "create": lk.create(lk.channels(layer, range(2)), network, size=48, steps=2, variations=2, **OPTIONS),
-        "class": lk.create(-lk.class_logit(1), network, size=48, steps=2, **OPTIONS),
+        "dream": lk.dream(photo, backbone=network, octaves=2, steps=2, **OPTIONS),
+        "guided": lk.dream(photo, -lk.guide(painting, layer), backbone=network, octaves=1, steps=2, **OPTIONS),
+        "stylize": lk.stylize(photo, painting, backbone=network, steps=3, **OPTIONS),
+        "create": lk.create(lk.channels(layer, range(2)), backbone=network, size=48, steps=2, variations=2, **OPTIONS),
+        "class": lk.create(-lk.class_logit(1), backbone=network, size=48, steps=2, **OPTIONS),
         "journey": next(iter(lk.journey(photo, backbone=network, octaves=1, steps=1, device="cpu"))),
     }
     for what, picture in pictures.items():
         assert torch.isfinite(picture).all() and picture.std() > 0.01, what
         if picture.shape == photo.shape:
             assert (picture - photo).abs().mean() > 1e-3, what
-    assert len(lk.ranked_channels(photo, layer, network, count=3, device="cpu")) == 3
+    assert len(lk.ranked_channels(photo, layer, backbone=network, count=3, device="cpu")) == 3
     assert len(network.classify(photo)[0]) == 5
 
 
 def test_a_class_rises_when_it_is_wished_for() -> None:
     network = lk.wrap(made(Small), classes=LABELS)
-    gnu, ant = (lk.create(-lk.class_logit(name), network, size=48, steps=20, **OPTIONS) for name in ("gnu", "ant"))
+    gnu, ant = (
+        lk.create(-lk.class_logit(name), backbone=network, size=48, steps=20, **OPTIONS) for name in ("gnu", "ant")
+    )
     assert (
         network.logits(gnu)[0, 6] > network.logits(ant)[0, 6] and network.logits(ant)[0, 0] > network.logits(gnu)[0, 0]
     )
@@ -502,7 +513,7 @@ def test_explanations_take_it() -> None:
         guided = lk.explain.gradient(lk.explain.class_score(network, 2), picture)
     assert network.model.relu.inplace
     assert not torch.allclose(guided, lk.explain.gradient(lk.explain.class_score(network, 2), picture))
-    other = lk.explain.randomised(network, "deep")
+    other = lk.explain.randomized(network, "deep")
     assert torch.equal(other.features(picture, ["right"])["right"], network.features(picture, ["right"])["right"])
     assert not torch.equal(other.logits(picture), network.logits(picture))
     changed = [k for k, v in other.state_dict().items() if not torch.equal(v, network.state_dict()[k])]

@@ -23,7 +23,7 @@ SIDE = 128
 TABLE = re.compile(r"\| measure \|.*?\n\n", re.DOTALL)
 
 
-def centre(path: Path, side: int = SIDE) -> Tensor:
+def center(path: Path, side: int = SIDE) -> Tensor:
     """The central square of a photo, resized so that its shorter side is ``side`` pixels."""
     return middle(lk.load(path), side)
 
@@ -42,8 +42,8 @@ def logits(network: lk.Backbone, pictures: list[Tensor]) -> Tensor:
 
 
 def answers(student: lk.Backbone, teacher: lk.Backbone, paths: list[Path]) -> tuple[Tensor, Tensor]:
-    """The logits of both for the centres of photos."""
-    pictures = [centre(path) for path in paths]
+    """The logits of both for the centers of photos."""
+    pictures = [center(path) for path in paths]
     return logits(student, pictures), logits(teacher, pictures)
 
 

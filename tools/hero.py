@@ -9,9 +9,10 @@ import labkit as lk
 
 def main(path: str) -> None:
     photo, network = lk.photo("chelsea", 384), lk.load_backbone("pocket")
-    dreams = [lk.dream(photo, network, layer) for layer in ("relu4_3", "relu5_2")]
+    dreams = [lk.dream(photo, layer, backbone=network) for layer in ("relu4_3", "relu5_2")]
     styles = [
-        lk.stylize(photo, lk.painting(name), network) for name in ("lantern_bay", "window_of_the_sun", "carved_sea")
+        lk.stylize(photo, lk.painting(name), backbone=network)
+        for name in ("lantern_bay", "window_of_the_sun", "carved_sea")
     ]
     lk.save(lk.grid([photo, *dreams, *styles], columns=3), path, {"recipe": "tools/hero.py"}, quality=88)
 

@@ -22,14 +22,14 @@ SUPER = 2  # canvas pixels per picture pixel
 TAU = 2 * np.pi
 
 
-def palette(colours: str) -> Array:
-    """Hex colours, separated by spaces, as rows of RGB in 0..1."""
-    return np.array([list(bytes.fromhex(colour)) for colour in colours.split()], np.float32) / 255
+def palette(colors: str) -> Array:
+    """Hex colors, separated by spaces, as rows of RGB in 0..1."""
+    return np.array([list(bytes.fromhex(color)) for color in colors.split()], np.float32) / 255
 
 
-def ramp(t: Array, colours: str) -> Array:
-    """Map 0..1 through evenly spaced colours."""
-    stops = palette(colours)
+def ramp(t: Array, colors: str) -> Array:
+    """Map 0..1 through evenly spaced colors."""
+    stops = palette(colors)
     return np.stack([np.interp(t, np.linspace(0, 1, len(stops)), c) for c in stops.T], -1).astype(np.float32)
 
 
@@ -40,13 +40,13 @@ def step(low: float, high: float, x: Array) -> Array:
 
 
 def mix(a: Array, b: Array, t: Array | float) -> Array:
-    """Colours a where t is 0, b where it is 1."""
+    """Colors a where t is 0, b where it is 1."""
     return a + (b - a) * np.asarray(t, np.float32)[..., None]
 
 
-def vary(rng: np.random.Generator, colours: Array, hue: float, value: float) -> Array:
-    """Give every colour its own small accident of hue, saturation and value."""
-    hsv = rgb2hsv(np.clip(colours, 0, 1)) + rng.normal(size=colours.shape) * (hue, value, value)
+def vary(rng: np.random.Generator, colors: Array, hue: float, value: float) -> Array:
+    """Give every color its own small accident of hue, saturation and value."""
+    hsv = rgb2hsv(np.clip(colors, 0, 1)) + rng.normal(size=colors.shape) * (hue, value, value)
     hsv[..., 0] %= 1
     return hsv2rgb(np.clip(hsv, 0, 1)).astype(np.float32)
 
@@ -64,7 +64,7 @@ def flow(psi: Array) -> Array:
 
 
 class Canvas:
-    """Colour, stroke direction and thickness of the paint; `put` sketches, `paint` and `brush` lay real strokes."""
+    """Color, stroke direction and thickness of the paint; `put` sketches, `paint` and `brush` lay real strokes."""
 
     def __init__(self, seed: int, size: int, width: float = 1, height: float = 0.75):
         self.rng = np.random.default_rng(seed)
@@ -109,9 +109,9 @@ class Canvas:
         rows = np.clip(y * self.scale, 0, self.shape[0] - 1).astype(int)
         return field[rows, np.clip(x * self.scale, 0, self.shape[1] - 1).astype(int)]
 
-    def put(self, mask: Array, tone: Array | float, colours: str, angle: Array | float | None = None) -> None:
-        """Sketch a thing: its tones through a ramp of colours, and how its strokes shall run."""
-        self.rgb[mask] = ramp(np.broadcast_to(tone, self.shape)[mask], colours)
+    def put(self, mask: Array, tone: Array | float, colors: str, angle: Array | float | None = None) -> None:
+        """Sketch a thing: its tones through a ramp of colors, and how its strokes shall run."""
+        self.rgb[mask] = ramp(np.broadcast_to(tone, self.shape)[mask], colors)
         if angle is not None:
             self.angle[mask] = np.broadcast_to(angle, self.shape)[mask]
 
@@ -126,17 +126,17 @@ class Canvas:
             size = self.rng.uniform(0.6, 1.2, (2, x.size)) * [[length], [width]]
             self.brush(x, y, self.angle, *size, vary(self.rng, self.at(sketch, x, y), hue, value), **style)
 
-    def stick(self, ends: Array, width: Array | float, colour: str, **style: float) -> None:
+    def stick(self, ends: Array, width: Array | float, color: str, **style: float) -> None:
         """Straight strokes from rows of x0, y0, x1, y1."""
         x0, y0, x1, y1 = ends.T
-        colours = vary(self.rng, palette(colour).repeat(len(ends), 0), 0.02, 0.05)
+        colors = vary(self.rng, palette(color).repeat(len(ends), 0), 0.02, 0.05)
         self.brush(
             (x0 + x1) / 2,
             (y0 + y1) / 2,
             np.arctan2(y1 - y0, x1 - x0),
             np.hypot(x1 - x0, y1 - y0),
             width,
-            colours,
+            colors,
             **style,
         )
 
@@ -147,7 +147,7 @@ class Canvas:
         angle: Array,
         length: Array | float,
         width: Array | float,
-        colour: Array,
+        color: Array,
         dry: float = 0.3,
         load: float = 1,
         streak: float = 0.1,
@@ -167,7 +167,7 @@ class Canvas:
                     angle if angle.ndim == 2 else angle[part],
                     length[part],
                     width[part],
-                    colour[part],
+                    color[part],
                     dry,
                     load,
                     streak,
@@ -176,7 +176,7 @@ class Canvas:
         spine, reach = np.empty((4, knots, count), np.float32), length / (knots - 1)  # x, y and the normal at knots
         for k in range(knots):
             a = self.at(angle, x, y) if angle.ndim == 2 else angle
-            if k == 0:  # a stroke is centred on its position
+            if k == 0:  # a stroke is centered on its position
                 x, y = x - np.cos(a) * length / 2, y - np.sin(a) * length / 2
             if angle.ndim == 2:  # look half a step ahead, so that circles close
                 a = self.at(angle, x + np.cos(a) * reach / 2, y + np.sin(a) * reach / 2)
@@ -202,7 +202,7 @@ class Canvas:
                 np.arange(count)[:, None, None],
             )
         )
-        self.rgb.reshape(-1, 3)[index] = colour[owner] + (2 * streak * tone)[:, None]
+        self.rgb.reshape(-1, 3)[index] = color[owner] + (2 * streak * tone)[:, None]
         thick = self.thick.reshape(-1)
         thick[index] = 0.4 * thick[index] + load * (ridge + tone)
 
@@ -256,10 +256,10 @@ def lantern_bay(size: int) -> Canvas:
     c.angle[:] = flow(psi)
 
     shore = 0.55
-    for base, high, colours, k in [(0.48, 0.07, "1a2a63 33569a 6f8fc5", 5), (0.52, 0.07, "0b1638 17405a 4f8a6c", 8)]:
+    for base, high, colors, k in [(0.48, 0.07, "1a2a63 33569a 6f8fc5", 5), (0.52, 0.07, "0b1638 17405a 4f8a6c", 8)]:
         ridge = base - high * (0.5 * np.sin(k * x + k) + 0.4 * np.sin(2.3 * k * x))
         folds = (y - ridge) * 90 + 0.6 * c.noise(0.1, 2, 2)
-        c.put(y > ridge, 0.5 + 0.5 * np.sin(folds), colours, flow(folds))
+        c.put(y > ridge, 0.5 + 0.5 * np.sin(folds), colors, flow(folds))
     lamps = np.r_[rng.normal(0.17, 0.06, 7), rng.normal(0.5, 0.07, 7), rng.normal(0.86, 0.05, 5)]
     heights = rng.uniform(0.02, 0.042, lamps.size)
     for k, (lamp, h) in enumerate(zip(lamps, heights, strict=True)):  # a house around every lamp
@@ -425,8 +425,8 @@ def window_of_the_sun(size: int) -> Canvas:
     pieces = np.unique(pieces, return_inverse=True)[1].reshape(c.shape)
     number = np.arange(pieces.max() + 1)
     hues = [
-        palette(colours)
-        for colours in (
+        palette(colors)
+        for colors in (
             "fff3b0",
             "ffe97a ffdf50",
             "ffc62e ffb020 ffd860",
@@ -521,13 +521,13 @@ def noon_pond(size: int) -> Canvas:
     for gap, dot, wild in [(0.0075, 0.0125, 0.1), (0.0055, 0.0078, 0.14), (0.0062, 0.006, 0.17)]:
         px, py = c.scatter(gap)
         wanted = c.at(sketch, px, py)
-        colour = pigments[nearest.query(wanted + rng.normal(size=wanted.shape) * wild)[1]]
+        color = pigments[nearest.query(wanted + rng.normal(size=wanted.shape) * wild)[1]]
         c.brush(
             px,
             py,
             rng.uniform(0, TAU, px.size),
             *(dot * rng.uniform(0.75, 1.15, (2, px.size))),
-            vary(rng, mix(colour, wanted, 0.25), 0.01, 0.04),
+            vary(rng, mix(color, wanted, 0.25), 0.01, 0.04),
             dry=0.05,
             streak=0.05,
         )
@@ -598,10 +598,10 @@ def table_with_guitar(size: int) -> Canvas:
     c.paint((0.03, 0.01, 3), (0.016, 0.0045, 3), hue=0.014, value=0.055)
     gap, worn = to_edge(facet, c), step(-1.4, -0.5, c.noise(0.02, 3))
 
-    def draw(lines: Array, colour: str) -> None:
+    def draw(lines: Array, color: str) -> None:
         """Charcoal or chalk over the paint, worn in places."""
         soft = ndimage.gaussian_filter(lines.astype(np.float32), 0.0005 * c.scale)
-        c.rgb = mix(c.rgb, palette(colour)[0], 0.85 * soft * worn)
+        c.rgb = mix(c.rgb, palette(color)[0], 0.85 * soft * worn)
 
     draw((np.abs((slope * 150 + 0.15 * c.noise(0.05)) % 1 - 0.5) < 0.12) & chance(0.4) & (plane < 0.7), "2a221c")
     draw((gap < 0.002) & (plane < 0.6), "17120e")
@@ -635,8 +635,8 @@ def mist_peaks(size: int) -> Canvas:
     c.put(y >= 0, 0.6 + 0.1 * c.noise(0.3) + 0.04 * silk, "c8b48a e8dabc f4ecd8")
     wash, rough = c.noise(0.12, 5), c.noise(0.012, 4)
 
-    def ink(amount: Array, colour: str) -> None:
-        c.rgb = mix(c.rgb, palette(colour)[0], np.clip(amount, 0, 0.95))
+    def ink(amount: Array, color: str) -> None:
+        c.rgb = mix(c.rgb, palette(color)[0], np.clip(amount, 0, 0.95))
 
     ink((0.8 + 0.08 * wash) * step(0.052, 0.047, c.radius(0.53, 0.13) + 0.001 * rough) * step(0.3, 0.06, y), "c83c1c")
     layers = [
@@ -646,7 +646,7 @@ def mist_peaks(size: int) -> Canvas:
         (0.76, 0.9, "1c2126", 5, 0.07),
         (0.99, 1.0, "0c0d10", 4, 0.09),
     ]
-    for k, (base, strength, colour, count, wide) in enumerate(layers):
+    for k, (base, strength, color, count, wide) in enumerate(layers):
         rng = c.rng = np.random.default_rng(72 + k)  # peaks and pines stay where they are at every size
         line, face, big = np.full(c.shape[1], base), np.zeros(c.shape[1]), 0.7 + 0.15 * k
         for _ in range(count):
@@ -660,13 +660,13 @@ def mist_peaks(size: int) -> Canvas:
         inside, shade = step(-0.0006, 0.0012, depth), 0.55 + 0.2 * np.tanh(2 * face)
         fade = np.exp(-np.maximum(depth, 0) / (0.1 + 0.035 * k)) * (1 + 0.25 * wash)
         ink(0.85 * inside * step(0.12, 0, depth), "ece2cc")  # mist hides what is behind
-        ink(inside * strength * fade * (shade + 0.1 * rough + 0.12 * (k > 2)), colour)
-        ink(inside * strength * step(0.012, 0.001, depth - 0.003 * rough) * 0.8, colour)
+        ink(inside * strength * fade * (shade + 0.1 * rough + 0.12 * (k > 2)), color)
+        ink(inside * strength * step(0.012, 0.001, depth - 0.003 * rough) * 0.8, color)
         px, py = c.scatter(0.0055 + 0.0004 * k)  # axe-cut strokes down the shaded faces
         d, f = c.at(depth, px, py), c.at(np.broadcast_to(face, c.shape), px, py)
         chance, long, broad, dark = rng.random((4, px.size))
         cut = (d > 0.004) & (chance < np.exp(-d / (0.06 + 0.02 * k)) * (0.5 + 0.35 * np.tanh(2 * f)))
-        tone = mix(c.at(c.rgb, px, py), palette(colour)[0], (0.25 + 0.7 * dark) * strength)
+        tone = mix(c.at(c.rgb, px, py), palette(color)[0], (0.25 + 0.7 * dark) * strength)
         c.brush(
             *(
                 values[cut]
@@ -686,14 +686,14 @@ def mist_peaks(size: int) -> Canvas:
             py, s, n = line[min(int(px * c.scale), c.shape[1] - 1)], (0.008 + 0.0055 * k) * rng.uniform(0.5, 1.3), 14
             if py < base - 0.05:
                 up = np.linspace(0.3, 1.9, n) * s
-                c.stick(np.array([[px, py + 0.4 * s, px + 0.1 * s, py - 2 * s]]), 0.12 * s, colour, load=0)
+                c.stick(np.array([[px, py + 0.4 * s, px + 0.1 * s, py - 2 * s]]), 0.12 * s, color, load=0)
                 c.brush(
                     px + rng.normal(0, 0.28, n) * (2.2 * s - up),
                     py - up,
                     rng.normal(0, 0.25, n),
                     (2.3 * s - up) * 0.9,
                     0.22 * s,
-                    mix(palette(colour), palette("1f3a34"), 0.3).repeat(n, 0),
+                    mix(palette(color), palette("1f3a34"), 0.3).repeat(n, 0),
                     dry=0.6,
                     load=0,
                 )
@@ -716,7 +716,7 @@ def mist_peaks(size: int) -> Canvas:
 
 
 def harbour_in_red(size: int) -> Canvas:
-    """Boats in pure colour laid with a palette knife, after the Fauves."""
+    """Boats in pure color laid with a palette knife, after the Fauves."""
     c = Canvas(71, size, 1, 0.8)
     rng, x, y = c.rng, c.x, c.y
     quay, soft = 0.4, 0.012 * c.noise(0.08, 2)
@@ -727,9 +727,9 @@ def harbour_in_red(size: int) -> Canvas:
         "2f5fd0 48a8e0 f0a8b8 ffc848 ff8a30",
         0.5 * np.sin(4 * x + 9 * y) + 10 * soft,
     )
-    for k, colours in enumerate(["7a4ac8 4a58c8 38a0a0", "e0386a c8407a 8a3aa8", "2a9a58 68b838 f0c828"]):
+    for k, colors in enumerate(["7a4ac8 4a58c8 38a0a0", "e0386a c8407a 8a3aa8", "2a9a58 68b838 f0c828"]):
         hill = 0.17 + 0.05 * k + 0.05 * np.sin(4.5 * x + 2.4 * k) + soft
-        c.put(level > hill, (level - hill) * 7 + 4 * soft, colours, 0.35 * np.cos(4.5 * x + 2.4 * k))
+        c.put(level > hill, (level - hill) * 7 + 4 * soft, colors, 0.35 * np.cos(4.5 * x + 2.4 * k))
     walls = ["fff0d0 f8c878", "ffd0c0 f07a70", "f8e878 e8a020", "d8e8f8 6a90d8"]
     for k in range(26):  # houses climb the hill
         w, h, foot = rng.uniform(0.02, 0.035), 0.06, quay - 0.01 - 0.1 * rng.random() * (k < 16)
@@ -790,12 +790,12 @@ def koi_mosaic(size: int) -> Canvas:
         leaf = (pad < s) & (a > 0.4)
         c.put(leaf, 0.3 + 0.4 * np.abs(np.sin(a * 4)) + 5 * (s - pad), "0f4a2a 2f8a3a 8ac03a d8e078")
         form[leaf] = 1
-    for k, colour in enumerate(["c82868", "f088b0", "fff0d0"]):  # a lotus on the middle pad
+    for k, color in enumerate(["c82868", "f088b0", "fff0d0"]):  # a lotus on the middle pad
         petal = c.radius(0.5, 0.5) < (0.062 - 0.02 * k) * (0.65 + 0.35 * np.abs(np.sin(swirl * 2.5 + k)))
-        c.put(petal, 0.5, colour)
+        c.put(petal, 0.5, color)
         form[petal] = 2 + k
 
-    def swim(points: Points, colours: str) -> None:
+    def swim(points: Points, colors: str) -> None:
         """One fish along a curve, head first."""
         far, along = c.nearest(curve(points, 400))
         s = along / 399
@@ -815,7 +815,7 @@ def koi_mosaic(size: int) -> Canvas:
         c.put(tail | fins, 0.5 + 0.5 * np.sin(np.where(tail, flank * 22, s * 190)), "b04a20 f0a060 fff4e0")
         patch, scales = c.noise(0.16, 2) + 0.5 * np.sin(24 * s), 0.12 * np.sin(s * 240) * np.sin(flank * 14)
         c.put(trunk, 1.25 - 0.9 * flank + scales, "b8a890 f4ecd8 fffaf0")
-        c.put(trunk & (patch > -0.25) & (s > 0.1), 1.15 - 0.9 * flank + scales, colours)
+        c.put(trunk & (patch > -0.25) & (s > 0.1), 1.15 - 0.9 * flank + scales, colors)
         c.put(trunk & (patch < -1) & (s > 0.12), 0.5, "1a1a28")
         c.put(trunk & (flank > 0.86), 0.5, "7a2410")
         form[tail | fins], form[trunk] = 5, 6
@@ -854,8 +854,8 @@ def koi_mosaic(size: int) -> Canvas:
     first, second = np.sort(square, -1)[..., :2].transpose(2, 0, 1)
     tile = np.take_along_axis(near, square.argmin(-1)[..., None], -1)[..., 0]
     cut = np.minimum(0.75 - first, second - first) + 0.015 * c.noise(0.006, 2)  # how far inside its tile a pixel is
-    tilt, colour = rng.normal(size=(2, len(tiles))), vary(rng, c.at(c.rgb, *tiles.T[:2]), 0.018, 0.08)
-    stone = colour[tile] * (1 + 0.05 * c.noise(0.005, 3) + 0.05 * (tilt[0] + tilt[1])[tile])[..., None]
+    tilt, color = rng.normal(size=(2, len(tiles))), vary(rng, c.at(c.rgb, *tiles.T[:2]), 0.018, 0.08)
+    stone = color[tile] * (1 + 0.05 * c.noise(0.005, 3) + 0.05 * (tilt[0] + tilt[1])[tile])[..., None]
     c.rgb = mix(ramp(0.5 + 0.2 * c.noise(0.005, 3), "1c1a1a 4a443c 7a7060"), stone, step(0.035, 0.075, cut))
     slant = tilt[0][tile] * (x - tiles[tile, 0]) + tilt[1][tile] * (y - tiles[tile, 1])
     c.thick = 2 * step(0.02, 0.2, cut) + 25 * slant

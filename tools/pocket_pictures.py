@@ -21,14 +21,14 @@ WIDTH = 320
 
 def dreams_and_style(network: lk.Backbone) -> list[Tensor]:
     photos = [lk.photo(name, WIDTH) for name in ("chelsea", "coffee")]
-    dreams = [lk.dream(photo, network, layer) for photo in photos for layer in LAYERS[network.name]]
-    return [*dreams, lk.stylize(photos[0], lk.painting("lantern_bay"), network)]
+    dreams = [lk.dream(photo, layer, backbone=network) for photo in photos for layer in LAYERS[network.name]]
+    return [*dreams, lk.stylize(photos[0], lk.painting("lantern_bay"), backbone=network)]
 
 
 def classes(network: lk.Backbone, size: tuple[int, int]) -> list[Tensor]:
     """Each class as far above the mean class as 300 steps bring it."""
     wishes = [lk.activation("logits", power=1) - lk.class_logit(name) for name in CLASSES]
-    drawn = lk.create(lk.each(wishes), network, size=size, variations=len(wishes), steps=300)
+    drawn = lk.create(lk.per_picture(wishes), backbone=network, size=size, variations=len(wishes), steps=300)
     return list(drawn.split(1))
 
 

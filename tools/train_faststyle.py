@@ -19,10 +19,12 @@ import torch
 from torch import nn
 
 import labkit as lk
-from labkit.adain import Decoder, decoding
-from labkit.faststyle import StyleNetwork, learning
-from labkit.fit import Trained, keep, kept, load_weights, save_weights
-from labkit.images import PICTURE_SUFFIXES
+from labkit.engine.training import Trained, load_checkpoint, save_checkpoint
+from labkit.networks.weights import load_weights, save_weights
+from labkit.pictures.reading import PICTURE_SUFFIXES
+from labkit.recipes import adain, fast_style
+from labkit.recipes.adain import Decoder
+from labkit.recipes.fast_style import StyleNetwork
 
 SIZES = (192, 288, 432, 648)  # of paintings, for the decoder
 
@@ -65,7 +67,7 @@ def main() -> None:
         metadata |= {"width": options.width, "blocks": options.blocks}
     start = options.start and str(options.start)
     settings = {"kind": options.kind, "photos": len(paths), "start": start, **given, **metadata}
-    given["resume"] = state = kept(checkpoint, settings)
+    given["resume"] = state = load_checkpoint(checkpoint, settings)
     if state and state["step"] == options.steps:
         print(f"nothing to do: {checkpoint} has all of its {options.steps} steps; delete it to start anew")
         return
@@ -73,12 +75,12 @@ def main() -> None:
     if options.kind == "paintings":
         model = StyleNetwork(names, options.width, options.blocks).to(device)
         photos = (lk.load(path, 384) for path in paths)
-        run = learning(model, {name: lk.painting(name) for name in names}, photos, **given)
+        run = fast_style.training(model, {name: lk.painting(name) for name in names}, photos, **given)
     else:
         model = Decoder().to(device)
         paintings = [lk.painting(name, size) for name in names for size in SIZES]
         paintings += [lk.load(path, 256) for path in paths[::8]]
-        run = decoding(model, paintings, (lk.load(path, 256) for path in paths), **given)
+        run = adain.training(model, paintings, (lk.load(path, 256) for path in paths), **given)
     if options.start and not state:
         model.load_state_dict(load_weights(options.start)[1])
     follow(run, model, output, checkpoint, metadata, settings)
@@ -101,7 +103,7 @@ def follow(
             found = metadata | {"step": now.step, "of": now.of, "error": f"{sum(errors) / len(errors):.4f}"}
             print(found, flush=True)
             save_weights(model, output, found)
-            keep(now, checkpoint, settings)
+            save_checkpoint(now, checkpoint, settings)
             errors, saved = [], time.monotonic()
 
 

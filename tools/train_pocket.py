@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import labkit as lk
-from labkit.files import written_whole
-from labkit.fit import kept
+from labkit.base.files import written_whole
+from labkit.engine.training import load_checkpoint
 
 TEACHER = "googlenet_bvlc"
 # Which layer of the student learns from which of the teacher; a pair shares its stride.
@@ -78,7 +78,7 @@ class Photos:
         return len(self.sizes)
 
     def crops(self, number: int, size: int, generator: torch.Generator) -> Tensor:
-        """``number`` random crops (number, 3, size, size) in [0, 1]: 12 to 100 % of a photo, any colour cast, flips."""
+        """``number`` random crops (number, 3, size, size) in [0, 1]: 12 to 100 % of a photo, any color cast, flips."""
 
         def uniform(low: float, high: float) -> Tensor:
             return low + (high - low) * torch.rand(number, generator=generator)
@@ -125,11 +125,11 @@ def mix(crops: Tensor, number: int, generator: torch.Generator) -> Tensor:
 # --- student and teacher --------------------------------------------------------------------------------------------
 
 
-class Standardised(nn.Module):
-    """Scaled weight standardisation (Brock et al. 2021, arXiv:2101.08692) as a parametrisation of a convolution.
+class Standardized(nn.Module):
+    """Scaled weight standardization (Brock et al. 2021, arXiv:2101.08692) as a parametrization of a convolution.
 
-    Each filter has mean 0 and norm ``gain``; what the optimiser moves is the raw filter, whose size of 0.07 makes a
-    step a few per cent of it. It takes the place of batch normalisation, and folds away in the end.
+    Each filter has mean 0 and norm ``gain``; what the optimizer moves is the raw filter, whose size of 0.07 makes a
+    step a few per cent of it. It takes the place of batch normalization, and folds away in the end.
     """
 
     raw_size = 0.07
@@ -157,7 +157,7 @@ def make_student(start: str, device: torch.device) -> lk.Backbone:
         for name, module in [*convolutions.items(), ("logits", student.head)]:
             module.load_state_dict({key: state[f"{name}.{key}"] for key in ("weight", "bias")})
     for convolution in convolutions.values():
-        parametrize.register_parametrization(convolution, "weight", Standardised())
+        parametrize.register_parametrization(convolution, "weight", Standardized())
     return student.requires_grad_(True).to(memory_format=torch.channels_last)
 
 
@@ -260,7 +260,7 @@ class Recipe:
     feature_weights: tuple[float, ...] = (2.0, 2.0, 2.0, 2.0)  # one for each of PAIRS
     class_weight: float = 0.5
     temperature: float = 2.0
-    head_only: bool = False  # what the network sees stays as it is; only the naming of it is learnt
+    head_only: bool = False  # what the network sees stays as it is; only the naming of it is learned
     mixed: float = 0.0  # the share of crops that are blends or collages of two
     seed: int = 0
 
@@ -297,7 +297,7 @@ class Run:
         torch.manual_seed(recipe.seed)
         training, held_out = find_photos(folders)
         self.settings = asdict(recipe) | {"photos": len(training)}
-        state = kept(checkpoint, self.settings)
+        state = load_checkpoint(checkpoint, self.settings)
         self.photos, self.held_out = Photos(training, device), Photos(held_out, device)
         self.teacher = lk.load_backbone(TEACHER, device).to(memory_format=torch.channels_last)
         self.student = make_student(recipe.start, device)

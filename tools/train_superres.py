@@ -21,9 +21,10 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
 import labkit as lk
-from labkit.fit import keep, kept, save_weights
-from labkit.images import PICTURE_SUFFIXES
-from labkit.superres import Upscaler, bicubic, degraded, training, upscale
+from labkit.engine.training import load_checkpoint, save_checkpoint
+from labkit.networks.weights import save_weights
+from labkit.pictures.reading import PICTURE_SUFFIXES
+from labkit.recipes.super_resolution import Upscaler, bicubic, degraded, training, upscale
 
 
 def psnr(found: Tensor, true: Tensor, border: int) -> float:
@@ -67,14 +68,14 @@ def main() -> None:
     numbers = {name: getattr(options, name) for name in ("steps", "side", "batch", "learning_rate", "seed")}
     plan = {name: getattr(options, name) for name in ("scale", "width", "blocks")}
     settings = {**numbers, **plan, "photos": len(paths)}
-    resume = kept(checkpoint, settings)
+    resume = load_checkpoint(checkpoint, settings)
     if resume and resume["step"] == options.steps:
         print(f"nothing to do: {checkpoint} has all of its {options.steps} steps; delete it to start anew")
         return
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for now in training(model, map(lk.load, paths), shares=(1.0, 0.75, 0.5), resume=resume, **numbers):
         if now.step == now.of or time.monotonic() - saved > 300:
-            keep(now, checkpoint, settings)
+            save_checkpoint(now, checkpoint, settings)
             write(model, now.step, options)
             saved = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""Federated averaging on Flower: one machine, or many, run the same `labkit.federated.Client` as the notebook."""
+"""Federated averaging on Flower: one machine, or many, run the notebook's own `labkit.federated.Client`."""
 
 import numpy as np
 import torch

@@ -1,0 +1,1 @@
+"""What every part needs and no chapter teaches: checks, files, memory, devices, processes."""

@@ -1,0 +1,29 @@
+"""Checks of arguments, made when they are given."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, get_args
+
+
+def as_list(given: Any) -> list[Any]:
+    """The items of a list or tuple; of anything else, a list of it alone."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise ValueError, naming the argument, when its value is none of the ``choices``: names, or a Literal of them."""
+    known = get_args(choices) or tuple(choices)
+    if value not in known:
+        raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
+
+
+def check_numbers(least: float = 0, kind: type = Real, /, **numbers: float) -> None:
+    """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or is below ``least``.
+
+    ``kind``: Real, or Integral for whole numbers.
+    """
+    for name, value in numbers.items():
+        if not (isinstance(value, kind) and least <= value < float("inf")):
+            number = "a whole number" if kind is Integral else "a number"
+            raise ValueError(f"{name} must be {number} of at least {least:g}, not {value}")

@@ -1,0 +1,1 @@
+"""How: a loss's gradient with respect to the pixels, and the one loop that follows it."""

@@ -1,0 +1,176 @@
+"""The one loop. Parameterization -> picture -> gradient -> step, as a generator of progress."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable
+from copy import deepcopy
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..base.checks import check_choice
+from ..base.devices import arithmetic
+from .divergence import Watch
+from .evaluator import Evaluation
+from .parameters import Parameterization
+from .progress import Progress
+from .runs import Stage, State
+
+Optimizer: TypeAlias = Literal["adam", "lbfgs", "ascent"]
+LARGE = 3 * 2048**2  # numbers in a picture
+
+
+def make_optimizer(name: Optimizer, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+    """The optimizer ``name``: "adam", "lbfgs" (one evaluation a step), or "ascent", plain gradient steps.
+
+    L-BFGS has its tolerances off: they are meant for losses of order one per parameter, and would stop it unasked. It
+    remembers 20 steps, of very large pictures 5, because each takes the memory of two pictures.
+    """
+    check_choice("optimizer", name, Optimizer)
+    if name == "adam":
+        return torch.optim.Adam(parameters, learning_rate, betas=(0.9, 0.99))
+    if name == "lbfgs":
+        history = 20 if sum(parameter.numel() for parameter in parameters) <= LARGE else 5
+        return torch.optim.LBFGS(
+            parameters, learning_rate, max_iter=1, history_size=history, tolerance_grad=-1, tolerance_change=-1
+        )
+    return torch.optim.SGD(parameters, learning_rate)
+
+
+def resized_moments(state: State, size: tuple[int, int]) -> State:
+    """The state of an Adam optimizer carried over to pictures of another size, so that a new scale starts warm.
+
+    The first moment is resized bicubically, the second bilinearly, because it must stay positive.
+    """
+    warm = {key: value for key, value in state.items() if key != "state"} | {"state": {}}
+    for index, moments in state["state"].items():
+        first = F.interpolate(moments["exp_avg"], size, mode="bicubic", align_corners=False)
+        second = F.interpolate(moments["exp_avg_sq"], size, mode="bilinear", align_corners=False)
+        warm["state"][index] = {"step": moments["step"], "exp_avg": first, "exp_avg_sq": second.clamp_min(0)}
+    return warm
+
+
+class Average:
+    """A running mean of iterates, exponential with ``decay``, corrected for its start (0: the last iterate itself)."""
+
+    def __init__(self, decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"the decay of an average lies in [0, 1), not {decay}")
+        self.decay, self.weight = decay, 0.0
+        self.total: Tensor = torch.zeros(())
+
+    def update(self, picture: Tensor) -> None:
+        if self.decay == 0:
+            self.total, self.weight = picture, 1.0
+            return
+        total = self.total if self.weight else torch.zeros_like(picture)
+        self.total = total.lerp_(picture, 1 - self.decay)
+        self.weight = self.decay * self.weight + 1 - self.decay
+
+    @property
+    def value(self) -> Tensor:
+        return self.total / self.weight
+
+    def state_dict(self) -> State:
+        return {"total": self.total.clone(), "weight": self.weight}
+
+    def load_state_dict(self, state: State, device: torch.device | None = None) -> None:
+        self.total, self.weight = state["total"].to(device, copy=True), state["weight"]
+
+
+def descend(
+    stage: Stage,
+    parameterization: Parameterization,
+    evaluate: Callable[[Tensor], Evaluation],
+    optimizer: torch.optim.Optimizer,
+    *,
+    average: Average | None = None,
+    generator: torch.Generator | None = None,
+    plan: str = "",
+    display_transform: Callable[[Tensor], Tensor] | None = None,
+) -> Generator[Progress, None, bool]:
+    """Minimize what ``evaluate`` computes; yield `Progress` after every step; return whether all went well.
+
+    ``evaluate(picture)`` may draw from ``generator``, whose state is saved and resumed with the rest. A loss or picture
+    that is not finite ends the run with a warning that names the step, back at the last picture whose loss was finite.
+    ``display_transform`` makes the picture that progress shows from the pixels, and changes nothing in the run.
+    """
+    average, run, saved = average or Average(0), stage.run, stage.state
+    if saved:
+        for parameter, value in zip(parameterization.parameters, saved["parameters"], strict=True):
+            if parameter.shape != value.shape:
+                raise ValueError("the saved run was of another picture, size or setting: go on with the same, or anew")
+            parameter.data.copy_(value)
+        if saved["optimizer"]["param_groups"][0].keys() != optimizer.state_dict()["param_groups"][0].keys():
+            raise ValueError("the saved run had another optimizer: go on with the same, or anew")
+        optimizer.load_state_dict(deepcopy(saved["optimizer"]))  # which it would go on to change
+        average.load_state_dict(saved["average"], parameterization.picture().device)
+        if generator is not None:
+            generator.set_state(saved["generator"])
+
+    def snapshot(at: int) -> State:
+        if at != step:
+            raise ValueError(
+                f"the run has gone on from step {at + 1} to step {step + 1}: save before asking for the next"
+            )
+        return {
+            "identity": dict(run.identity()),
+            "stage": stage.number,
+            "step": step + 1,
+            "parameters": [parameter.detach().clone() for parameter in parameterization.parameters],
+            "optimizer": deepcopy(optimizer.state_dict()),
+            "average": average.state_dict(),
+            "generator": None if generator is None else generator.get_state(),
+        }
+
+    watch = Watch(parameterization.parameters)
+    for step in range(saved["step"] if saved else 0, stage.steps):
+        evaluations: list[Evaluation] = []
+
+        @arithmetic()
+        def closure(evaluations: list[Evaluation] = evaluations) -> Any:
+            evaluation = evaluate(parameterization.picture())
+            evaluations.append(evaluation)
+            parameterization.backward(evaluation.gradient)
+            return evaluation.loss.sum()
+
+        watch.before_step()
+        optimizer.step(closure)
+        parameterization.project()
+        evaluation = evaluations[0]
+        diverged = watch.after_step(step, evaluation.loss, last=step + 1 == stage.steps)
+        if diverged:
+            average.decay = 0  # what it gathered may be infinite
+            warnings.warn(
+                f"diverged at step {stage.steps_before + diverged.number + 1} (the loss is {diverged.loss.mean():g}): "
+                "stopped, back at the last good picture; try a smaller learning rate or precision='float32'",
+                stacklevel=2,
+            )
+        average.update(parameterization.picture())
+        yield Progress(
+            step=stage.steps_before + step + 1,
+            of=sum(run.steps),
+            stage=stage.number + 1,
+            stages=len(run.sizes),
+            elapsed=time.perf_counter() - run.started,
+            evaluation=evaluation,
+            pixels=average.value,
+            snapshot=partial(snapshot, step),
+            current=stage,
+            plan=plan,
+            display_transform=display_transform,
+        )
+        if diverged:
+            return False
+    return True
+
+
+def pyramid(size: tuple[int, int], factors: Iterable[float], least: int) -> list[tuple[int, int]]:
+    """``size`` (height, width) times each factor, but none with a side below ``least``; ``size`` if none is left."""
+    sizes = [(round(size[0] * factor), round(size[1] * factor)) for factor in factors]
+    return [s for s in sizes if min(s) >= least] or [size]

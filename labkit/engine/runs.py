@@ -1,0 +1,102 @@
+"""A run in stages, from small pictures to large ones, which can be stopped and gone on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+State: TypeAlias = dict[str, Any]
+Saved: TypeAlias = State | str | Path | None  # what `resume` takes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of a run: ``steps`` at one ``size`` (height, width)."""
+
+    run: Run
+    number: int
+    size: tuple[int, int]
+    steps: int
+
+    @property
+    def steps_before(self) -> int:
+        return sum(self.run.steps[: self.number])
+
+    @property
+    def state(self) -> State | None:
+        """What to go on from, if the run was saved in this stage."""
+        state = self.run.state
+        return state if state and state["stage"] == self.number else None
+
+
+@dataclass
+class Run:
+    """The stages of a run: ``sizes`` (height, width), small to large, and the ``steps`` at each.
+
+    ``resume``: what `Progress.state_dict` returned or `Progress.save` wrote. ``identity``: what must be as it was then,
+    by name, asked for when a run is saved or resumed. ``home``: the device of its pictures.
+
+    Raises ValueError for a file without a saved run, and, naming what differs, for a saved run of another identity.
+    """
+
+    sizes: Sequence[tuple[int, int]]
+    steps: Sequence[int]
+    resume: Saved = None
+    identity: Callable[[], Mapping[str, Any]] = dict
+    home: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    state: State | None = field(init=False)
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.state = restored(self.resume)
+        if self.state is not None:
+            check_identity(self.state.get("identity", {}), self.identity())
+
+    def __iter__(self) -> Iterator[Stage]:
+        """The stages that are left, from the one that was saved on."""
+        self.started = time.perf_counter()
+        for number, (size, steps) in enumerate(zip(self.sizes, self.steps, strict=True)):
+            if self.state is None or number >= self.state["stage"]:
+                yield Stage(self, number, size, steps)
+
+
+def single_stage(size: tuple[int, int], steps: int, **options: Any) -> Stage:
+    """The only stage of a run at one size. For the options see `Run`."""
+    (stage,) = Run([size], [steps], **options)
+    return stage
+
+
+def restored(resume: Saved) -> State | None:
+    """A saved state, from a dictionary or from a file that `Progress.save` wrote."""
+    if resume is None or isinstance(resume, dict):
+        return resume
+    try:
+        state = torch.load(resume, map_location="cpu", weights_only=True)
+        return {"stage": state["stage"], **state}
+    except OSError:
+        raise
+    except Exception as error:  # whatever zip, pickle or the wrong content say
+        raise ValueError(f"{resume} holds no saved run: name another file, or delete it to start anew") from error
+
+
+def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming what differs, when a saved run is not this one."""
+    if changed := [name for name in {**saved, **now} if saved.get(name) != now.get(name)]:
+        said = ", ".join(f"{name} was {saved.get(name)} and is now {now.get(name)}" for name in changed)
+        raise ValueError(f"the saved run was another one: {said}; go on with the same, or start anew")
+
+
+def digest(thing: Tensor | nn.Module) -> str:
+    """A short name for the values of a tensor or of all the weights of a network: others have another."""
+    tensors = [thing] if isinstance(thing, Tensor) else [*thing.parameters(), *thing.buffers()]
+    hashed = blake2b(digest_size=6)
+    for tensor in tensors:
+        hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()

@@ -1,0 +1,138 @@
+"""The loop over the weights of a network, for the few that the lab trains itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..base.checks import check_numbers
+from ..base.devices import arithmetic, asked, pick_precision
+from ..base.files import written_whole
+from ..base.memory import keep_memory
+from .progress import Resumable, State
+
+
+@dataclass
+class Trained(Resumable):
+    """Where a training stands: ``step`` of ``of``, the error of the last batch, seconds."""
+
+    step: int
+    of: int
+    error: float
+    elapsed: float
+    snapshot: Callable[[], State] = field(repr=False)
+
+
+def train_steps(
+    model: nn.Module,
+    error: Callable[[Generator], Tensor],
+    *,
+    steps: int,
+    learning_rate: float = 1e-3,
+    clip: float = 1.0,
+    precision: str = "auto",
+    seed: int = 0,
+    resume: State | str | Path | None = None,
+) -> Iterator[Trained]:
+    """Train ``model`` in place, yielding `Trained` after every step: Adam, its step falling to zero along a cosine.
+
+    error: of one random batch, drawn with the generator given to it: a number that depends on the model's weights.
+    clip: the largest norm of the gradient; a longer one is shortened to it.
+    precision: of the products in ``error``: see `pick_precision`; weights and their steps stay in float32.
+    seed: of the batches. resume: what `Trained.save` wrote in a training with the same arguments.
+    """
+    check_numbers(1, Integral, steps=steps)
+    check_numbers(0, learning_rate=learning_rate, clip=clip)
+    device = next(model.parameters()).device
+    if device.type == "cpu":
+        keep_memory()
+    dtype = pick_precision(precision, device)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    first = 0
+    if resume is not None:  # read on the CPU, where Adam's counters stay: on a GPU each step would wait for them
+        state = resume if isinstance(resume, dict) else torch.load(resume, map_location="cpu", weights_only=True)
+        for part, saved in zip((model, optimizer, schedule), state["parts"], strict=True):
+            part.load_state_dict(saved)
+        generator.set_state(state["generator"].cpu())
+        first = state["step"]
+
+    def snapshot() -> State:
+        parts = [part.state_dict() for part in (model, optimizer, schedule)]
+        return {"parts": parts, "generator": generator.get_state(), "step": step}
+
+    started = time.perf_counter()
+    for step in range(first + 1, steps + 1):
+        with torch.enable_grad(), arithmetic(asked(precision) == "tf32"):
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                loss = error(generator)
+            optimizer.zero_grad()
+            loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        schedule.step()
+        yield Trained(step, steps, loss.item(), time.perf_counter() - started, snapshot)
+
+
+def save_checkpoint(now: Trained, path: str | Path, settings: Mapping[str, Any]) -> None:
+    """Write the state of a training and the ``settings`` that decide its result, whole or not at all."""
+    with written_whole(path) as temporary:
+        torch.save(now.state_dict() | {"settings": dict(settings)}, temporary)
+
+
+def load_checkpoint(path: str | Path, settings: Mapping[str, Any]) -> State | None:
+    """The state that `save_checkpoint` wrote, to be given as ``resume``; None when there is no such file.
+
+    Raises ValueError, naming what differs, when it is of a training with other settings: they would be overridden.
+    """
+    if not Path(path).exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    old = state.get("settings", dict.fromkeys(settings, "not kept"))
+    if changed := [name for name in {**old, **settings} if old.get(name) != settings.get(name)]:
+        said = ", ".join(f"{name} was {old.get(name)} and is now {settings.get(name)}" for name in changed)
+        raise ValueError(f"{path} is of another training: {said}; delete it, or choose another --output")
+    return state
+
+
+def crops(
+    photos: Sequence[Sequence[Tensor]], side: int, count: int, generator: Generator, turns: bool = True
+) -> list[Tensor]:
+    """Random squares of random photos, mirrored, and turned by right angles: a batch (count, C, side, side).
+
+    Each photo is a sequence of pictures (1, C, H, W) of the same thing, whose sizes are whole multiples of the first's;
+    for each of them there is a batch, of the same squares. Each pixel is as likely as any other; photos with a side
+    under ``side`` are left out, and ValueError is raised when none is left.
+    """
+    photos = [photo for photo in photos if min(photo[0].shape[-2:]) >= side]
+    if not photos:
+        raise ValueError(f"no photo is large enough for crops of {side} pixels")
+    areas = torch.tensor([float(photo[0].numel()) for photo in photos])
+    found: list[list[Tensor]] = []
+    for index in torch.multinomial(areas, count, replacement=True, generator=generator).tolist():
+        height, width = photos[index][0].shape[-2:]
+        top, left, turn, mirror = (
+            int(torch.randint(n, (), generator=generator)) for n in (height - side + 1, width - side + 1, 4, 2)
+        )
+        row = []
+        for picture in photos[index]:
+            times = picture.shape[-1] // width
+            part = picture[..., top * times : (top + side) * times, left * times : (left + side) * times]
+            part = part.rot90(turn if turns else 0, (2, 3))
+            row.append(part.flip(3) if mirror else part)
+        found.append(row)
+    return [torch.cat(batch) for batch in zip(*found, strict=True)]
+
+
+def shifted(side: int, shift: int, generator: Generator) -> tuple[Any, slice, slice]:
+    """A random square of ``side`` pixels in one that is larger by ``shift``, as an index."""
+    top, left = torch.randint(shift + 1, (2,), generator=generator).tolist()
+    return ..., slice(top, top + side), slice(left, left + side)

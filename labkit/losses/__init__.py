@@ -1,0 +1,1 @@
+"""What we want of a picture. Losses are minimized, and are written like the formula."""

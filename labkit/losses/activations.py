@@ -1,0 +1,307 @@
+"""Losses that push activations: DeepDream and feature visualization. With ``-`` they are raised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ..networks.backbone import Backbone, averages
+from ..pictures.geometry import resize
+from ..pictures.reading import as_picture
+from .algebra import (
+    BoundLoss,
+    BoundMean,
+    Features,
+    FeatureSource,
+    Loss,
+    Statistics,
+    Sum,
+    Terms,
+    Window,
+    at_least_float32,
+    position_count,
+)
+from .styles import Moments
+
+
+class activation(Loss):
+    """The mean of a layer's features to a power: with ``-``, DeepDream's objective (Mordvintsev et al. 2015).
+
+    ``channel`` keeps one channel, ``neuron`` (row, column) one position (fractions of the map's height and width, in
+    [0, 1)), ``direction`` a vector (C,) on which features are projected. ``power`` 2 (the default) is DeepDream's mean
+    square, 1 the plain mean of feature visualization. ``relative`` takes the logarithm, so that in a sum of layers each
+    one counts by its relative growth and not by the size of its numbers.
+    """
+
+    name = "activation"
+
+    def __init__(
+        self,
+        layer: str,
+        *,
+        channel: int | None = None,
+        neuron: tuple[float, float] | None = None,
+        direction: Tensor | None = None,
+        power: int = 2,
+        relative: bool = False,
+    ):
+        if channel is not None and direction is not None:
+            raise ValueError("give a channel or a direction, not both")
+        if relative and power % 2:
+            raise ValueError("a relative activation is the logarithm of an even power: use power=2")
+        if neuron is not None and layer == "logits":
+            raise ValueError("the logits have no places, so there is no neuron to choose: choose a channel")
+        if neuron is not None and not all(0 <= p < 1 for p in neuron):
+            raise ValueError(f"a neuron's place is (row, column) in fractions from 0 to 1, not {neuron}")
+        self.layers, self.channel, self.neuron, self.direction = (layer,), channel, neuron, direction
+        self.power, self.relative = power, relative
+
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        backbone, (layer,) = source.backbone, self.layers
+        backbone.check_layers(self.layers)
+        wanted = self.channel if self.direction is None else len(self.direction) - 1
+        if wanted is not None:
+            there = backbone.channels(layer)
+            if not -there <= wanted < there or (self.direction is not None and wanted != there - 1):
+                raise ValueError(f"{layer} of {backbone.name} has {there} channels, numbered from 0 to {there - 1}")
+        direction, spot = self.direction, None
+        if direction is not None:
+            direction = direction.to(backbone.device)
+        if self.neuron is not None:
+            height, width = backbone.map_size(layer, size)
+            spot = torch.zeros(height, width, device=backbone.device)
+            spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
+        return BoundActivation(
+            self.layers, self.channel, direction, spot, self.power, self.relative, linear=not self.relative
+        )
+
+    def _arguments(self) -> str:
+        extras = {"channel": self.channel, "neuron": self.neuron, "power": None if self.power == 2 else self.power}
+        extras["relative"] = self.relative or None
+        shown = [f"{key}={value}" for key, value in extras.items() if value is not None]
+        return ", ".join([*self.layers, *shown, *(["direction"] if self.direction is not None else [])])
+
+
+@dataclass
+class BoundActivation(BoundLoss):
+    """An `activation` of a network: its direction (C,) and its ``spot``, a map (h, w) that is 1 at the neuron."""
+
+    channel: int | None
+    direction: Tensor | None
+    spot: Tensor | None
+    power: int
+    relative: bool
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        f = features[layer]
+        f = window.crop_float32(layer, f[..., None, None] if f.ndim == 2 else f)  # the logits have no positions
+        if self.channel is not None:
+            f = f[:, self.channel, None]
+        if self.direction is not None:
+            f = torch.einsum("nchw,c->nhw", f, self.direction.to(f))[:, None]
+        values = (f**self.power).mean(1)
+        if self.spot is None:
+            return {"sum": values.sum((1, 2)), "count": position_count(f)}
+        spot = window.crop_target(layer, self.spot)
+        return {"sum": (values * spot).sum((1, 2)), "count": spot.sum()}
+
+    def terms(self, statistics: Statistics) -> Terms:
+        mean = statistics["sum"] / statistics["count"]
+        return {(activation.name, self.layers[0]): mean.clamp_min(1e-12).log() if self.relative else mean}
+
+
+class class_logit(Loss):
+    """The logit of one class, by number or name: with ``-``, the picture that the network would call that class.
+
+    The statistics are averages of the last features over the head's grid of cells, so that they add up over tiles.
+    """
+
+    name = "class_logit"
+
+    def __init__(self, target: int | str):
+        self.target, self.layers = target, ("logits",)
+
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        backbone = source.backbone
+        backbone.check_layers(self.layers)
+        target = backbone.class_index(self.target)
+        if backbone.head is None:  # a wrapped network, whose logits come out of it whole
+            return BoundLogit(self.layers, target)
+        last = backbone.names[-1]
+        linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
+        rows, columns = (averages(side, backbone.grid, backbone.device) for side in backbone.map_size(last, size))
+        return BoundHead((last,), target, backbone, rows, columns, linear=linear)
+
+    def _arguments(self) -> str:
+        return repr(self.target)
+
+
+@dataclass
+class BoundLogit(BoundLoss):
+    """A `class_logit` of a network whose logits are known for whole pictures alone."""
+
+    target: int
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        return {"logit": at_least_float32(features["logits"][:, self.target])}
+
+    def terms(self, statistics: Statistics) -> Terms:
+        return {(class_logit.name, "logits"): statistics["logit"]}
+
+
+@dataclass
+class BoundHead(BoundLoss):
+    """A `class_logit` of a network with a head: ``rows`` (grid, h) and ``columns`` (grid, w) average features."""
+
+    target: int
+    backbone: Backbone
+    rows: Tensor
+    columns: Tensor
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        rows, columns = self.rows, self.columns
+        if layer in window.outer:
+            rows, columns = rows[:, window.outer[layer][0]], columns[:, window.outer[layer][1]]
+        return {"cells": rows @ window.crop_float32(layer, features[layer]) @ columns.T}
+
+    def terms(self, statistics: Statistics) -> Terms:
+        cells = statistics["cells"]
+        logits = self.backbone.read_head(cells.to(self.backbone.mean))
+        return {(class_logit.name, self.layers[0]): logits[:, self.target].to(cells)}
+
+
+class guide(Loss):
+    """How well each place matches its best counterpart in a guide picture; with ``-``, a guided dream.
+
+    The mean over positions of max_j f . g_j, where g_j are the guide's feature vectors: its gradient at a place is the
+    guide's vector with the largest dot product, as in the original DeepDream notebook (Google 2015).
+    """
+
+    name = "guide"
+
+    def __init__(self, picture: Any, layer: str):
+        self.picture, self.layers = as_picture(picture), (layer,)
+        if len(self.picture) != 1:
+            raise ValueError(f"a guide is one picture, not a batch of {len(self.picture)}")
+
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        source.backbone.check_layers(self.layers)
+        shrunk = resize(self.picture, max(size)).to(source.backbone.device)
+        vectors = source.features(shrunk, self.layers)[self.layers[0]].flatten(2)[0]
+        return BoundGuide(self.layers, (self.name, self.layers[0]), vectors, linear=True)
+
+
+@dataclass
+class BoundGuide(BoundMean):
+    """A `guide` of a network: its feature ``vectors`` (C, M)."""
+
+    vectors: Tensor
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        f = window.crop_float32(layer, features[layer])
+        match = torch.einsum("nchw,cm->nhwm", f, self.vectors).amax(-1)
+        return {"sum": match.sum((1, 2)) / f.shape[1], "count": position_count(f)}
+
+
+class caricature(Loss):
+    """How strongly a picture shows what a photo shows: with ``-``, the photo as the network exaggerates it.
+
+    f . p / ||p||^2 times (f . p / ||f|| ||p||) ^ ``power``, where f and p are the features of picture and photo at one
+    layer, all positions together: the photo itself has 1, and one that says the same twice as loudly 2. The cosine
+    (Carter et al. 2019), kept above 0.1 so that noise finds its way, holds the picture to the photo's subject.
+    """
+
+    name = "caricature"
+
+    def __init__(self, photo: Any, layer: str, *, power: float = 1.0):
+        if not power >= 0:
+            raise ValueError(f"the power of the cosine must not be negative, but is {power}")
+        self.photo, self.layers, self.power = as_picture(photo), (layer,), power
+
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        source.backbone.check_layers(self.layers)
+        photo = resize(self.photo, size).to(source.backbone.device)
+        target = source.features(photo, self.layers)[self.layers[0]]
+        return BoundCaricature(self.layers, target, target.square().sum((1, 2, 3)).clamp_min(1e-12), self.power)
+
+
+@dataclass
+class BoundCaricature(BoundLoss):
+    """A `caricature` of a network: the photo's features (N, C, h, w), their square (N,), the power of the cosine."""
+
+    target: Tensor
+    target_square: Tensor
+    power: float
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        f = window.crop_float32(layer, features[layer])
+        product = (f * window.crop_target(layer, self.target)).sum((1, 2, 3))
+        return {"product": product, "square": f.square().sum((1, 2, 3))}
+
+    def terms(self, statistics: Statistics) -> Terms:
+        product, square = statistics["product"], statistics["square"]
+        target = self.target_square.to(product.device)
+        cosine = product / (square * target).clamp_min(1e-12).sqrt()
+        return {(caricature.name, self.layers[0]): product / target * cosine.clamp_min(0.1) ** self.power}
+
+
+class diversity(Loss):
+    """How alike the pictures of a batch are: each one's mean cosine of Gram matrices with the others', from 0 to 1.
+
+    Added to an objective, it makes several pictures of one channel show different sides of it (Olah, Mordvintsev and
+    Schubert 2017). A batch of one raises ValueError.
+    """
+
+    name = "diversity"
+
+    def __init__(self, layer: str):
+        self.layers = (layer,)
+
+    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+        source.backbone.check_layers(self.layers)
+        return BoundDiversity(self.layers)
+
+
+class BoundDiversity(BoundLoss):
+    """A `diversity` of a network."""
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        (layer,) = self.layers
+        second, _ = Moments.apply(window.crop(layer, features[layer]))
+        return {"second": second}
+
+    def terms(self, statistics: Statistics) -> Terms:
+        second = statistics["second"]
+        if len(second) < 2:
+            raise ValueError("diversity compares the pictures of a batch: ask for variations=2 or more")
+        unit = normalize(second.flatten(1), dim=1)
+        return {(diversity.name, self.layers[0]): ((unit @ unit.T).sum(1) - 1) / (len(unit) - 1)}
+
+
+# --- objectives for several pictures at once ------------------------------------------------------------------------
+
+
+def per_picture(losses: Sequence[Loss]) -> Loss:
+    """One loss for each picture of a batch: a contact sheet of channels is ``per_picture([-activation(...), ...])``."""
+    identity = torch.eye(len(losses))
+    return Sum([(identity[index], loss) for index, loss in enumerate(losses)])
+
+
+def between(first: Loss, last: Loss, pictures: int) -> Loss:
+    """From ``first`` to ``last`` in even steps, one for each picture of a batch."""
+    share = torch.linspace(0, 1, pictures)
+    return Sum([(1 - share, first), (share, last)])
+
+
+def channels(layer: str, numbers: Sequence[int]) -> Loss:
+    """The mean activation of one channel for each picture of a batch, negated: what each of them looks for."""
+    return per_picture([-activation(layer, channel=number, power=1) for number in numbers])

@@ -1,0 +1,229 @@
+"""Style as moments of features: means, Gram matrices and their diversity, the Wasserstein distance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..base.checks import check_choice
+from ..base.devices import is_mps
+from ..pictures.geometry import size_of
+from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
+from .target_statistics import BoundTargetStatistic, TargetStatisticLoss
+
+Statistic: TypeAlias = Literal["gram", "wasserstein"]
+CHUNK = 2**21  # features that a CPU converts to float32 at a time
+
+
+def gram(features: Tensor) -> Tensor:
+    """The Gram matrix (N, C, C) of features (N, C, h, w): how often channels fire together, averaged over positions."""
+    f = features.flatten(2)
+    return f @ f.mT / f.shape[2]
+
+
+def mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (N, C, 1, 1) of features (N, C, h, w) over positions, in float32 at least."""
+    variance, mean = torch.var_mean(at_least_float32(features), (2, 3), correction=0, keepdim=True)
+    return mean, (variance + 1e-5).sqrt()
+
+
+class Moments(torch.autograd.Function):
+    """f f^T (N, C, C) and f (N, C), summed over the positions of features (N, C, h, w), in float32 at least.
+
+    A map in bfloat16 is converted in chunks that stay in the cache. The gradient is one product, in the precision and
+    the layout of the features: autograd alone took half of the time of an evaluation for all that.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(f)
+        ctx.set_materialize_grads(False)
+        chunks = map(at_least_float32, _chunks(f.flatten(2)))
+        chunk = next(chunks)
+        second, first = chunk @ chunk.mT, chunk.sum(2)
+        for chunk in chunks:
+            second, first = second + chunk @ chunk.mT, first + chunk.sum(2)
+        return second, first
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor:
+        (f,), (second, first) = ctx.saved_tensors, gradients
+        last = f.permute(0, 2, 3, 1)  # channels last, as networks compute
+        gradient = torch.zeros_like(last) if second is None else _product(last, (second + second.mT).to(f))
+        if first is not None:
+            gradient += first.to(f)[:, None, None]
+        return gradient.permute(0, 3, 1, 2)
+
+
+def _chunks(f: Tensor) -> Sequence[Tensor]:
+    """Features (N, C, M) cut along their positions, to be converted to float32; whole if they need not be."""
+    if at_least_float32(f[:0]).dtype == f.dtype:
+        return [f]
+    most = CHUNK if f.device.type == "cpu" else 64 * CHUNK  # small for a cache, large for few launches
+    return f.split(max(1, most // f[..., 0].numel()), 2)
+
+
+def _product(features: Tensor, matrix: Tensor) -> Tensor:
+    """(N, h, w, C) with the strides of a batch even where that is one picture: else networks would convert it."""
+    return (features.flatten(1, 2) @ matrix).view(features.shape)
+
+
+class RootTrace(torch.autograd.Function):
+    """tr (F^T S F)^1/2 (N,) for covariances S (N, C, C) and a factor F (1, C, r), in float64, of another, F F^T.
+
+    Its gradient is 1/2 F (F^T S F)^-1/2 F^T: one eigendecomposition gives both. That is computed in float64, because
+    F^T S F has the squares of eigenvalues, whose small ones are lost in float32's noise: the gradient would be off by
+    some per mille. What follows from eigenvectors loses nothing in the precision of S.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, covariance: Tensor, factor: Tensor) -> Tensor:
+        middle = factor.mT @ float64(covariance.nan_to_num(0, 0, 0)) @ factor  # LAPACK refuses what is not finite
+        squares, vectors = _eigh(middle)
+        roots = squares.where(squares > 1e-14 * squares[:, -1:], 0).sqrt()  # what is smaller is rounding
+        ctx.save_for_backward(*(x.to(covariance) for x in (factor, vectors, roots)))
+        return roots.sum(1).to(covariance)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _root_slope(ctx, *gradients)
+
+
+@once_differentiable
+def _root_slope(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    factor, vectors, roots = ctx.saved_tensors
+    basis = factor @ vectors
+    scale = torch.where(roots > 0, gradient[:, None] / (2 * roots), 0)
+    return (basis * scale[:, None, :]) @ basis.mT, None
+
+
+class style(TargetStatisticLoss):
+    """How far the statistics of features are from a painting's, layer by layer.
+
+    For the arguments see `TargetStatisticLoss`.
+
+    ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
+    arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
+    covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), with its gradient in closed form (`RootTrace`).
+    ``relative`` divides by ||A||^2 or |m'|^2 + tr S'. False: Gatys' 1/4 ||G - A||^2 / C^2.
+    """
+
+    name = "style"
+
+    def __init__(
+        self,
+        painting: Any,
+        layers: Iterable[str] | Mapping[str, float] | None = None,
+        *,
+        statistic: Statistic = "gram",
+        **options: Any,
+    ):
+        check_choice("statistic", statistic, Statistic)
+        super().__init__(painting, layers, **options)
+        self.statistic = statistic
+
+    def without_targets(
+        self, source: FeatureSource, weights: dict[str, float], paintings: list[Tensor], size: tuple[int, int]
+    ) -> BoundStyle:
+        common = tuple(weights), self.name, weights, self.relative, source.backbone.device
+        if self.statistic == "gram":
+            return BoundGram(*common)
+        # With fewer positions than channels covariances are singular, and the rounding of float32, which differs
+        # between tiles and the whole, would make eigenvalues of its own: the gradient would be off by 1e-4.
+        backbone, sizes = source.backbone, [size, *(size_of(painting) for painting in paintings)]
+        singular = {
+            layer
+            for layer in weights
+            if min(prod(backbone.map_size(layer, s)) for s in sizes) < backbone.channels(layer)
+        }
+        return BoundWasserstein(*common, set() if is_mps(backbone.device) else singular)
+
+
+@dataclass
+class BoundStyle(BoundTargetStatistic):
+    """A `style` of a network, by first and second moments; those of layers that are ``singular`` in float64."""
+
+    singular: Set[str] = frozenset()
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        found: Statistics = {}
+        for layer in self.layers:
+            f, weights, count = self.weighted(layer, features, window)
+            f = f.double() if layer in self.singular else f
+            if weights is None:
+                second, first = Moments.apply(f)
+            else:  # sqrt(w) f has the second moment w f f^T
+                second, _ = Moments.apply(weights.sqrt() * f)
+                first = (weights * f).sum((2, 3))
+            found |= {(layer, "second"): second, (layer, "first"): first, (layer, "count"): count}
+        return found
+
+
+class BoundGram(BoundStyle):
+    """The squared distance of Gram matrices."""
+
+    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
+        second, target = means["second"], self.targets[layer]["second"]
+        gap = (second - target).square().sum((1, 2))
+        return gap / (target.square().sum((1, 2)) if self.relative else 4 * second.shape[1] ** 2)
+
+
+@dataclass
+class BoundWasserstein(BoundStyle):
+    """The squared 2-Wasserstein distance of Gaussians; ``factors``: layer -> F with F F^T the target's covariance."""
+
+    factors: dict[str, Tensor] = field(default_factory=dict, init=False)
+
+    def set_targets(self, targets: dict[str, dict[str, Tensor]]) -> None:
+        super().set_targets(targets)
+        self.factors = {layer: _factor(_covariance(**target)) for layer, target in targets.items()}
+
+    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
+        target, mean = self.targets[layer], means["first"]
+        covariance = _covariance(**means)
+        cross = RootTrace.apply(covariance, self.factors[layer])
+        trace = _trace(covariance) + _trace(_covariance(**target))
+        distance = (mean - target["first"]).square().sum(1) + trace - 2 * cross
+        return distance / (_trace(target["second"]) if self.relative else mean.shape[1])
+
+
+def _covariance(second: Tensor, first: Tensor) -> Tensor:
+    return second - first[:, :, None] * first[:, None, :]
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def _factor(matrices: Tensor) -> Tensor:
+    """F (N, C, r) in float64 with F F^T = S, for positive semidefinite S (N, C, C) of a rank r in their precision.
+
+    The rank is seldom full: channels that never fire, and maps with fewer positions than channels. Without the rest,
+    which is rounding, the products with F are smaller, and nearer to what exact statistics would give.
+    """
+    exact = float64(matrices)
+    values, vectors = _eigh(exact)
+    kept = (values > torch.finfo(matrices.dtype).eps * values[:, -1:]).any(0)
+    factor = vectors[:, :, kept] * values[:, None, kept].clamp_min(0).sqrt()
+    factor[exact.diagonal(dim1=1, dim2=2) == 0] = 0  # not 1e-17, whose products are denormal, which is slow
+    return factor
+
+
+def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of symmetric matrices, found on one thread.
+
+    LAPACK meets its threads thousands of times in one decomposition. Where they sleep between meetings, as notebooks'
+    do (OMP_WAIT_POLICY=passive), two take 79 ms for 512 channels; one takes 24, two that never sleep 16.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return torch.linalg.eigh(matrices.mT)  # the same matrices, in the order that LAPACK reads
+    finally:
+        torch.set_num_threads(threads)

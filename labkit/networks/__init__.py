@@ -1,0 +1,1 @@
+"""Frozen networks with named layers, and where trained ones come from."""

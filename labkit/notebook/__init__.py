@@ -1,0 +1,1 @@
+"""How a notebook speaks: pictures, plots, claims, widgets."""

@@ -1,0 +1,280 @@
+"""The lab in a cell: controls, a picture that grows while it is computed, stop, go on, compare and save.
+
+Thin views on `dreaming` and `stylizing`. Runs are computed in a thread, so that the kernel stays free while they last:
+its own stop button, other cells and these controls go on working. All of it exists in ipywidgets 7.7, Colab's, and 8.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import ipywidgets as w
+from torch import Tensor
+
+from ..engine.optimization import Optimizer
+from ..engine.progress import Progress
+from ..networks.backbone import Backbone
+from ..networks.zoo import BACKBONES, load_backbone
+from ..pictures.geometry import resize, size_of
+from ..pictures.reading import PHOTOS, paintings
+from ..pictures.reading import painting as painting_named
+from ..pictures.reading import photo as photo_named
+from ..pictures.writing import save, to_pil
+from ..recipes.deepdream import dreaming
+from ..recipes.style_transfer import Colors, Init, stylizing
+from .controls import Chooser, Layers, LayerWeights
+from .display import jpeg
+
+EVERY = 0.2  # seconds between two previews
+SIZES = (256, 384, 512, 768, 1024)
+
+
+def lab(
+    photo: Any = "chelsea", painting: Any = "koi_mosaic", backbone: str | Backbone = "pocket", size: int = 384
+) -> Lab:
+    """A dream lab and a style lab, to be displayed as the last line of a cell.
+
+    photo, painting: the name of a bundled one, or anything `as_picture` takes; both can be changed and uploaded there.
+    backbone: a name or a loaded network; size: the longer side in pixels.
+    """
+    return Lab(photo, painting, backbone, size)
+
+
+class Lab(w.Tab):
+    """The two views, `dream` and `style`, as tabs."""
+
+    def __init__(self, photo: Any, painting: Any, backbone: str | Backbone, size: int):
+        self.dream, self.style = dream_view(photo, backbone, size), style_view(photo, painting, backbone, size)
+        super().__init__([self.dream, self.style])
+        self.set_title(0, "Dream")
+        self.set_title(1, "Style")
+
+
+def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
+    """A view on `dreaming`."""
+    controls = {
+        "layers": LayerWeights(lambda recommended: recommended.dream),
+        "octaves": w.IntSlider(4, 1, 8),
+        "octave_scale": w.FloatSlider(1.4, min=1.1, max=2.0, step=0.05),
+        "steps": w.IntSlider(10, 1, 100),
+        "step_size": w.FloatSlider(2.0, min=0.0, max=8.0, step=0.1),
+        "smoothing": w.FloatSlider(1.0, min=0.0, max=4.0, step=0.1),
+        "laplacian": w.IntSlider(0, 0, 5),
+        "decorrelate": w.Checkbox(False, indent=False),
+        "seed": w.IntText(0),
+    }
+    return View(dreaming, [Chooser("photo", photo, PHOTOS, photo_named)], controls, backbone, size, "dream.png")
+
+
+def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -> View:
+    """A view on `stylizing`."""
+    controls = {
+        "content_weight": w.FloatSlider(1.0, min=0.0, max=10.0, step=0.1),
+        "style_weight": w.FloatLogSlider(30.0, min=0, max=4, step=0.05),
+        "tv_weight": w.FloatSlider(1.0, min=0.0, max=20.0, step=0.1),
+        "content_layers": Layers(lambda recommended: recommended.content),
+        "style_layers": LayerWeights(lambda recommended: recommended.style),
+        "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),
+        "statistic": w.Dropdown(options=["gram", "wasserstein"]),
+        "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in get_args(Colors))]),
+        "init": w.Dropdown(options=get_args(Init)),
+        "optimizer": w.Dropdown(options=get_args(Optimizer)[:2]),
+        "steps": w.IntSlider(200, 10, 1000, 10),
+        "seed": w.IntText(0),
+    }
+    choosers = [
+        Chooser("photo", photo, PHOTOS, photo_named),
+        Chooser("painting", painting, paintings(), painting_named),
+    ]
+    return View(stylizing, choosers, controls, backbone, size, "styled.png")
+
+
+class View(w.HBox):
+    """Controls for one recipe, and the picture that it makes.
+
+    ``recipe``: takes the pictures of ``choosers``, a network, the ``controls`` by name and ``resume``, and yields
+    `Progress`. `start`, `stop`, `go_on` and `save` are what the buttons press; `wait` is for programs.
+    """
+
+    def __init__(
+        self,
+        recipe: Callable[..., Iterator[Progress]],
+        choosers: Sequence[Chooser],
+        controls: Mapping[str, Any],
+        backbone: str | Backbone,
+        size: int,
+        file: str,
+    ):
+        self.recipe, self.choosers, self.controls = recipe, choosers, controls
+        self.latest: Progress | None = None
+        self.settings: dict[str, Any] = {}
+        self.drawing = threading.Lock()
+        self.thread: threading.Thread | None = None
+        self.stopping = threading.Event()
+
+        networks = {name: name for name in BACKBONES} | ({} if isinstance(backbone, str) else {backbone.name: backbone})
+        self.backbone = w.Dropdown(options=list(networks.items()), value=backbone, description="network")
+        self.size = w.Dropdown(options=sorted({*SIZES, size}), value=size, description="longer side")
+        self.start_button = w.Button(description="Start", button_style="primary", icon="play")
+        self.stop_button = w.Button(description="Stop", icon="stop", disabled=True)
+        self.go_on_button = w.Button(description="Go on", icon="forward", disabled=True)
+        self.save_button = w.Button(description="Save", icon="download", disabled=True)
+        self.file = w.Text(file, layout={"width": "180px"})
+        self.preview = w.Image(format="jpeg", layout={"max_width": "100%", "object_fit": "contain"})
+        self.bar = w.IntProgress(0, layout={"width": "100%"})
+        self.wipe = w.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, description="before", readout=False)
+        self.status = w.HTML()
+
+        rows = []
+        for name, control in controls.items():
+            label = name.replace("_", " ")
+            if isinstance(control, Layers):
+                rows += [w.HTML(label), control]
+            else:
+                control.description, control.style = label, {"description_width": "110px"}
+                rows.append(control)
+        self.backbone.observe(lambda change: self._offer_layers(), "value")
+        self.wipe.observe(lambda change: self._show(), "value")
+        self.start_button.on_click(lambda button: self.start())
+        self.stop_button.on_click(lambda button: self.stop())
+        self.go_on_button.on_click(lambda button: self.go_on())
+        self.save_button.on_click(lambda button: self.save())
+        left = w.VBox([*choosers, self.size, self.backbone, *rows], layout={"min_width": "420px"})
+        buttons = w.HBox([self.start_button, self.stop_button, self.go_on_button])
+        right = w.VBox([buttons, self.bar, self.status, self.preview, self.wipe, w.HBox([self.file, self.save_button])])
+        super().__init__([left, right])
+        self._offer_layers()
+        self._show_photo()
+        for source in (choosers[0].choice, choosers[0].upload):
+            source.observe(lambda change: self._show_photo(), "value")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of the recipe, as the controls stand."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    @property
+    def side(self) -> int:
+        """The longer side of the picture, in pixels, as chosen."""
+        return int(self.size.value or SIZES[0])
+
+    @property
+    def network(self) -> Any:
+        """The name of the chosen network, or the network that was given."""
+        return self.backbone.value
+
+    @property
+    def running(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+    def start(self, resume: Any = None) -> None:
+        """Compute in a thread; a run that is going on is stopped first."""
+        self.stop()
+        self.wait()
+        self.latest = self.latest if resume else None
+        self._allow(running=False)
+        try:
+            pictures = [chooser.picture() for chooser in self.choosers]
+            self.before = pictures[0] = resize(pictures[0], self.side)
+            options = self.options
+            run = self.recipe(*pictures, backbone=self.network, **options, resume=resume)
+        except (ValueError, OSError) as error:
+            self._say(error)
+            return
+        self.settings = {"recipe": self.recipe.__name__, "backbone": self.backbone.label, **options}
+        self.settings |= {chooser.choice.description: chooser.choice.value for chooser in self.choosers}
+        self.settings["size"] = self.side
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self._work, args=(run, self.stopping), daemon=True)
+        self._allow(running=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Stop after the step that is being computed."""
+        self.stopping.set()
+
+    def go_on(self) -> None:
+        """Go on where the last run stopped, with weights as the controls now stand."""
+        if self.latest is not None:
+            self.stop()
+            self.wait()
+            self.start(self.latest.state_dict())
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when the run has ended or stopped."""
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join(seconds)
+
+    def save(self) -> None:
+        """Write the picture to the named file, with the settings that made it."""
+        if self.latest is None:
+            return
+        try:
+            self._say(f"saved as {save(self.latest.picture, self.file.value, self.settings)}")
+        except (ValueError, OSError) as error:
+            self._say(error)
+
+    def _work(self, run: Iterator[Progress], stopping: threading.Event) -> None:
+        shown, unfinished = 0.0, False
+        try:
+            for progress in run:
+                self.latest = progress
+                unfinished = progress.step < progress.of
+                if not unfinished or stopping.is_set() or time.monotonic() - shown > EVERY:
+                    self._report(progress)
+                    shown = time.monotonic()
+                if stopping.is_set():
+                    break
+        except Exception as error:  # in a thread nobody else would say it
+            self._say(error)
+            unfinished = False  # the state may be that of a step half taken
+        self._allow(running=False, unfinished=unfinished)
+
+    def _report(self, progress: Progress) -> None:
+        self.bar.max, self.bar.value = progress.of, progress.step
+        terms = ", ".join(f"{name} {value:.3g}" for name, value in progress.terms.items())
+        self._say(f"step {progress.step} of {progress.of}, {progress.elapsed:.1f} s: {terms}")
+        self._show()
+
+    def _show(self) -> None:
+        """The latest picture, and of it so much from the left as it was before as the slider says."""
+        with self.drawing:  # the slider asks from the kernel's thread
+            after = self.before if self.latest is None else self.latest.picture
+            self.preview.value = jpeg(to_pil(wiped(self.before, after, self.wipe.value)), quality=85)
+
+    def _show_photo(self) -> None:
+        if not self.running:
+            self.latest, self.before = None, resize(self.choosers[0].picture(), self.side)
+            self._allow(running=False)
+            self._show()
+
+    def _allow(self, running: bool, unfinished: bool = False) -> None:
+        self.stop_button.disabled = not running
+        self.go_on_button.disabled = running or not unfinished or self.latest is None
+        self.save_button.disabled = self.latest is None and not running
+
+    def _offer_layers(self) -> None:
+        try:
+            backbone = load_backbone(self.network)
+        except Exception as error:  # no weights, no network, no memory: whatever it is, the user can choose another
+            self._say(error)
+            return
+        for control in self.controls.values():
+            if isinstance(control, Layers):
+                control.of(backbone)
+
+    def _say(self, what: str | BaseException) -> None:
+        text = html.escape(str(what))
+        self.status.value = f'<span style="color:#b00020">{text}</span>' if isinstance(what, BaseException) else text
+
+
+def wiped(before: Tensor, after: Tensor, share: float) -> Tensor:
+    """The picture ``after`` with its left ``share`` as it was ``before``, at the size of ``after``."""
+    edge = round(share * after.shape[-1])
+    found = after.clone()
+    found[..., :edge] = resize(before, size_of(after)).to(after)[..., :edge]
+    return found

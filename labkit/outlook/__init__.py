@@ -1,0 +1,1 @@
+"""The article's outlook: attacks, federated learning, quantization, explanations."""

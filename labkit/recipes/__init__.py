@@ -1,0 +1,1 @@
+"""The article's own systems, each a short recipe on the engine."""

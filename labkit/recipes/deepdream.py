@@ -1,0 +1,311 @@
+"""DeepDream. A photo is changed so that a layer of a network responds more strongly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from numbers import Integral
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..base.checks import check_numbers
+from ..engine.evaluator import Evaluation, Evaluator
+from ..engine.optimization import descend, make_optimizer, pyramid
+from ..engine.parameters import Pixels
+from ..engine.progress import Progress, finished, with_bar
+from ..engine.runs import Run, Saved, digest
+from ..losses.activations import activation
+from ..losses.algebra import PIXELS, Loss, Sum, layer_names, total
+from ..networks.backbone import Backbone
+from ..networks.zoo import load_backbone
+from ..pictures.color import color_correlation
+from ..pictures.geometry import resize, size_of
+from ..pictures.masks import Mask, as_mask
+from ..pictures.reading import PictureLike, as_picture
+
+
+def dreaming(
+    photo: PictureLike,
+    layers: str | Mapping[str, float] | Loss | None = None,
+    *,
+    backbone: str | Backbone = "pocket",
+    octaves: int = 4,
+    octave_scale: float = 1.4,
+    steps: int = 10,
+    step_size: float = 2.0,
+    jitter: int = 32,
+    smoothing: float = 1.0,
+    laplacian: int = 0,
+    decorrelate: bool = False,
+    mask: Mask = None,
+    variations: int = 1,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    tile: str | int | None = "auto",
+    distributed: bool = False,
+    resume: Saved = None,
+    progress: bool | None = None,
+) -> Iterator[Progress]:
+    """Dream, yielding `Progress` after every step (Mordvintsev, Olah and Tyka 2015).
+
+    Args:
+        photo: anything `as_picture` takes.
+        layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts,
+            so that no layer drowns the others); or any loss, which is minimized, such as
+            ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
+        backbone: a name or a loaded network.
+        octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that
+            the small sizes lack is kept apart and put back. Octaves too small for the network are left out.
+        steps: per octave.
+        step_size: the mean change of a pixel value in one step, in 255ths.
+        jitter: the picture is rolled by up to so many pixels each way before every step, and rolled back.
+        smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
+        laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that
+            dreams have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
+        decorrelate: steps in decorrelated colors, so that natural colors grow and garish ones do not.
+        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W).
+            Resized, with a warning, if only its size is not the photo's. N masks are for N photos, or for N dreams.
+        variations: how many dreams of the photo, as one batch, each with its own jitter.
+        shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
+            several variations.
+        seed: of jitter and layer weights.
+        device, precision: see `load_backbone` and `pick_precision`.
+        tile, distributed: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
+        resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same arguments.
+        progress: show a progress bar; None: `dream` does, `dreaming` does not.
+
+    Raises:
+        ValueError: for arguments that make no sense, saying what would; at the call, not at the first step.
+    """
+    check_numbers(1, Integral, octaves=octaves, steps=steps, variations=variations)
+    check_numbers(0, Integral, jitter=jitter, laplacian=laplacian)
+    check_numbers(0, step_size=step_size, smoothing=smoothing)
+    check_numbers(1.01, octave_scale=octave_scale)
+    given = as_picture(photo)
+    network = load_backbone(backbone, device)
+    pictures = given.to(network.device).repeat(variations, 1, 1, 1)
+    generator = torch.Generator().manual_seed(seed)
+    loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
+    network.check_layers(layer for layer in loss.layers if layer != PIXELS)
+    least = max((network.minimum_size(layer) for layer in loss.layers if layer != PIXELS), default=1)
+    sizes = octave_sizes(size_of(given), octaves, octave_scale, least)
+    masks = None if mask is None else dream_masks(mask, pictures, variations)
+
+    @cache
+    def identity() -> dict[str, Any]:
+        return {"photo": digest(given), "network": digest(network), "octaves": len(sizes), "steps": steps, "seed": seed}
+
+    run = Run(sizes, [steps] * len(sizes), resume, identity, given.device)
+
+    def octave_by_octave() -> Iterator[Progress]:
+        detail = torch.zeros_like(pictures[..., :1, :1])
+        for stage in run:
+            base = resize(pictures, stage.size)
+            octave_mask = None if masks is None else resize(masks, stage.size)
+            detail = F.interpolate(detail, stage.size, mode="bicubic")
+            if octave_mask is not None:
+                detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
+            pixels = Pixels((base + detail).clamp(0, 1))
+            evaluator = Evaluator(network, loss, stage.size, precision, tile, distributed)
+            evaluate = dream_gradient(
+                evaluator,
+                jitter=jitter,
+                smoothing=smoothing,
+                laplacian=laplacian,
+                decorrelate=decorrelate,
+                mask=octave_mask,
+                generator=generator,
+            )
+            optimizer = make_optimizer("ascent", pixels.parameters, step_size / 255)
+            plan = evaluator.plan(stage.size)
+            healthy = yield from descend(stage, pixels, evaluate, optimizer, generator=generator, plan=plan)
+            if not healthy:
+                return
+            detail = pixels.picture() - base
+
+    return with_bar(octave_by_octave(), progress)
+
+
+dream = finished(dreaming, "Dream to the end and return the picture (N, 3, H, W), on the photo's device.")
+
+
+CHANNEL_ORDERS = ("strongest", "weakest", "random")
+
+
+def ranked_channels(
+    photo: PictureLike,
+    layer: str,
+    count: int = 8,
+    *,
+    backbone: str | Backbone = "pocket",
+    order: str = "strongest",
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> list[int]:
+    """The numbers of ``count`` channels of a layer, to dream of one by one: ``-lk.activation(layer, channel=number)``.
+
+    order: by the mean square of their features on the photo, "strongest" first or "weakest" first (silent channels
+    among them), or "random", drawn with ``seed``. Raises ValueError when the layer has fewer channels.
+    """
+    check_numbers(1, Integral, count=count)
+    if order not in CHANNEL_ORDERS:
+        raise ValueError(f"channels are ordered {', '.join(CHANNEL_ORDERS)}, not {order!r}")
+    backbone, photo = load_backbone(backbone, device), as_picture(photo)
+    backbone.check_layers([layer])
+    if count > (there := backbone.channels(layer)):
+        raise ValueError(f"{layer} of {backbone.name} has {there} channels, not {count}")
+    if order == "random":
+        return torch.randperm(there, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    with torch.no_grad():
+        features = Evaluator(backbone, activation(layer), size_of(photo), "float32").features(photo, [layer])[layer]
+    strength = features.square().transpose(0, 1).flatten(1).mean(1)
+    return strength.sort(descending=order == "strongest", stable=True).indices[:count].tolist()
+
+
+# --- the parts, as the notebook "DeepDream" builds them up --------------------------------------------------------
+
+
+def dream_loss(
+    backbone: Backbone,
+    layers: str | Mapping[str, float] | Loss | None,
+    variations: int = 1,
+    shuffle: bool = False,
+    generator: torch.Generator | None = None,
+) -> Loss:
+    """The loss of a dream, from a layer, layer -> weight, a loss, or None; with shuffled weights (see `dreaming`)."""
+    layers = backbone.recommended.dream if layers is None else layers
+    if isinstance(layers, Backbone):
+        raise ValueError("layers are names, names with weights, or a loss: pass a network as backbone=")
+    if isinstance(layers, Loss):
+        loss = Sum([(1.0, layers)]) if not isinstance(layers, Sum) else layers
+    else:
+        weights = {name: layers[name] if isinstance(layers, Mapping) else 1.0 for name in layer_names(layers)}
+        check_numbers(0, **{f"the weight of {layer}": weight for layer, weight in weights.items()})
+        backbone.check_layers(weights)
+        loss = Sum([(-weight, activation(layer, relative=len(weights) > 1)) for layer, weight in weights.items()])
+    if not shuffle:
+        return loss
+    # Exponential draws divided by their sum are uniform on the simplex: no layer is favored (Dirichlet with alpha 1).
+    draws = torch.empty(len(loss.summands), variations).exponential_(generator=generator)
+    given = torch.stack([torch.as_tensor(w).abs().expand(variations) for w, _ in loss.summands])
+    draws *= given.sum(0) / (given * draws).sum(0)  # so that each variation's weights sum to what was given
+    return Sum([(w * draw, part) for (w, part), draw in zip(loss.summands, draws, strict=True)])
+
+
+def dream_masks(mask: Mask, pictures: Tensor, variations: int) -> Tensor:
+    """Where to dream, (1, 1, H, W) or one for each of the dreams (see `dreaming`)."""
+    masks = as_mask(mask, size_of(pictures)).to(pictures.device)
+    if len(masks) in (1, len(pictures)):
+        return masks
+    if len(masks) * variations != len(pictures):
+        raise ValueError(f"{len(masks)} masks for {len(pictures)} dreams: give one, or one for each photo or dream")
+    return masks.repeat(variations, 1, 1, 1)
+
+
+def octave_sizes(size: tuple[int, int], octaves: int, octave_scale: float, least: int = 1) -> list[tuple[int, int]]:
+    """The sizes (height, width) of the octaves, small to large, without those with a side below ``least``."""
+    return pyramid(size, [octave_scale**-k for k in reversed(range(octaves))], least)
+
+
+def dream_gradient(
+    evaluator: Evaluator,
+    *,
+    jitter: int = 0,
+    smoothing: float = 0.0,
+    laplacian: int = 0,
+    decorrelate: bool = False,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Callable[[Tensor], Evaluation]:
+    """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalized and masked.
+
+    Between these it is balanced (before smoothing, which would be undone) and turned to natural colors, if wanted.
+    Every picture of a batch is rolled by a shift of its own.
+    """
+    root = color_correlation(evaluator.backbone.device) if decorrelate else None
+
+    def evaluate(picture: Tensor) -> Evaluation:
+        shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
+        evaluation = evaluator(rolled(picture, shifts))
+        gradient = smoothed(balanced(rolled(evaluation.gradient, -shifts), laplacian), smoothing)
+        gradient = normalized(gradient if root is None else natural(gradient, root))
+        return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
+
+    return evaluate
+
+
+def rolled(pictures: Tensor, shifts: Tensor) -> Tensor:
+    """Each picture of a batch moved round by its own whole shift (down, right): what leaves comes back opposite."""
+    return torch.stack([one.roll(shift, (1, 2)) for one, shift in zip(pictures, shifts.tolist(), strict=True)])
+
+
+def normalized(gradient: Tensor) -> Tensor:
+    """Each picture's gradient divided by its mean absolute value, so that a step changes pixels by a known mean."""
+    return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
+
+
+def balanced(gradient: Tensor, splits: int) -> Tensor:
+    """The gradient as a Laplacian pyramid of ``splits`` + 1 levels, each divided by its root mean square, and put
+    together again (Mordvintsev 2016): all sizes of detail become equally strong.
+
+    A level is what the next one, blurred by [1, 4, 6, 4, 1] / 16 each way and half as large, lacks.
+    """
+    if splits == 0:
+        return gradient
+    away = torch.arange(-2, 3, dtype=gradient.dtype, device=gradient.device).abs()
+    taps = (6 - 1.5 * away - 0.5 * away.square()) / 16  # [1, 4, 6, 4, 1], made on the device: copies wait for it
+    kernel, colors = torch.outer(taps, taps).expand(gradient.shape[1], 1, 5, 5), gradient.shape[1]
+
+    def enlarged(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+        odd = [(side + 1) % 2 for side in size]
+        return F.conv_transpose2d(coarse, 4 * kernel, stride=2, padding=2, output_padding=odd, groups=colors)
+
+    levels = []
+    for _ in range(splits):
+        coarse = F.conv2d(gradient, kernel, stride=2, padding=2, groups=colors)
+        levels.append(gradient - enlarged(coarse, size_of(gradient)))
+        gradient = coarse
+    found = _evened(gradient)
+    for level in reversed(levels):
+        found = enlarged(found, size_of(level)) + _evened(level)
+    return found
+
+
+def _evened(level: Tensor) -> Tensor:
+    """Divided by its root mean square, in two steps, because squares of small gradients underflow."""
+    level = normalized(level)
+    return level / level.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
+
+
+def natural(gradient: Tensor, root: Tensor) -> Tensor:
+    """The step in RGB that a gradient step in decorrelated colors is: the gradient times the colors' covariance,
+    of which ``root`` is `color_correlation`.
+    """
+    return torch.einsum("rc,nchw->nrhw", root @ root.T, gradient)
+
+
+def smoothed(gradient: Tensor, sigma: float) -> Tensor:
+    """The mean of three Gaussian blurs, sigma/2, sigma and 2 sigma pixels wide: fine grain yields, edges stay."""
+    if sigma == 0:
+        return gradient
+    return total(blurred(gradient, sigma * factor) for factor in (0.5, 1.0, 2.0)) / 3
+
+
+def blurred(picture: Tensor, sigma: float) -> Tensor:
+    """A Gaussian blur of width ``sigma`` pixels, separable, with mirrored borders (repeated where it is wider)."""
+    radius = max(1, math.ceil(3 * sigma))
+    taps = torch.arange(-radius, radius + 1, device=picture.device, dtype=picture.dtype)
+    kernel = torch.exp(-(taps**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).expand(picture.shape[1], 1, -1)
+    for shape, pad in (((1, len(taps)), (radius, radius, 0, 0)), ((len(taps), 1), (0, 0, radius, radius))):
+        fits = radius < min(size_of(picture))
+        padded = F.pad(picture, pad, mode="reflect" if fits else "replicate")
+        picture = F.conv2d(padded, kernel.reshape(-1, 1, *shape), groups=picture.shape[1])
+    return picture

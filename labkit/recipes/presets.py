@@ -1,0 +1,44 @@
+"""Settings that have a name, as keyword arguments: ``lk.dream(photo, **lk.presets.ORIGINAL_DREAM)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Google's notebook of 2015, for googlenet_bvlc (torchvision's googlenet has the same layer).
+ORIGINAL_DREAM: Mapping[str, Any] = {
+    "layers": "inception_4c",
+    "octaves": 4,
+    "octave_scale": 1.4,
+    "steps": 10,
+    "step_size": 1.5,
+    "jitter": 32,
+    "smoothing": 0,
+}
+# The article's listing 4.1: five layers of VGG16, each with the weight 0.2. Its 1000 iterations of step 10 are meant
+# without octaves or normalization; the lab's schedule reaches the same strength in 40.
+ARTICLE_DREAM: Mapping[str, Any] = {
+    "layers": {"relu1_2": 0.2, "relu2_2": 0.2, "relu3_3": 0.2, "relu4_3": 0.2, "relu5_3": 0.2},
+}
+# Gatys, Ecker and Bethge 2016: one scale, L-BFGS, no total variation, five equally weighted style layers.
+GATYS: Mapping[str, Any] = {
+    "content_layers": ("relu4_2",),
+    "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    "content_weight": 1.0,
+    "style_weight": 100.0,
+    "tv_weight": 0.0,
+    "optimizer": "lbfgs",
+    "steps": 500,
+    "min_scale": 100_000,
+    "avg_decay": 0.0,
+}
+# The article's listing 4.2, with its weights, exponent, rate (1 on pixels from 0 to 255) and number of iterations.
+ARTICLE_STYLE: Mapping[str, Any] = {
+    "content_weight": 0.015,
+    "style_weight": 5.0,
+    "tv_weight": 1e-3,
+    "tv_exponent": 1.25,
+    "optimizer": "adam",
+    "learning_rate": 1 / 255,
+    "steps": 500,
+}

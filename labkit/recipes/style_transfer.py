@@ -1,0 +1,268 @@
+"""Neural style transfer by optimization (Gatys, Ecker and Bethge 2016), coarse to fine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from numbers import Integral
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from ..base.checks import as_list, check_choice, check_numbers
+from ..engine.evaluator import Evaluator
+from ..engine.optimization import Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
+from ..engine.parameters import Pixels
+from ..engine.progress import Progress, finished, with_bar
+from ..engine.runs import Run, Saved, digest
+from ..losses.algebra import PIXELS, Loss, Sum, summands
+from ..losses.histograms import histogram
+from ..losses.reconstruction import content
+from ..losses.regularizers import total_variation
+from ..losses.styles import Statistic, style
+from ..losses.target_statistics import TargetStatisticLoss
+from ..networks.backbone import Backbone
+from ..networks.surgery import Border, Pooling, variant
+from ..networks.zoo import load_backbone
+from ..pictures.color import matched
+from ..pictures.geometry import resize, size_of
+from ..pictures.masks import Mask, as_mask
+from ..pictures.reading import PictureLike, as_picture
+
+Init: TypeAlias = Literal["content", "style", "noise"]
+Colors: TypeAlias = Literal["linear", "histogram", "luma", "linear-after", "histogram-after"]
+BEFORE = {"linear": "linear", "histogram": "histogram"}  # colors of the painting
+AFTER = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # colors of the result
+
+
+def stylizing(
+    photo: PictureLike,
+    painting: PictureLike | Sequence[PictureLike],
+    *,
+    backbone: str | Backbone = "pocket",
+    content_weight: float = 1.0,
+    style_weight: float = 30.0,
+    histogram_weight: float = 0.0,
+    tv_weight: float = 1.0,
+    tv_exponent: float = 1.0,
+    content_layers: str | Iterable[str] | Mapping[str, float] | None = None,
+    style_layers: str | Iterable[str] | Mapping[str, float] | None = None,
+    statistic: Statistic = "gram",
+    style_weights: Iterable[float] | None = None,
+    masks: Mask | Sequence[Mask] = None,
+    painting_masks: Mask | Sequence[Mask] = None,
+    style_scale: float = 1.0,
+    color: Colors | None = None,
+    pooling: Pooling = "max",
+    border: Border = "zeros",
+    extra_loss: Loss | None = None,
+    init: Init | PictureLike = "content",
+    optimizer: Optimizer = "adam",
+    learning_rate: float | None = None,
+    steps: int = 200,
+    min_scale: int = 128,
+    avg_decay: float = 0.9,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    tile: str | int | None = "auto",
+    distributed: bool = False,
+    resume: Saved = None,
+    progress: bool | None = None,
+) -> Iterator[Progress]:
+    """Repaint a photo in the style of a painting, yielding `Progress` after every step.
+
+    Args:
+        photo: anything `as_picture` takes. The result has its size.
+        painting: the same, or a list of paintings, whose styles are mixed (see `style`).
+        backbone: a name or a loaded network.
+        content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
+        histogram_weight: of a fourth term, 0 for none: `histogram` of the same paintings, layers and masks.
+        tv_exponent: see `total_variation`.
+        content_layers, style_layers: names, or name -> weight; None: the backbone's recommended layers.
+        statistic: "gram" or "wasserstein".
+        style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own
+            (1: as strong there as without masks). None: equal ones.
+        masks: where each painting's style goes, one mask for each (None: everywhere); see `as_mask`. On the command
+            line files, white where the style goes, like left.png,none.
+        painting_masks: what of each painting is looked at, likewise.
+        style_scale: the painting's longer side relative to the picture's.
+        color: keep the photo's colors: "linear" or "histogram" gives them to the painting before, "luma",
+            "linear-after" or "histogram-after" to the result after (see `matched`); None: take the painting's.
+        pooling: "max", "average" or "l2" (see `variant`).
+        border: "zeros", "replicate" or "reflect", around the picture (see `variant`).
+        extra_loss: a further loss, added to the terms.
+        init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
+        optimizer: "adam", "lbfgs" or "ascent".
+        learning_rate: None for 0.03 with Adam, 1 with L-BFGS.
+        steps: in all, shared evenly among scales that grow by sqrt(2); each starts from the last one's result, and Adam
+            from its moments.
+        min_scale: the longer side that the first scale is about as large as; the last is the photo's own.
+        avg_decay: of the running mean of iterates that is shown and handed on (0: the iterate itself).
+        seed: of the noise.
+        device, precision: see `load_backbone` and `pick_precision`.
+        tile, distributed: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
+        resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same photo, network and
+            steps; weights, layers and paintings may be others, and the run goes on towards those.
+        progress: show a progress bar; None: `stylize` does, `stylizing` does not.
+
+    Raises:
+        ValueError: for arguments that make no sense, saying what would; at the call, not at the first step.
+    """
+    check_numbers(1, Integral, steps=steps, min_scale=min_scale)
+    if color is not None:
+        check_choice("color", color, Colors)
+    check_choice("optimizer", optimizer, Optimizer)
+    network = variant(load_backbone(backbone, device), pooling, border)
+    given = as_picture(photo)
+    content_picture, paintings = given.to(network.device), [as_picture(one) for one in as_list(painting)]
+    if color in BEFORE:
+        paintings = [matched(one.to(content_picture), content_picture, BEFORE[color]) for one in paintings]
+    loss = style_objective(
+        content_picture,
+        paintings,
+        content_weight=content_weight,
+        style_weight=style_weight,
+        histogram_weight=histogram_weight,
+        tv_weight=tv_weight,
+        tv_exponent=tv_exponent,
+        content_layers=network.recommended.content if content_layers is None else content_layers,
+        style_layers=network.recommended.style if style_layers is None else style_layers,
+        statistic=statistic,
+        style_weights=style_weights,
+        masks=masks,
+        painting_masks=painting_masks,
+        style_scale=style_scale,
+    )
+    loss = loss if extra_loss is None else loss + extra_loss
+    if learning_rate is None:
+        learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
+    check_numbers(0, learning_rate=learning_rate)
+    layers = [layer for layer in loss.layers if layer != PIXELS]
+    network.check_layers(layers)
+    sizes = scale_sizes(size_of(given), min_scale, steps, max(map(network.minimum_size, layers)))
+    shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
+    first = first_picture(
+        init, resize(content_picture, sizes[0]), paintings[0], seed
+    )  # noise would not survive resizing
+
+    @cache
+    def identity() -> dict[str, Any]:
+        return {"photo": digest(given), "network": digest(network), "scales": len(sizes), "steps": steps}
+
+    run = Run(sizes, shares, resume, identity, given.device)
+
+    def scale_by_scale() -> Iterator[Progress]:
+        picture, moments = first, None
+        for stage in run:
+            evaluator = Evaluator(network, loss, stage.size, precision, tile, distributed)
+            pixels = Pixels(resize(picture, stage.size), clamp=optimizer != "lbfgs")
+            stepper = make_optimizer(optimizer, pixels.parameters, learning_rate)
+            if optimizer == "adam" and moments is not None:
+                stepper.load_state_dict(resized_moments(moments, stage.size))
+            mean = Average(avg_decay)
+            healthy = yield from descend(
+                stage,
+                pixels,
+                evaluator,
+                stepper,
+                average=mean,
+                plan=evaluator.plan(stage.size),
+                display_transform=(
+                    partial(matched, reference=content_picture, kind=AFTER[color]) if color in AFTER else None
+                ),
+            )
+            if not healthy:
+                return
+            picture, moments = mean.value.clamp(0, 1), stepper.state_dict()
+
+    return with_bar(scale_by_scale(), progress)
+
+
+stylize = finished(stylizing, "Repaint to the end and return the picture (1, 3, H, W), on the photo's device.")
+
+
+def style_objective(
+    photo: PictureLike,
+    painting: PictureLike | Sequence[PictureLike],
+    *,
+    content_weight: float = 1.0,
+    style_weight: float = 30.0,
+    histogram_weight: float = 0.0,
+    tv_weight: float = 1.0,
+    tv_exponent: float = 1.0,
+    content_layers: str | Iterable[str] | Mapping[str, float] | None = None,
+    style_layers: str | Iterable[str] | Mapping[str, float] | None = None,
+    statistic: Statistic = "gram",
+    style_weights: Iterable[float] | None = None,
+    masks: Mask | Sequence[Mask] = None,
+    painting_masks: Mask | Sequence[Mask] = None,
+    style_scale: float = 1.0,
+) -> Loss:
+    """What `stylizing` minimizes, as a loss: content, style and roughness. For the arguments see there."""
+    check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
+    check_numbers(0, histogram_weight=histogram_weight)
+    photo, paintings = as_picture(photo), [as_picture(one) for one in as_list(painting)]
+    if masks is not None:
+        masks = [mask if mask is None else as_mask(mask, size_of(photo)) for mask in as_list(masks)]
+    given, options = (paintings, masks, painting_masks, style_weights), {"layers": style_layers, "scale": style_scale}
+    loss = content_weight * content(photo, content_layers)
+    sought = style_weight * mixture_loss(style, *given, statistic=statistic, **options)
+    if histogram_weight:
+        sought += histogram_weight * mixture_loss(histogram, *given, **options)
+    return loss + sought + tv_weight * total_variation(tv_exponent)
+
+
+def mixture_loss(
+    kind: type[TargetStatisticLoss],
+    paintings: Sequence[Any],
+    masks: Sequence[Tensor | None] | None = None,
+    painting_masks: Any = None,
+    weights: Iterable[float] | None = None,
+    **options: Any,
+) -> Loss:
+    """A loss of this kind against the paintings' mixture, or, with masks, the sum of one for each painting.
+
+    masks: where each painting's style goes, (1, 1, H, W), or None for everywhere. A mean over a region pulls at each of
+    its pixels the harder the smaller the region is. Each painting is weighed by its mask's area, therefore: a pixel
+    feels the style of a small region no more than that of a large one.
+    """
+    if masks is None:
+        return kind(paintings, weights=weights, painting_masks=painting_masks, **options)
+    sources = [None] * len(paintings) if painting_masks is None else as_list(painting_masks)
+    weights = [1.0] * len(paintings) if weights is None else list(weights)
+    if not len(paintings) == len(masks) == len(sources) == len(weights):
+        raise ValueError(f"{len(paintings)} paintings need as many masks and weights: give each its own, or None")
+    check_numbers(0, **{f"style weight {number}": weight for number, weight in enumerate(weights, 1)})
+    areas = [1.0 if mask is None else mask.mean().item() for mask in masks]
+    losses = [
+        weight * area * kind(painting, mask=mask, painting_masks=source, **options)
+        for painting, mask, source, weight, area in zip(paintings, masks, sources, weights, areas, strict=True)
+    ]
+    return Sum([summand for loss in losses for summand in summands(loss)])
+
+
+def scale_sizes(size: tuple[int, int], min_scale: int, steps: int, least: int = 1) -> list[tuple[int, int]]:
+    """Sizes (height, width) that grow by sqrt(2) up to ``size``; the first one's longer side is about ``min_scale``.
+
+    There are no more sizes than steps, and below ``size`` none with a side under ``least``.
+    """
+    factors = [1.0]
+    while max(size) * (factor := 2 ** (-len(factors) / 2)) >= min_scale and len(factors) < steps:
+        factors.insert(0, factor)
+    return pyramid(size, factors, least)
+
+
+def first_picture(init: Init | PictureLike, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
+    """The picture (1, 3, H, W) that style transfer starts from (see `stylizing`)."""
+    if not isinstance(init, str):
+        return resize(as_picture(init), size_of(photo)).to(photo).expand_as(photo)
+    if init == "content":
+        return photo
+    if init == "style":
+        return resize(painting, size_of(photo)).to(photo).expand_as(photo)
+    if init == "noise":
+        noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))
+        return (0.5 + 0.2 * noise).clamp(0, 1).to(photo)
+    raise ValueError(f"init is one of {', '.join(get_args(Init))}, or a picture, not {init!r}")
