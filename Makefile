@@ -25,7 +25,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check labkit tests tools benchmarks
 
-# Run every notebook on every machine that can be played on this one, and print a table (an hour on two cores)
+# Run every notebook on every machine that can be played on this one, and print a table (one to two hours on two cores)
 machines: $(READY)
 	$(BIN)/python tests/machines.py $(NOTEBOOK)
 

@@ -19,13 +19,14 @@ DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 
 def imports(text: str, module: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The modules of labkit that a module imports by ``from . import``: ("losses", "algebra"), ..."""
+    tree = ast.parse(text)
     typing_only = {
         line
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(tree)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for line in range(node.lineno, node.end_lineno + 1)
     }
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and node.lineno not in typing_only:
             start = module[: len(module) - node.level]
             found = (*start, *(node.module.split(".") if node.module else ()))

@@ -9,12 +9,12 @@ Digests are of bits: compare those of one machine, one number of threads and one
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
 import labkit as lk
+from labkit.engine.runs import digest
 
 EXACT = {"device": "cpu", "precision": "float32", "progress": False}
 SMALL = {"backbone": "pocket", **EXACT}
@@ -66,5 +66,4 @@ def runs() -> dict[str, Callable[[], Tensor]]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name, run in runs().items():
-        picture = run().detach().contiguous()
-        print(f"{blake2b(picture.view(-1).view(torch.uint8).numpy(), digest_size=8).hexdigest()}  {name}", flush=True)
+        print(f"{digest(run())}  {name}", flush=True)

@@ -112,7 +112,3 @@ def _add_pass(commands: Any, command: str, text: str) -> argparse.ArgumentParser
     sub.add_argument("--size", type=int, default=0, help="longer side to work at, in pixels; 0 is the photo's own")
     sub.add_argument("--device", help="cuda, mps or cpu; the best there is if not given")
     return sub
-
-
-if __name__ == "__main__":
-    sys.exit(main())

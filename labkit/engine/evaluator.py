@@ -59,6 +59,13 @@ class Evaluation:
         return found
 
 
+def least_side(backbone: Backbone, loss: Loss) -> int:
+    """The least side, in pixels, of a picture that ``loss`` can be asked of. ValueError for an unknown layer."""
+    layers = [layer for layer in loss.layers if layer != PIXELS]
+    backbone.check_layers(layers)
+    return max(map(backbone.minimum_size, layers), default=1)
+
+
 class Evaluator:
     """Computes loss and gradient for pictures of one size: ``Evaluator(backbone, loss, size)(picture)``.
 

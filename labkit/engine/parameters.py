@@ -17,6 +17,8 @@ from ..losses.algebra import total
 from ..pictures.color import color_correlation
 from ..pictures.geometry import antialiased, size_of
 
+Kind: TypeAlias = Literal["fourier", "laplacian", "cppn", "pixels"]
+
 
 class Parameterization(Protocol):
     """What a picture is computed from: what the loop steps on."""
@@ -58,12 +60,6 @@ class Pixels:
         """Bring the parameters back to what makes a picture in [0, 1]."""
         if self.clamp:
             self.tensor.clamp_(0, 1)
-
-
-Kind: TypeAlias = Literal["fourier", "laplacian", "cppn", "pixels"]
-
-
-# --- parameterizations ----------------------------------------------------------------------------------------------
 
 
 class Rendered(ABC):

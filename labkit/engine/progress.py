@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import ParamSpec
 import torch
 from torch import Tensor
 
+from ..base.bars import shows_bar
 from ..base.files import written_whole
 from ..base.memory import release_memory
 from ..pictures.geometry import resize
@@ -112,11 +112,11 @@ def finished(run: Callable[P, Iterator[Progress]], doc: str) -> Callable[P, Tens
 
 def with_bar(run: Iterator[Progress], progress: bool | None) -> Iterator[Progress]:
     """The same progress, with a bar if asked for. Above it stands how large pictures are cut into tiles."""
-    from tqdm.auto import tqdm
-
-    if not progress or os.environ.get("TQDM_DISABLE"):  # tqdm's notebook bar forgets its own variable
+    if not shows_bar(progress):
         yield from run
         return
+    from tqdm.auto import tqdm
+
     plan = ""
     with tqdm(leave=False, unit="step") as bar:
         for latest in run:

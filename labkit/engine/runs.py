@@ -22,8 +22,14 @@ class Stage:
 
     run: Run
     number: int
-    size: tuple[int, int]
-    steps: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.run.sizes[self.number]
+
+    @property
+    def steps(self) -> int:
+        return self.run.steps[self.number]
 
     @property
     def steps_before(self) -> int:
@@ -56,15 +62,14 @@ class Run:
 
     def __post_init__(self) -> None:
         self.state = restored(self.resume)
-        if self.state is not None:
-            check_identity(self.state.get("identity", {}), self.identity())
+        if self.state is not None and (said := differences(self.state.get("identity", {}), self.identity())):
+            raise ValueError(f"the saved run was another one: {said}; go on with the same, or start anew")
 
     def __iter__(self) -> Iterator[Stage]:
         """The stages that are left, from the one that was saved on."""
         self.started = time.perf_counter()
-        for number, (size, steps) in enumerate(zip(self.sizes, self.steps, strict=True)):
-            if self.state is None or number >= self.state["stage"]:
-                yield Stage(self, number, size, steps)
+        for number in range(self.state["stage"] if self.state else 0, len(self.sizes)):
+            yield Stage(self, number)
 
 
 def single_stage(size: tuple[int, int], steps: int, **options: Any) -> Stage:
@@ -75,7 +80,7 @@ def single_stage(size: tuple[int, int], steps: int, **options: Any) -> Stage:
 
 def restored(resume: Saved) -> State | None:
     """A saved state, from a dictionary or from a file that `Progress.save` wrote."""
-    if resume is None or isinstance(resume, dict):
+    if resume is None or isinstance(resume, Mapping):
         return resume
     try:
         state = torch.load(resume, map_location="cpu", weights_only=True)
@@ -86,11 +91,10 @@ def restored(resume: Saved) -> State | None:
         raise ValueError(f"{resume} holds no saved run: name another file, or delete it to start anew") from error
 
 
-def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming what differs, when a saved run is not this one."""
-    if changed := [name for name in {**saved, **now} if saved.get(name) != now.get(name)]:
-        said = ", ".join(f"{name} was {saved.get(name)} and is now {now.get(name)}" for name in changed)
-        raise ValueError(f"the saved run was another one: {said}; go on with the same, or start anew")
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, what was saved otherwise than it is now; empty if nothing was."""
+    changed = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+    return ", ".join(f"{name} was {saved.get(name)} and is now {now.get(name)}" for name in changed)
 
 
 def digest(thing: Tensor | nn.Module) -> str:

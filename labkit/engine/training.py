@@ -16,7 +16,8 @@ from ..base.checks import check_numbers
 from ..base.devices import arithmetic, asked, pick_precision
 from ..base.files import written_whole
 from ..base.memory import keep_memory
-from .progress import Resumable, State
+from .progress import Resumable
+from .runs import State, differences
 
 
 @dataclass
@@ -97,8 +98,7 @@ def load_checkpoint(path: str | Path, settings: Mapping[str, Any]) -> State | No
         return None
     state = torch.load(path, map_location="cpu", weights_only=True)
     old = state.get("settings", dict.fromkeys(settings, "not kept"))
-    if changed := [name for name in {**old, **settings} if old.get(name) != settings.get(name)]:
-        said = ", ".join(f"{name} was {old.get(name)} and is now {settings.get(name)}" for name in changed)
+    if said := differences(old, settings):
         raise ValueError(f"{path} is of another training: {said}; delete it, or choose another --output")
     return state
 

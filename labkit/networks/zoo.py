@@ -190,8 +190,7 @@ def _googlenet_bvlc(name: str) -> Backbone:
     backbone = Backbone(name, stages, head := nn.Linear(1024, 1000), recommended, mean=mean, std=std)
     how = "convert BVLC's bvlc_googlenet.caffemodel with tools/convert_caffe.py"
     state = read_weights(
-        find_weights(f"{name}.safetensors", f"{name}.fp16.safetensors")
-        or missing(name, f"{name}.safetensors", "14 MB", how),
+        find_weights(*_own_files(name)) or missing(name, f"{name}.safetensors", "14 MB", how),
         name,
     )
     modules: dict[str, nn.Module] = {"loss3/classifier": head}
@@ -236,13 +235,18 @@ def load_backbone(name: str | Backbone = "pocket", device: str | torch.device | 
     return build(name).to(pick_device(device))
 
 
+def _own_files(name: str) -> tuple[str, str]:
+    """What a folder of weights may call those of ``name``."""
+    return f"{name}.safetensors", f"{name}.fp16.safetensors"
+
+
 def _torchvision(name: str, **options: bool) -> Any:
     """A torchvision network with its ImageNet weights, from LABKIT_WEIGHTS or through torchvision."""
     from torchvision import models as zoo  # here, because it takes longer to import than pocket takes to dream
 
     weights = zoo.get_model_weights(name)["IMAGENET1K_V1"]
     file = Path(weights.url).name
-    path = find_weights(f"{name}.safetensors", f"{name}.fp16.safetensors", file)
+    path = find_weights(*_own_files(name), file)
     if path is not None:
         state = read_weights(path, name)
     else:

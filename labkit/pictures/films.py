@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import closing, contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
+from ..base.bars import shows_bar
 from ..base.checks import check_numbers
 from ..base.files import check_writable, written_whole
 from .reading import PICTURE_SUFFIXES, as_picture, from_pil
@@ -194,10 +194,9 @@ def _images(frames: Iterable[Any], total: int | None, progress: bool) -> Iterato
     from tqdm.auto import tqdm
 
     total = len(frames) if total is None and isinstance(frames, Sized) else total
-    quiet = not progress or bool(os.environ.get("TQDM_DISABLE"))
     size = None
     try:
-        for frame in tqdm(frames, total=total, unit="frame", leave=False, disable=quiet):
+        for frame in tqdm(frames, total=total, unit="frame", leave=False, disable=not shows_bar(progress)):
             image = to_pil(frame)
             if image.size != (size := size or image.size):
                 raise ValueError(f"a film's frames have one size, not {size} and {image.size}")

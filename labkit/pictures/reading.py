@@ -21,9 +21,6 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
 def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
     """Read a picture file as a tensor (1, 3, H, W), sRGB, in [0, 1].
 

@@ -15,8 +15,6 @@ from ..base.files import check_writable, written_whole
 from .reading import as_picture
 from .sixteen_bits import write_png, write_tiff
 
-# --- writing -----------------------------------------------------------------------------------------------------
-
 
 def to_pil(picture: Tensor) -> Image.Image:
     """The first picture of a batch as an 8-bit RGB Pillow image, rounded (not truncated)."""

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.checks import check_numbers
-from ..engine.evaluator import Evaluation, Evaluator
+from ..engine.evaluator import Evaluation, Evaluator, least_side
 from ..engine.optimization import descend, make_optimizer, pyramid
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.activations import activation
-from ..losses.algebra import PIXELS, Loss, Sum, layer_names, total
+from ..losses.algebra import Loss, Sum, layer_names, total
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
 from ..pictures.color import color_correlation
@@ -93,9 +93,7 @@ def dreaming(
     pictures = given.to(network.device).repeat(variations, 1, 1, 1)
     generator = torch.Generator().manual_seed(seed)
     loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
-    network.check_layers(layer for layer in loss.layers if layer != PIXELS)
-    least = max((network.minimum_size(layer) for layer in loss.layers if layer != PIXELS), default=1)
-    sizes = octave_sizes(size_of(given), octaves, octave_scale, least)
+    sizes = octave_sizes(size_of(given), octaves, octave_scale, least_side(network, loss))
     masks = None if mask is None else dream_masks(mask, pictures, variations)
 
     @cache

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..base.checks import as_list, check_choice, check_numbers
-from ..engine.evaluator import Evaluator
+from ..engine.evaluator import Evaluator, least_side
 from ..engine.optimization import Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
-from ..losses.algebra import PIXELS, Loss, Sum, summands
+from ..losses.algebra import Loss, Sum, summands
 from ..losses.histograms import histogram
 from ..losses.reconstruction import content
 from ..losses.regularizers import total_variation
@@ -139,13 +139,10 @@ def stylizing(
     if learning_rate is None:
         learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
     check_numbers(0, learning_rate=learning_rate)
-    layers = [layer for layer in loss.layers if layer != PIXELS]
-    network.check_layers(layers)
-    sizes = scale_sizes(size_of(given), min_scale, steps, max(map(network.minimum_size, layers)))
+    sizes = scale_sizes(size_of(given), min_scale, steps, least_side(network, loss))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
-    first = first_picture(
-        init, resize(content_picture, sizes[0]), paintings[0], seed
-    )  # noise would not survive resizing
+    # At the first size, since noise would not survive resizing.
+    first = first_picture(init, resize(content_picture, sizes[0]), paintings[0], seed)
 
     @cache
     def identity() -> dict[str, Any]:
