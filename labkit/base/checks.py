@@ -18,12 +18,13 @@ def check_choice(name: str, value: object, choices: Any) -> None:
         raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
 
 
-def check_numbers(least: float = 0, kind: type = Real, /, **numbers: float) -> None:
-    """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or is below ``least``.
+def check_numbers(least: float = 0, kind: type = Real, /, most: float = float("inf"), **numbers: float) -> None:
+    """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or not in [least, most].
 
     ``kind``: Real, or Integral for whole numbers.
     """
     for name, value in numbers.items():
-        if not (isinstance(value, kind) and least <= value < float("inf")):
+        if not (isinstance(value, kind) and least <= value <= most and abs(value) < float("inf")):
             number = "a whole number" if kind is Integral else "a number"
-            raise ValueError(f"{name} must be {number} of at least {least:g}, not {value}")
+            room = f"of at least {least:g}" if most == float("inf") else f"from {least:g} to {most:,g}"
+            raise ValueError(f"{name} must be {number} {room}, not {value}")
