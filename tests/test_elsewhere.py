@@ -211,9 +211,13 @@ OF_A_PHOTO: dict[str, Recipe] = {
     "a redirected dream": lambda p, n: dream(p, n.redirected(), -lk.activation("relu4_3", channel=3, power=1)),
     "gram": stylize,
     "wasserstein": lambda p, n: stylize(p, n, statistic="wasserstein", optimizer="lbfgs"),
-    "histogram": lambda p, n: stylize(p, n, [koi(), coffee()], histogram_weight=1.0, min_scale=28),
-    "masks": lambda p, n: stylize(p, n, [koi(), coffee()], masks=[LEFT, 1 - LEFT], style_weights=[1, 2]),
-    "a border": lambda p, n: stylize(p, n, border="replicate", init="noise", pooling="average"),
+    "histogram": lambda p, n: stylize(
+        p, n, lk.style_objective(p, [koi(), coffee()], histogram_weight=1.0), min_scale=28
+    ),
+    "masks": lambda p, n: stylize(
+        p, n, lk.style_objective(p, [koi(), coffee()], masks=[LEFT, 1 - LEFT], style_weights=[1, 2])
+    ),
+    "a border": lambda p, n: stylize(p, lk.variant(n, "average", "replicate"), init="noise"),
     **{f"colors: {c}": lambda p, n, c=c: stylize(p, n, color=c) for c in ("linear", "histogram-after", "luma")},
     "matched": lambda p, n: [color.matched(p, koi().to(p.device), kind) for kind in color.KINDS],
     "features": lambda p, n: [*n.features(p, ["relu1_1", "logits"]).values(), n.logits(p)],

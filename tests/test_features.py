@@ -30,7 +30,7 @@ def test_functions_exist() -> None:
 def test_options_exist() -> None:
     takers = [lk.dreaming, lk.stylizing, lk.creating, lk.journey, lk.style, lk.activation, lk.save, lk.save_frames]
     takers += [lk.wrap, lk.faststyle.training, lk.faststyle.repaint, lk.adain.transfer, lk.superres.upscale]
-    takers += [lk.style_objective, train_steps]
+    takers += [lk.style_objective, lk.variant, train_steps]
     known = {name for taker in takers for name in inspect.signature(taker).parameters}
     named = set(re.findall(r"\b([a-z_]+)=", TEXT))
     assert len(named) > 20

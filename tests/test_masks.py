@@ -177,22 +177,20 @@ def test_tiles_are_exact_with_guides(pocket: lk.Backbone, statistic: str) -> Non
 
 # --- stylize ------------------------------------------------------------------------------------------------------
 
-OPTIONS: dict[str, Any] = {
-    "style_layers": LAYERS,
-    "content_weight": 0.1,
-    "tv_weight": 0.0,
-    "steps": 20,
-    "min_scale": 90,
-    "precision": "float32",
-}
+LOOP: dict[str, Any] = {"steps": 20, "min_scale": 90, "precision": "float32"}
 
 
-def stylize(pocket: lk.Backbone, *paintings: Tensor, **options: Any) -> Tensor:
-    return lk.stylize(cat(), list(paintings), backbone=pocket, progress=False, **OPTIONS | options)
+def objective(*paintings: Tensor, photo: Tensor | None = None, **options: Any) -> lk.Loss:
+    settings = {"style_layers": LAYERS, "content_weight": 0.1, "tv_weight": 0.0} | options
+    return lk.style_objective(cat() if photo is None else photo, list(paintings), **settings)
+
+
+def stylize(pocket: lk.Backbone, loss: lk.Loss, **options: Any) -> Tensor:
+    return lk.stylize(cat(), loss, backbone=pocket, progress=False, **LOOP | options)
 
 
 def test_each_half_comes_nearer_to_its_own_painting(pocket: lk.Backbone) -> None:
-    picture = stylize(pocket, koi(), pond(), masks=[LEFT, 1 - LEFT])
+    picture = stylize(pocket, objective(koi(), pond(), masks=[LEFT, 1 - LEFT]))
     for half, own, other in ((picture[..., :64], koi(), pond()), (picture[..., 64:], pond(), koi())):
         to_own, to_other = (
             lk.Evaluator(pocket, lk.style(x, LAYERS, scale=4 / 3), (96, 64), "float32")(half).loss for x in (own, other)
@@ -201,7 +199,7 @@ def test_each_half_comes_nearer_to_its_own_painting(pocket: lk.Backbone) -> None
 
 
 def test_a_mask_leaves_the_rest_a_photo(pocket: lk.Backbone) -> None:
-    changed = (stylize(pocket, koi(), masks=LEFT, content_weight=0, min_scale=128) - cat()).abs()
+    changed = (stylize(pocket, objective(koi(), masks=LEFT, content_weight=0), min_scale=128) - cat()).abs()
     assert changed[..., 64:].max() < 1e-6 < 0.05 < changed[..., :64].mean()
 
 
@@ -211,20 +209,16 @@ def test_a_pixel_feels_a_small_region_as_strongly_as_a_large_one(pocket: lk.Back
     half = torch.zeros(96, 128)
     half[:48] = 1
     runs = [
-        next(
-            lk.stylizing(
-                pattern, koi(), backbone=pocket, masks=mask, **OPTIONS | {"content_weight": 0, "min_scale": 128}
-            )
-        )
-        for mask in (half, torch.ones(96, 128))
+        next(lk.stylizing(pattern, loss, backbone=pocket, **LOOP | {"min_scale": 128}))
+        for loss in (objective(koi(), photo=pattern, masks=m, content_weight=0) for m in (half, torch.ones(96, 128)))
     ]
     in_half, in_all = (run.evaluation.gradient[:, :, 10:38] for run in runs)
     assert (in_half - in_all).norm() < 0.2 * in_all.norm()
 
 
 def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
-    options = {"masks": LEFT, "histogram_weight": 4, "content_weight": 0, "min_scale": 128, "steps": 1}
-    (only,) = lk.stylizing(cat(), koi(), backbone=pocket, **OPTIONS | options)
+    loss = objective(koi(), masks=LEFT, histogram_weight=4, content_weight=0)
+    (only,) = lk.stylizing(cat(), loss, backbone=pocket, **LOOP | {"min_scale": 128, "steps": 1})
     evaluator = lk.Evaluator(pocket, lk.histogram(koi(), LAYERS, mask=LEFT), cat().shape[-2:], "float32")
     assert only.terms["histogram"] == pytest.approx(4 * LEFT.mean().item() * evaluator(cat()).loss.item(), rel=1e-5)
     assert not only.evaluation.gradient[..., 64:].any()
@@ -245,4 +239,4 @@ def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
 )
 def test_masks_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        stylize(pocket, koi(), **options)
+        stylize(pocket, objective(koi(), **options))

@@ -81,8 +81,8 @@ def test_nothing_changed_is_the_network_itself() -> None:
 def test_style_transfer_takes_them() -> None:
     options = {"steps": 3, "progress": False, "precision": "float32"}
     plain, average, framed = (
-        lk.stylize(cat(), lk.painting("koi_mosaic"), **options, **more)
-        for more in ({}, {"pooling": "average"}, {"border": "replicate"})
+        lk.stylize(cat(), lk.painting("koi_mosaic"), backbone=lk.variant(network("pocket"), **changes), **options)
+        for changes in ({}, {"pooling": "average"}, {"border": "replicate"})
     )
     assert not torch.equal(plain, average) and not torch.equal(plain, framed)
 

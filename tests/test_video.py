@@ -93,11 +93,11 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"fps": 0}, "fps must be a number of at least 0.01, not 0"),
-        ({"zoom": 0}, "zoom must be a number of at least 0.01, not 0"),
-        ({"seconds": -1}, "seconds must be a number of at least 0.01, not -1"),
-        ({"rotate": float("nan")}, "rotate must be a number of at least -3600, not nan"),
-        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"fps": 0}, "fps must be a number from 0.01 to 1,000, not 0"),
+        ({"zoom": 0}, "zoom must be a number from 0.01 to 1,000, not 0"),
+        ({"seconds": -1}, "seconds must be a number from 0.01 to 86,400, not -1"),
+        ({"rotate": float("nan")}, "rotate must be a number from -3,600 to 3,600, not nan"),
+        ({"steps": 0}, "steps must be a whole number from 1 to 1,000,000, not 0"),
     ],
 )
 def test_journeys_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
@@ -220,8 +220,8 @@ GRAY = torch.full((1, 3, 36, 48), 0.5)
     [
         ([], {}, "a film without frames"),
         ([GRAY, GRAY[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
-        ([GRAY], {"keep": 1.5}, "keep is a share from 0 to 1, not 1.5"),
-        ([GRAY], {"keep": -0.5}, "keep must be a number of at least 0, not -0.5"),
+        ([GRAY], {"keep": 1.5}, "keep must be a number from 0 to 1, not 1.5"),
+        ([GRAY], {"keep": -0.5}, "keep must be a number from 0 to 1, not -0.5"),
         ([GRAY], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),
     ],
 )
@@ -275,7 +275,7 @@ def test_colors_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
     assert lk.difference(first, second).mean() < 0.5 * lk.difference(*loose).mean()
 
 
-@pytest.mark.parametrize("options", [{"init": "noise"}, {"min_scale": 16}, {"extra_loss": lk.total_variation()}])
+@pytest.mark.parametrize("options", [{"init": "noise"}, {"min_scale": 16}, {"tv_weight": 3.0}])
 def test_later_frames_start_from_the_past_whatever_is_asked_of_the_first(pocket: lk.Backbone, options: dict) -> None:
     first, second = painted([cat(), cat()], pocket, temporal_weight=1e4, **options)
     assert lk.difference(first, second).mean() < 0.03

@@ -45,9 +45,15 @@ def runs() -> dict[str, Callable[[], Tensor]]:
         "style by Wasserstein and L-BFGS": lambda: lk.stylize(
             cat, koi, statistic="wasserstein", optimizer="lbfgs", **paint
         ),
-        "two styles in masks": lambda: lk.stylize(cat, [koi, coffee], masks=[left, 1 - left], **paint),
-        "style with histograms": lambda: lk.stylize(cat, koi, histogram_weight=5, color="luma", **paint),
-        "style from noise": lambda: lk.stylize(cat, koi, init="noise", pooling="l2", border="reflect", **paint),
+        "two styles in masks": lambda: lk.stylize(
+            cat, lk.style_objective(cat, [koi, coffee], masks=[left, 1 - left]), **paint
+        ),
+        "style with histograms": lambda: lk.stylize(
+            cat, lk.style_objective(cat, koi, histogram_weight=5), color="luma", **paint
+        ),
+        "style from noise": lambda: lk.stylize(
+            cat, koi, init="noise", **paint | {"backbone": lk.variant(network, "l2", "reflect")}
+        ),
         "a channel in waves": lambda: lk.create(-lk.activation("relu4_3", channel=7, power=1), **create),
         "a class in a pyramid": lambda: lk.create(-lk.class_logit(285), parameterization="laplacian", **create),
         "texture by a CPPN": lambda: lk.create(lk.style(koi), parameterization="cppn", **create),

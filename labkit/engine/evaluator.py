@@ -59,11 +59,20 @@ class Evaluation:
         return found
 
 
-def least_side(backbone: Backbone, loss: Loss) -> int:
-    """The least side, in pixels, of a picture that ``loss`` can be asked of. ValueError for an unknown layer."""
+def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
+    """The least side, in pixels, of a picture that ``loss`` can be asked of.
+
+    Raises ValueError for an unknown layer, and when ``size`` (height, width) has a smaller side.
+    """
     layers = [layer for layer in loss.layers if layer != PIXELS]
     backbone.check_layers(layers)
-    return max(map(backbone.minimum_size, layers), default=1)
+    least, deepest = max(((backbone.minimum_size(layer), layer) for layer in layers), default=(1, ""))
+    if min(size) < least:
+        raise ValueError(
+            f"a picture of {size[1]}x{size[0]} pixels is too small for {deepest} of {backbone.name}: "
+            f"its sides must be at least {least} pixels, or choose a shallower layer"
+        )
+    return least
 
 
 class Evaluator:

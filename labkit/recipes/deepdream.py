@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..base.checks import check_numbers
 from ..engine.evaluator import Evaluation, Evaluator, least_side
-from ..engine.optimization import descend, make_optimizer, pyramid
+from ..engine.optimization import MOST_STEPS, descend, make_optimizer, pyramid
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
@@ -84,16 +84,18 @@ def dreaming(
     Raises:
         ValueError: for arguments that make no sense, saying what would; at the call, not at the first step.
     """
-    check_numbers(1, Integral, octaves=octaves, steps=steps, variations=variations)
-    check_numbers(0, Integral, jitter=jitter, laplacian=laplacian)
-    check_numbers(0, step_size=step_size, smoothing=smoothing)
-    check_numbers(1.01, octave_scale=octave_scale)
+    check_numbers(1, Integral, most=MOST_STEPS, steps=steps)
+    check_numbers(1, Integral, most=1000, octaves=octaves, variations=variations)
+    check_numbers(0, Integral, most=10_000, jitter=jitter, laplacian=laplacian)
+    check_numbers(0, most=1000, step_size=step_size, smoothing=smoothing)
+    check_numbers(1.01, most=100, octave_scale=octave_scale)
     given = as_picture(photo)
     network = load_backbone(backbone, device)
     pictures = given.to(network.device).repeat(variations, 1, 1, 1)
     generator = torch.Generator().manual_seed(seed)
     loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
-    sizes = octave_sizes(size_of(given), octaves, octave_scale, least_side(network, loss))
+    whole = size_of(given)
+    sizes = octave_sizes(whole, octaves, octave_scale, least_side(network, loss, whole))
     masks = None if mask is None else dream_masks(mask, pictures, variations)
 
     @cache

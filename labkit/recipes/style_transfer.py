@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from numbers import Integral
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..base.checks import as_list, check_choice, check_numbers
 from ..engine.evaluator import Evaluator, least_side
-from ..engine.optimization import Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
+from ..engine.optimization import MOST_STEPS, Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
@@ -23,7 +24,6 @@ from ..losses.regularizers import total_variation
 from ..losses.styles import Statistic, style
 from ..losses.target_statistics import TargetStatisticLoss
 from ..networks.backbone import Backbone
-from ..networks.surgery import Border, Pooling, variant
 from ..networks.zoo import load_backbone
 from ..pictures.color import matched
 from ..pictures.geometry import resize, size_of
@@ -32,31 +32,25 @@ from ..pictures.reading import PictureLike, as_picture
 
 Init: TypeAlias = Literal["content", "style", "noise"]
 Colors: TypeAlias = Literal["linear", "histogram", "luma", "linear-after", "histogram-after"]
+Layers: TypeAlias = str | Iterable[str] | Mapping[str, float]
+MOST_WEIGHT = 1e12  # beyond it, squares leave the range of float32
 BEFORE = {"linear": "linear", "histogram": "histogram"}  # colors of the painting
 AFTER = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # colors of the result
 
 
 def stylizing(
     photo: PictureLike,
-    painting: PictureLike | Sequence[PictureLike],
+    painting: PictureLike | Sequence[PictureLike] | Loss,
     *,
     backbone: str | Backbone = "pocket",
     content_weight: float = 1.0,
     style_weight: float = 30.0,
-    histogram_weight: float = 0.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
-    content_layers: str | Iterable[str] | Mapping[str, float] | None = None,
-    style_layers: str | Iterable[str] | Mapping[str, float] | None = None,
+    content_layers: Layers | None = None,
+    style_layers: Layers | None = None,
     statistic: Statistic = "gram",
-    style_weights: Iterable[float] | None = None,
-    masks: Mask | Sequence[Mask] = None,
-    painting_masks: Mask | Sequence[Mask] = None,
-    style_scale: float = 1.0,
     color: Colors | None = None,
-    pooling: Pooling = "max",
-    border: Border = "zeros",
-    extra_loss: Loss | None = None,
     init: Init | PictureLike = "content",
     optimizer: Optimizer = "adam",
     learning_rate: float | None = None,
@@ -75,27 +69,16 @@ def stylizing(
 
     Args:
         photo: anything `as_picture` takes. The result has its size.
-        painting: the same, or a list of paintings, whose styles are mixed (see `style`).
-        backbone: a name or a loaded network.
-        content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
-        histogram_weight: of a fourth term, 0 for none: `histogram` of the same paintings, layers and masks.
-        tv_exponent: see `total_variation`.
-        content_layers, style_layers: names, or name -> weight; None: the backbone's recommended layers.
-        statistic: "gram" or "wasserstein".
-        style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own
-            (1: as strong there as without masks). None: equal ones.
-        masks: where each painting's style goes, one mask for each (None: everywhere); see `as_mask`. On the command
-            line files, white where the style goes, like left.png,none.
-        painting_masks: what of each painting is looked at, likewise.
-        style_scale: the painting's longer side relative to the picture's.
+        painting: the same; or a list of paintings, whose styles are mixed; or the whole loss to be minimized, such as
+            ``lk.style_objective(photo, paintings, masks=masks) + 0.1 * lk.pixel_mse(photo)``.
+        backbone: a name or a loaded network; with average pooling for example ``lk.variant(network, "average")``.
+        content_weight, style_weight, tv_weight, tv_exponent, content_layers, style_layers, statistic: of the loss, if
+            none is given; see `style_objective`.
         color: keep the photo's colors: "linear" or "histogram" gives them to the painting before, "luma",
             "linear-after" or "histogram-after" to the result after (see `matched`); None: take the painting's.
-        pooling: "max", "average" or "l2" (see `variant`).
-        border: "zeros", "replicate" or "reflect", around the picture (see `variant`).
-        extra_loss: a further loss, added to the terms.
         init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
         optimizer: "adam", "lbfgs" or "ascent".
-        learning_rate: None for 0.03 with Adam, 1 with L-BFGS.
+        learning_rate: None for 0.03 with Adam, 1 with the others.
         steps: in all, shared evenly among scales that grow by sqrt(2); each starts from the last one's result, and Adam
             from its moments.
         min_scale: the longer side that the first scale is about as large as; the last is the photo's own.
@@ -110,39 +93,36 @@ def stylizing(
     Raises:
         ValueError: for arguments that make no sense, saying what would; at the call, not at the first step.
     """
-    check_numbers(1, Integral, steps=steps, min_scale=min_scale)
-    if color is not None:
-        check_choice("color", color, Colors)
+    check_numbers(1, Integral, most=MOST_STEPS, steps=steps)
+    check_numbers(1, Integral, most=1_000_000, min_scale=min_scale)
+    check_numbers(0, most=0.9999, avg_decay=avg_decay)
     check_choice("optimizer", optimizer, Optimizer)
-    network = variant(load_backbone(backbone, device), pooling, border)
-    given = as_picture(photo)
-    content_picture, paintings = given.to(network.device), [as_picture(one) for one in as_list(painting)]
-    if color in BEFORE:
-        paintings = [matched(one.to(content_picture), content_picture, BEFORE[color]) for one in paintings]
-    loss = style_objective(
-        content_picture,
-        paintings,
-        content_weight=content_weight,
-        style_weight=style_weight,
-        histogram_weight=histogram_weight,
-        tv_weight=tv_weight,
-        tv_exponent=tv_exponent,
-        content_layers=network.recommended.content if content_layers is None else content_layers,
-        style_layers=network.recommended.style if style_layers is None else style_layers,
-        statistic=statistic,
-        style_weights=style_weights,
-        masks=masks,
-        painting_masks=painting_masks,
-        style_scale=style_scale,
-    )
-    loss = loss if extra_loss is None else loss + extra_loss
     if learning_rate is None:
-        learning_rate = {"adam": 0.03, "lbfgs": 1.0, "ascent": 1.0}.get(optimizer, 1.0)
+        learning_rate = 0.03 if optimizer == "adam" else 1.0
     check_numbers(0, learning_rate=learning_rate)
-    sizes = scale_sizes(size_of(given), min_scale, steps, least_side(network, loss))
+    objective = {
+        "content_weight": content_weight,
+        "style_weight": style_weight,
+        "tv_weight": tv_weight,
+        "tv_exponent": tv_exponent,
+        "content_layers": content_layers,
+        "style_layers": style_layers,
+        "statistic": statistic,
+    }
+    network = load_backbone(backbone, device)
+    given = as_picture(photo)
+    content_picture = given.to(network.device)
+    if isinstance(painting, Loss):
+        check_unused(objective, color, init)
+        loss, paintings = painting, []
+    else:
+        paintings = recolored(painting, content_picture, color)
+        loss = style_objective(content_picture, paintings, **objective)
+    whole = size_of(given)
+    sizes = scale_sizes(whole, min_scale, steps, least_side(network, loss, whole))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
     # At the first size, since noise would not survive resizing.
-    first = first_picture(init, resize(content_picture, sizes[0]), paintings[0], seed)
+    first = first_picture(init, resize(content_picture, sizes[0]), paintings, seed)
 
     @cache
     def identity() -> dict[str, Any]:
@@ -186,29 +166,72 @@ def style_objective(
     *,
     content_weight: float = 1.0,
     style_weight: float = 30.0,
-    histogram_weight: float = 0.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
-    content_layers: str | Iterable[str] | Mapping[str, float] | None = None,
-    style_layers: str | Iterable[str] | Mapping[str, float] | None = None,
+    content_layers: Layers | None = None,
+    style_layers: Layers | None = None,
     statistic: Statistic = "gram",
     style_weights: Iterable[float] | None = None,
     masks: Mask | Sequence[Mask] = None,
     painting_masks: Mask | Sequence[Mask] = None,
     style_scale: float = 1.0,
+    histogram_weight: float = 0.0,
 ) -> Loss:
-    """What `stylizing` minimizes, as a loss: content, style and roughness. For the arguments see there."""
-    check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
-    check_numbers(0, histogram_weight=histogram_weight)
-    photo, paintings = as_picture(photo), [as_picture(one) for one in as_list(painting)]
+    """What `stylizing` minimizes, as a loss: content + style + roughness (Gatys, Ecker and Bethge 2016, eq. 7).
+
+    Args:
+        photo: anything `as_picture` takes: what is to be seen.
+        painting: the same, or a list of paintings, whose styles are mixed: how it is to be painted.
+        content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
+        tv_exponent: see `total_variation`.
+        content_layers, style_layers: names, or name -> weight; None: the backbone's recommended layers.
+        statistic: "gram" or "wasserstein" (see `style`).
+        style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own
+            (1: as strong there as without masks). None: equal ones.
+        masks: where in the photo each painting's style goes, one mask for each (None: everywhere); see `as_mask`.
+        painting_masks: what of each painting is looked at, likewise.
+        style_scale: the painting's longer side relative to the picture's.
+        histogram_weight: of a fourth term, `histogram` of the same paintings, layers and masks; 0: none.
+
+    Raises:
+        ValueError: for negative weights, and for numbers of paintings, masks and weights that do not fit.
+
+    Example:
+        >>> loss = style_objective("cat.jpg", "night.jpg", statistic="wasserstein")
+        >>> stylize("cat.jpg", loss, backbone=variant(load_backbone("vgg19"), "average"))
+    """
+    weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
+    check_numbers(0, most=MOST_WEIGHT, **weights, histogram_weight=histogram_weight)
     if masks is not None:
-        masks = [mask if mask is None else as_mask(mask, size_of(photo)) for mask in as_list(masks)]
-    given, options = (paintings, masks, painting_masks, style_weights), {"layers": style_layers, "scale": style_scale}
+        size = size_of(as_picture(photo))
+        masks = [mask if mask is None else as_mask(mask, size) for mask in as_list(masks)]
+    given, options = (
+        (as_list(painting), masks, painting_masks, style_weights),
+        {"layers": style_layers, "scale": style_scale},
+    )
     loss = content_weight * content(photo, content_layers)
-    sought = style_weight * mixture_loss(style, *given, statistic=statistic, **options)
+    loss += style_weight * mixture_loss(style, *given, statistic=statistic, **options)
     if histogram_weight:
-        sought += histogram_weight * mixture_loss(histogram, *given, **options)
-    return loss + sought + tv_weight * total_variation(tv_exponent)
+        loss += histogram_weight * mixture_loss(histogram, *given, **options)
+    return loss + tv_weight * total_variation(tv_exponent)
+
+
+def check_unused(objective: Mapping[str, Any], color: Colors | None, init: Any) -> None:
+    """Raise ValueError for arguments of `stylizing` that a loss in the place of the painting leaves without effect."""
+    usual = inspect.signature(style_objective).parameters
+    if changed := [name for name, value in objective.items() if value != usual[name].default]:
+        raise ValueError(f"{', '.join(changed)}: of no effect beside a loss; pass to style_objective, which makes one")
+    if color in BEFORE or (isinstance(init, str) and init == "style"):
+        what = f"color={color!r}" if color in BEFORE else "init='style'"
+        raise ValueError(f"{what} needs a painting, and a loss was given: pass the painting itself")
+
+
+def recolored(painting: PictureLike | Sequence[PictureLike], photo: Tensor, color: Colors | None) -> list[Tensor]:
+    """The paintings as pictures, in the photo's colors where ``color`` wants them so before (see `stylizing`)."""
+    if color is not None:
+        check_choice("color", color, Colors)
+    paintings = [as_picture(one) for one in as_list(painting)]
+    return [matched(one.to(photo), photo, BEFORE[color]) for one in paintings] if color in BEFORE else paintings
 
 
 def mixture_loss(
@@ -251,15 +274,16 @@ def scale_sizes(size: tuple[int, int], min_scale: int, steps: int, least: int = 
     return pyramid(size, factors, least)
 
 
-def first_picture(init: Init | PictureLike, photo: Tensor, painting: Tensor, seed: int = 0) -> Tensor:
+def first_picture(init: Init | PictureLike, photo: Tensor, paintings: Sequence[Tensor], seed: int = 0) -> Tensor:
     """The picture (1, 3, H, W) that style transfer starts from (see `stylizing`)."""
     if not isinstance(init, str):
-        return resize(as_picture(init), size_of(photo)).to(photo).expand_as(photo)
-    if init == "content":
-        return photo
-    if init == "style":
-        return resize(painting, size_of(photo)).to(photo).expand_as(photo)
-    if init == "noise":
+        picture = as_picture(init)
+    elif init == "style":
+        picture = paintings[0]
+    elif init == "noise":
         noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))
         return (0.5 + 0.2 * noise).clamp(0, 1).to(photo)
-    raise ValueError(f"init is one of {', '.join(get_args(Init))}, or a picture, not {init!r}")
+    else:
+        check_choice("init", init, Init)
+        return photo
+    return resize(picture, size_of(photo)).to(photo).expand_as(photo)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections import deque
@@ -29,7 +30,7 @@ from ..pictures.films import frames_of
 from ..pictures.geometry import size_of
 from ..pictures.reading import PictureLike, as_picture
 from .deepdream import dreaming
-from .style_transfer import stylizing
+from .style_transfer import AFTER, Colors, recolored, style_objective, stylizing
 
 Flow = Callable[[Tensor, Tensor], Tensor]
 FRAME: Mapping[str, Any] = {"octaves": 2, "steps": 4, "jitter": 16}  # each frame only goes on with the last one's dream
@@ -62,14 +63,20 @@ def journey(
     seed: of the first frame; each has one of its own.
     backbone, layers, device, options: of `dreaming`; unless given, octaves=2, steps=4, jitter=16.
     """
-    check_numbers(0.01, fps=fps, zoom=zoom, seconds=1.0 if seconds is None else seconds)
-    check_numbers(-3600, rotate=rotate)
-    backbone, picture = load_backbone(backbone, device), as_picture(photo)
-    for number in count() if seconds is None else range(max(1, round(seconds * fps))):
-        if number:
-            picture = zoom_rotate(picture, zoom ** (1 / fps), rotate / fps)
-        picture = _dreamt(picture, backbone, layers, seed + number, options).picture.to(picture.device)
-        yield picture
+    check_numbers(0.01, most=1000, fps=fps, zoom=zoom)
+    check_numbers(0.01, most=86_400, seconds=1.0 if seconds is None else seconds)
+    check_numbers(-3600, most=3600, rotate=rotate)
+    network, first = load_backbone(backbone, device), as_picture(photo)
+
+    def frame_by_frame() -> Iterator[Tensor]:
+        picture = first
+        for number in count() if seconds is None else range(max(1, round(seconds * fps))):
+            if number:
+                picture = zoom_rotate(picture, zoom ** (1 / fps), rotate / fps)
+            picture = _dreamt(picture, network, layers, seed + number, options).picture.to(first.device)
+            yield picture
+
+    return frame_by_frame()
 
 
 def dream_frames(
@@ -102,7 +109,7 @@ def dream_frames(
     def make(number: int, frame: Tensor, past: Past) -> Progress:
         return _dreamt(past.start, backbone, layers, seed + number, options)
 
-    yield from _film(frames, make, keep, flow, backbone.device)
+    return _film(frames, make, keep, flow, backbone.device)
 
 
 def stylize_frames(
@@ -111,6 +118,7 @@ def stylize_frames(
     *,
     backbone: str | Backbone = "pocket",
     keep: float = 1.0,
+    color: Colors | None = None,
     temporal_weight: float = 10.0,
     flow: str | Flow | None = "auto",
     steps: int = 100,
@@ -130,21 +138,24 @@ def stylize_frames(
         "auto" or "none".
     temporal_weight: of the temporal loss (see `pixel_mse`); 0 for none.
     steps: of the first frame, coarse to fine; steps_after: of the others, at full size.
-    painting, backbone, device, options: of `stylizing`.
+    painting, backbone, color, device, options: of `stylizing` and of `style_objective`.
     """
     check_numbers(0, temporal_weight=temporal_weight)
     backbone = load_backbone(backbone, device)
+    terms = inspect.signature(style_objective).parameters
+    objective = {name: options.pop(name) for name in terms.keys() & options.keys()}
 
     def make(number: int, frame: Tensor, past: Past) -> Progress:
-        further: dict[str, Any] = {"steps": steps}
+        loss = style_objective(frame, recolored(painting, frame, color), **objective)
+        schedule: dict[str, Any] = {"steps": steps}
         if past.result is not None:
-            further = {"steps": steps_after, "init": past.start, "min_scale": max(size_of(frame))}
+            schedule = {"steps": steps_after, "init": past.start, "min_scale": max(size_of(frame))}
             if temporal_weight:
-                held = temporal_weight * pixel_mse(past.result, past.seen)
-                further["extra_loss"] = options["extra_loss"] + held if options.get("extra_loss") else held
-        return _last(stylizing(frame, painting, backbone=backbone, **options | further))
+                loss += temporal_weight * pixel_mse(past.result, past.seen)
+        after = color if color in AFTER else None
+        return _last(stylizing(frame, loss, backbone=backbone, color=after, **options | schedule))
 
-    yield from _film(frames, make, keep, flow, backbone.device)
+    return _film(frames, make, keep, flow, backbone.device)
 
 
 @dataclass(frozen=True)
@@ -165,9 +176,7 @@ def _film(
     device: torch.device,
 ) -> Iterator[Tensor]:
     """What ``make`` makes of each frame by its number and its past. See `dream_frames`."""
-    check_numbers(0, keep=keep)
-    if keep > 1:
-        raise ValueError(f"keep is a share from 0 to 1, not {keep}")
+    check_numbers(0, most=1, keep=keep)
     if flow == "auto":
         flow = raft(device)
         if flow is None:
@@ -178,23 +187,27 @@ def _film(
             )
     elif isinstance(flow, str):
         raise ValueError(f'flow is "auto", a function or None, not {flow!r}')
-    before: tuple[Tensor, Tensor] | None = None  # the last frame and its result
-    for number, frame in enumerate(frames_of(frames)):
-        home, frame = frame.device, frame.cpu()
-        past = Past(frame)
-        if before is not None:
-            last, result = before
-            if frame.shape != last.shape:
-                raise ValueError(f"a film's frames have one size, not {tuple(last.shape)} and {tuple(frame.shape)}")
-            seen = torch.ones_like(frame[:, :1])
-            if flow is not None:
-                there, back = flow(frame, last).to(frame), flow(last, frame).to(frame)
-                result, seen = warped(result, there), visible(there, back)
-            past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
-        made = make(number, frame, past)
-        # Not the picture, whose colors may have been changed since.
-        before = frame, made.pixels.detach().clamp(0, 1).cpu()
-        yield made.picture.to(home)
+
+    def frame_by_frame() -> Iterator[Tensor]:
+        before: tuple[Tensor, Tensor] | None = None  # the last frame and its result
+        for number, frame in enumerate(frames_of(frames)):
+            home, frame = frame.device, frame.cpu()
+            past = Past(frame)
+            if before is not None:
+                last, result = before
+                if frame.shape != last.shape:
+                    raise ValueError(f"a film's frames have one size, not {tuple(last.shape)} and {tuple(frame.shape)}")
+                seen = torch.ones_like(frame[:, :1])
+                if flow is not None:
+                    there, back = flow(frame, last).to(frame), flow(last, frame).to(frame)
+                    result, seen = warped(result, there), visible(there, back)
+                past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
+            made = make(number, frame, past)
+            # Not the picture, whose colors may have been changed since.
+            before = frame, made.pixels.detach().clamp(0, 1).cpu()
+            yield made.picture.to(home)
+
+    return frame_by_frame()
 
 
 def _dreamt(picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]) -> Progress:

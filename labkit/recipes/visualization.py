@@ -16,7 +16,7 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..base.deterministic import sampled
 from ..engine.evaluator import Evaluation, Evaluator
-from ..engine.optimization import descend, make_optimizer
+from ..engine.optimization import MOST_STEPS, descend, make_optimizer
 from ..engine.parameters import Kind, make_parameterization
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Saved, digest, single_stage
@@ -70,12 +70,11 @@ def creating(
     Raises:
         ValueError: for arguments that make no sense, saying what would; at the call, not at the first step.
     """
-    check_numbers(1, Integral, steps=steps, variations=variations)
-    check_numbers(0, jitter=jitter, rotate=rotate, decay=decay)
+    check_numbers(1, Integral, most=MOST_STEPS, steps=steps)
+    check_numbers(0, most=10_000, jitter=jitter, rotate=rotate, decay=decay)
     height, width = (size, size) if isinstance(size, int) else size
-    if not 0 <= zoom < 1:
-        raise ValueError(f"zoom is a share from 0 to 1, not {zoom}")
-    check_numbers(1, Integral, height=height, width=width)
+    check_numbers(0, most=0.99, zoom=zoom)
+    check_numbers(1, Integral, most=65_536, height=height, width=width, variations=variations)
     network = load_backbone(backbone, device)
     generator = torch.Generator().manual_seed(seed)
     shape, whole = (variations, 3, height, width), (height, width)
