@@ -1,6 +1,6 @@
 # make lab    set everything up on the first run and open the notebooks
-# make test   set everything up on the first run; lint, unit tests, every notebook
-# make quick  lint and unit tests without the slow ones, in three minutes
+# make test   set everything up on the first run; lint, types, unit tests, every notebook
+# make quick  lint, types, and unit tests without the slow ones, in three minutes
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,8 @@ quick: lint
 
 lint: $(READY)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check labkit tests tools benchmarks
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --level error
 
 # Run every notebook on every machine that can be played on this one, and print a table (one to two hours on two cores)
 machines: $(READY)

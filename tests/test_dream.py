@@ -435,9 +435,9 @@ def test_a_dream_of_the_strongest_channel_raises_it(pocket: lk.Backbone) -> None
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"layer": "relu1_1", "count": 33}, "relu1_1 of pocket has 32 channels, not 33"),
-        ({"count": 0}, "count must be a whole number of at least 1, not 0"),
-        ({"order": "best"}, "channels are ordered strongest, weakest, random, not 'best'"),
+        ({"layer": "relu1_1", "count": 33}, "count must be a whole number from 1 to 32, not 33"),
+        ({"count": 0}, "count must be a whole number from 1 to 64, not 0"),
+        ({"order": "best"}, "order is one of strongest, weakest, random, not 'best'"),
         ({"layer": "relu9_1"}, "pocket has no layer 'relu9_1'"),
     ],
 )

@@ -129,7 +129,7 @@ def test_psnr_on_set5(enlarge: Callable, expected: float) -> None:
     ("work", "message"),
     [
         (lambda: next(training(Upscaler(), [cat()], side=90)), "large enough for crops of 90 pixels"),
-        (lambda: upscale(cat(), Upscaler(), tile=0), "tile must be a number of at least 1, not 0"),
+        (lambda: upscale(cat(), Upscaler(), tile=0), "tile must be a whole number from 1 to 65,536, not 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(work: object, message: str) -> None:

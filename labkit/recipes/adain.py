@@ -31,17 +31,29 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
 def adain(features: Tensor, style_features: Tensor) -> Tensor:
-    """Adaptive instance normalization (Huang and Belongie 2017, arXiv:1703.06868): the features (N, C, h, w), with the
-    mean and standard deviation of each channel of the style's features."""
+    """Adaptive instance normalization: sigma(s) (f - mu(f)) / sigma(f) + mu(s), channel by channel.
+
+    Args:
+        features: (N, C, h, w).
+        style_features: (N, C, h', w'), whose means and standard deviations the result (N, C, h, w) has.
+
+    From Huang and Belongie 2017, arXiv:1703.06868.
+
+    Example:
+        >>> photo, style = torch.rand(1, 8, 16, 16), 3 + 2 * torch.rand(1, 8, 9, 9)
+        >>> torch.allclose(adain(photo, style).mean((2, 3)), style.mean((2, 3)), atol=1e-4)
+        True
+    """
     (mean, std), (style_mean, style_std) = mean_std(features), mean_std(style_features)
     return (features - mean) / std * style_std + style_mean
 
 
 class Decoder(nn.Module):
-    """From features (N, C, h, w) of a layer back to a picture (N, 3, s h, s w): the encoder mirrored, its pools turned
-    into nearest-neighbor enlargements.
+    """From features (N, C, h, w) of a layer back to a picture (N, 3, s h, s w): the encoder mirrored.
 
-    ``widths``: the channels after each convolution, the last one of each inner tuple before an enlargement.
+    Args:
+        channels: C.
+        widths: the channels after each convolution; between inner tuples the map is enlarged, by nearest neighbors.
     """
 
     def __init__(
@@ -77,10 +89,7 @@ class Decoder(nn.Module):
 
 
 def load_decoder(path: str | Path | None = None, device: str | torch.device | None = None) -> Decoder:
-    """A trained decoder, frozen: the one that travels with the package, or a file of `tools/train_faststyle.py`.
-
-    device: see `pick_device`.
-    """
+    """A trained decoder, frozen: the bundled one, or a file of `tools/train_faststyle.py`, on `pick_device`'s choice."""
     _, weights = load_weights(bundled("faststyle/decoder.safetensors") if path is None else path)
     return frozen(Decoder(), weights, "a decoder of features", device)
 
@@ -97,17 +106,21 @@ def transfer(
     style_scale: float = 1.0,
     tile: int = 1024,
 ) -> Tensor:
-    """The photo (1, 3, H, W) in the style of any painting: encoded, given its moments by `adain`, decoded.
+    """The photo (1, 3, H, W), on its device, in the style of any painting: encoded, `adain`, decoded.
 
-    It comes back to the photo's device.
-    painting: anything `as_picture` takes. decoder: None for the bundled one, which belongs to the pocket network.
-    backbone: a loaded network stays where it is, and the bundled decoder joins it; a named one joins the decoder.
-    strength: from 0, the photo as the decoder remembers it, to 1. style_scale: the painting's longer side relative to
-        the photo's.
-    tile: larger pictures are cut into tiles of so many pixels; the result is the same.
+    Args:
+        photo, painting: anything `as_picture` takes.
+        decoder: None for the bundled one, which belongs to the pocket network.
+        backbone: a loaded network stays where it is, and the bundled decoder joins it; a named one joins the decoder.
+        strength: from 0, the photo as the decoder remembers it, to 1; above, exaggerated.
+        style_scale: the painting's longer side relative to the photo's.
+        tile: larger pictures are cut into tiles of so many pixels; the result is the same.
+
+    Raises:
+        ValueError: for numbers out of range.
     """
-    check_numbers(0, strength=strength, style_scale=style_scale)
-    check_numbers(8, Integral, tile=tile)
+    check_numbers(0, most=100, strength=strength, style_scale=style_scale)
+    check_numbers(8, Integral, most=65_536, tile=tile)
     loaded = isinstance(backbone, Backbone)
     decoder = load_decoder(device=backbone.device if loaded else None) if decoder is None else decoder
     place = next(decoder.parameters()).device
@@ -144,9 +157,14 @@ def training(
 
     The error: ||F - T||^2 / ||T||^2 of the picture's deepest features against those asked for, plus ``style_weight``
     times the same of means and standard deviations, averaged over layers, plus ``tv_weight`` times the roughness.
-    paintings, photos: anything `as_picture` takes; each step sees ``batch`` pairs of their squares of ``side`` pixels.
-    shift: as in `labkit.recipes.fast_style.training`. options: see `train_steps`.
+
+    Args:
+        decoder: trained in place.
+        paintings, photos: anything `as_picture` takes; a step sees ``batch`` pairs of squares of ``side`` pixels.
+        shift: as in `labkit.recipes.fast_style.training`.
+        options: see `train_steps`.
     """
+    check_numbers(1, Integral, most=4096, side=side, batch=batch)
     device = next(decoder.parameters()).device
     backbone, layer = load_backbone(backbone, device), STYLE_LAYERS[-1]
     stacks = [[[as_picture(one).to(device)] for one in pictures] for pictures in (photos, paintings)]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.checks import check_numbers
+from ..base.checks import check_choice, check_numbers
 from ..engine.evaluator import Evaluation, Evaluator, least_side
 from ..engine.optimization import MOST_STEPS, descend, make_optimizer, pyramid
 from ..engine.parameters import Pixels
@@ -27,6 +27,8 @@ from ..pictures.color import color_correlation
 from ..pictures.geometry import resize, size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import PictureLike, as_picture
+
+Order: TypeAlias = Literal["strongest", "weakest", "random"]
 
 
 def dreaming(
@@ -136,33 +138,32 @@ def dreaming(
 dream = finished(dreaming, "Dream to the end and return the picture (N, 3, H, W), on the photo's device.")
 
 
-CHANNEL_ORDERS = ("strongest", "weakest", "random")
-
-
 def ranked_channels(
     photo: PictureLike,
     layer: str,
     count: int = 8,
     *,
     backbone: str | Backbone = "pocket",
-    order: str = "strongest",
+    order: Order = "strongest",
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> list[int]:
     """The numbers of ``count`` channels of a layer, to dream of one by one: ``-lk.activation(layer, channel=number)``.
 
-    order: by the mean square of their features on the photo, "strongest" first or "weakest" first (silent channels
-    among them), or "random", drawn with ``seed``. Raises ValueError when the layer has fewer channels.
+    Args:
+        order: by the mean square of their features on the photo, "strongest" first or "weakest" first (silent channels
+            among them), or "random", drawn with ``seed``.
+
+    Raises:
+        ValueError: when the layer has fewer channels.
     """
-    check_numbers(1, Integral, count=count)
-    if order not in CHANNEL_ORDERS:
-        raise ValueError(f"channels are ordered {', '.join(CHANNEL_ORDERS)}, not {order!r}")
+    check_choice("order", order, Order)
     backbone, photo = load_backbone(backbone, device), as_picture(photo)
     backbone.check_layers([layer])
-    if count > (there := backbone.channels(layer)):
-        raise ValueError(f"{layer} of {backbone.name} has {there} channels, not {count}")
+    channels = backbone.channels(layer)
+    check_numbers(1, Integral, most=channels, count=count)
     if order == "random":
-        return torch.randperm(there, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+        return torch.randperm(channels, generator=torch.Generator().manual_seed(seed))[:count].tolist()
     with torch.no_grad():
         features = Evaluator(backbone, activation(layer), size_of(photo), "float32").features(photo, [layer])[layer]
     strength = features.square().transpose(0, 1).flatten(1).mean(1)

@@ -35,7 +35,7 @@ NormMoments = list[tuple[Tensor, Tensor]]
 class ConditionalNorm(nn.Module):
     """Instance normalization, then a scale and a shift for each channel that belong to the painting.
 
-    All else in a network may be shared by its paintings (Dumoulin, Shlens and Kudlur 2017, arXiv:1610.07629).
+    All else is shared by a network's paintings (Dumoulin, Shlens and Kudlur 2017, arXiv:1610.07629).
     """
 
     def __init__(self, channels: int, paintings: int):
@@ -59,8 +59,12 @@ class StyleNetwork(nn.Module):
     """From a photo (N, 3, H, W) in [0, 1] the same repainted, in one pass.
 
     The image transformation network of Johnson, Alahi and Fei-Fei (2016, arXiv:1603.08155): two strided convolutions,
-    residual ``blocks`` at a quarter of the size, and back, with nearest-neighbor enlargement, which leaves no
-    chequers. ``names``: of the paintings it learns, each with norms of its own. ``width``: channels at full size.
+    residual blocks at a quarter of the size, and back, by nearest-neighbor enlargement, which leaves no chequers.
+
+    Args:
+        names: of the paintings it learns, each with norms of its own.
+        width: channels at full size.
+        blocks: residual ones.
     """
 
     def __init__(self, names: Sequence[str], width: int = 24, blocks: int = 5):
@@ -118,10 +122,7 @@ class StyleNetwork(nn.Module):
 
 
 def load_network(path: str | Path | None = None, device: str | torch.device | None = None) -> StyleNetwork:
-    """A trained network, frozen: the one that travels with the package, or a file of `tools/train_faststyle.py`.
-
-    device: see `pick_device`.
-    """
+    """A trained network, frozen: the bundled one, or a file of `tools/train_faststyle.py`, on `pick_device`'s choice."""
     plan, weights = load_weights(bundled("faststyle/paintings.safetensors") if path is None else path)
     network = StyleNetwork(plan["names"].split(","), int(plan["width"]), int(plan["blocks"]))
     return frozen(network, weights, "a style network", device)
@@ -138,13 +139,18 @@ def repaint(
 ) -> Tensor:
     """The photo (1, 3, H, W), on its device, in the style of a painting that the network has learned, or of a mixture.
 
-    painting: see `StyleNetwork.mixture`. network: None for the bundled one, on the best device; any other computes
-        where it is.
-    tile: larger pictures are cut into tiles of so many pixels; None: never. Then all tiles are normalized by the
-        moments of the picture at ``thumbnail`` pixels, as each by its own would leave seams (Chen et al. 2022,
-        arXiv:2103.11784): no seams, and nearly the whole's result.
+    Args:
+        photo: anything `as_picture` takes.
+        painting: a name, or name -> weight: see `StyleNetwork.mixture`.
+        network: None for the bundled one, on the best device; any other computes where it is.
+        tile: larger pictures are cut into tiles of so many pixels; None: never. Then all tiles are normalized by the
+            moments of the picture at ``thumbnail`` pixels, as each by its own would leave seams (Chen et al. 2022,
+            arXiv:2103.11784): no seams, and nearly the whole's result.
+
+    Raises:
+        ValueError: for a painting that the network has not learned.
     """
-    check_numbers(4, Integral, thumbnail=thumbnail, **({} if tile is None else {"tile": tile}))
+    check_numbers(4, Integral, most=65_536, thumbnail=thumbnail, **({} if tile is None else {"tile": tile}))
     network = load_network() if network is None else network
     photo = as_picture(photo)
     home, photo = photo.device, photo.to(network.last.weight.device)
@@ -172,15 +178,22 @@ def training(
     learning_rate: float = 1e-3,
     **options: Any,
 ) -> Iterator[Trained]:
-    """Teach the network its paintings, yielding `Trained` after every step: the loss of `stylizing`, its gradient
-    handed on from the pixels to the weights.
+    """Teach the network its paintings, yielding `Trained` after every step.
 
-    paintings: name -> anything `as_picture` takes; each step is about one of them, drawn at random. photos: likewise
-    anything, of which each step sees ``batch`` squares of ``side`` pixels. style_scale: the paintings' longer side
-    relative to ``side``: 2 paints with the strokes of a picture twice as large. shift: before they are judged, photos
-    and pictures are cut by up to so many pixels at random: otherwise the network's own grid would always meet the same
-    phase of the backbone's pools, and leave chequers that they cannot see. options: see `train_steps`.
+    The loss is that of `stylizing`; its gradient is handed on from the pixels to the weights.
+
+    Args:
+        network: trained in place.
+        paintings: name -> anything `as_picture` takes; each step is about one of them, drawn at random.
+        photos: anything `as_picture` takes; a step sees ``batch`` squares of ``side`` pixels.
+        style_scale: the paintings' longer side relative to ``side``: 2 paints with the strokes of a picture twice as
+            large.
+        shift: before they are judged, photos and pictures are cut by up to so many pixels at random: otherwise the
+            network's own grid would always meet the same phase of the backbone's pools, and leave chequers that they
+            cannot see.
+        options: see `train_steps`.
     """
+    check_numbers(1, Integral, most=4096, side=side, batch=batch)
     device = next(network.parameters()).device
     backbone = load_backbone(backbone, device)
     mixtures = [network.mixture(name) for name in paintings]

@@ -197,8 +197,10 @@ def style_objective(
         ValueError: for negative weights, and for numbers of paintings, masks and weights that do not fit.
 
     Example:
-        >>> loss = style_objective("cat.jpg", "night.jpg", statistic="wasserstein")
-        >>> stylize("cat.jpg", loss, backbone=variant(load_backbone("vgg19"), "average"))
+        >>> cat, night = lk.photo("chelsea", 64), lk.painting("lantern_bay", 64)
+        >>> loss = style_objective(cat, night, statistic="wasserstein", style_scale=0.5)
+        >>> stylize(cat, loss, backbone=lk.variant(lk.load_backbone("pocket"), "average"), steps=1, progress=False).shape
+        torch.Size([1, 3, 43, 64])
     """
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
     check_numbers(0, most=MOST_WEIGHT, **weights, histogram_weight=histogram_weight)

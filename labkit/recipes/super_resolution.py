@@ -32,6 +32,10 @@ class Upscaler(nn.Module):
     ``blocks`` residual blocks of two 3x3 convolutions without normalization (Lim et al. 2017, arXiv:1707.02921) on the
     small picture, then sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158). The last layer starts at zero: an
     untrained network adds nothing.
+
+    Example:
+        >>> Upscaler(scale=2)(torch.rand(1, 1, 12, 16)).shape
+        torch.Size([1, 1, 24, 32])
     """
 
     def __init__(self, scale: int = 2, width: int = 32, blocks: int = 6):
@@ -59,10 +63,7 @@ class Upscaler(nn.Module):
 
 
 def load_upscaler(path: str | Path | None = None, device: str | torch.device | None = None) -> Upscaler:
-    """A trained network, frozen: the one that travels with the package, or a file of `tools/train_superres.py`.
-
-    device: see `pick_device`.
-    """
+    """A trained network, frozen: the bundled one, or a file of `tools/train_superres.py`, on `pick_device`'s choice."""
     plan, weights = load_weights(bundled("superres/x2.safetensors") if path is None else path)
     network = Upscaler(*(int(plan[name]) for name in ("scale", "width", "blocks")))
     return frozen(network, weights, "an upscaler", device)
@@ -94,12 +95,15 @@ def degraded(picture: Any, scale: int) -> tuple[Tensor, Tensor]:
 def upscale(picture: Any, model: Upscaler | None = None, tile: int = 512) -> Tensor:
     """The picture (N, 3, H, W) enlarged, on its device: bicubic, plus the same guessed detail in red, green and blue.
 
-    Detail of luma alone is what eyes see; the colors stay bicubic. ``model``: None for the bundled one, which doubles,
-    on the best device; any other computes where it is.
-    ``tile``: larger pictures are cut into tiles of so many pixels, each read with all that has influence on it: the
-    result is the same.
+    Detail of luma alone is what eyes see; the colors stay bicubic.
+
+    Args:
+        picture: anything `as_picture` takes.
+        model: None for the bundled one, which doubles, on the best device; any other computes where it is.
+        tile: larger pictures are cut into tiles of so many pixels, each read with all that has influence on it: the
+            result is the same.
     """
-    check_numbers(1, tile=tile)
+    check_numbers(1, Integral, most=65_536, tile=tile)
     model = load_upscaler() if model is None else model
     picture = as_picture(picture)
     home, picture = picture.device, picture.to(next(model.parameters()).device)
@@ -124,12 +128,16 @@ def training(
 ) -> Iterator[Trained]:
     """Train on random crops of photos, turned and mirrored, yielding `Trained` after every step.
 
-    photos: anything `as_picture` takes; each pixel is as likely as any other. shares: the sizes at which each photo is
-    used, relative to its own. batch, side: crops, and their side in pixels of the small picture. error: of the enlarged
-    luma (N, 1, H, W) against the true one, a number; the mean absolute difference by default, or `perceptual`.
-    options: see `train_steps`.
+    Args:
+        model: trained in place.
+        photos: anything `as_picture` takes; each pixel is as likely as any other.
+        batch, side: crops, and their side in pixels of the small picture.
+        shares: the sizes at which each photo is used, relative to its own.
+        error: of the enlarged luma (N, 1, H, W) against the true one, a number; by default the mean absolute
+            difference; or `perceptual`.
+        options: see `train_steps`.
     """
-    check_numbers(1, Integral, batch=batch, side=side)
+    check_numbers(1, Integral, most=4096, batch=batch, side=side)
     device = next(model.parameters()).device
     pairs = []
     for photo, share in product(map(as_picture, photos), shares):

@@ -1,6 +1,6 @@
 """Pictures that move: journeys into a dream, and films dreamt or repainted along their optical flow.
 
->>> lk.save_frames(lk.journey("cat.jpg", zoom=1.5, rotate=20, fps=12), "journey.webp", fps=12)
+``lk.save_frames(lk.journey("cat.jpg", zoom=1.5, rotate=20, fps=12), "journey.webp", fps=12)``
 """
 
 from __future__ import annotations
@@ -55,13 +55,14 @@ def journey(
 ) -> Iterator[Tensor]:
     """Dream the photo, move the dream, dream it again: yield the frames (N, 3, H, W). To stop, take no more of them.
 
-    seconds: how long the film is; None (in Python): for ever.
-    fps: frames a second. Where the journey has come to after a second does not depend on it; how strong the dream is
-        does, as every frame is dreamt with the same number of steps.
-    zoom: the enlargement in a second, 1 for none; a frame's is zoom ** (1 / fps).
-    rotate: degrees in a second, counterclockwise; with a zoom it makes a spiral.
-    seed: of the first frame; each has one of its own.
-    backbone, layers, device, options: of `dreaming`; unless given, octaves=2, steps=4, jitter=16.
+    Args:
+        photo, layers, backbone, device, options: of `dreaming`; unless given, octaves=2, steps=4, jitter=16.
+        seconds: how long the film is; None: for ever.
+        fps: frames a second. Where the journey has come to after a second does not depend on it; how strong the dream
+            is does, as every frame is dreamt with the same number of steps.
+        zoom: the enlargement in a second, 1 for none; a frame's is zoom ** (1 / fps).
+        rotate: degrees in a second, counterclockwise; with a zoom it makes a spiral.
+        seed: of the first frame; the others' follow.
     """
     check_numbers(0.01, most=1000, fps=fps, zoom=zoom)
     check_numbers(0.01, most=86_400, seconds=1.0 if seconds is None else seconds)
@@ -95,14 +96,16 @@ def dream_frames(
     Each frame starts as a mix of itself with the dream of the frame before, carried along by the optical flow, except
     where something was hidden before (Ruder, Dosovitskiy and Brox 2016, arXiv:1604.08610).
 
-    frames: anything `frames_of` takes.
-    keep: the share of the last dream in the mix, from 0 to 1.
-    flow: a function (frame, other) -> (1, 2, H, W), where each pixel of the frame is in the other, as (right, down) in
-        pixels; "auto": torchvision's RAFT if its weights are here (see `raft`), otherwise, with a warning, no flow;
-        None: no flow, a plain blend. On the command line "auto" or "none".
-    seed, backbone, layers, device, options: as in `journey`.
+    Args:
+        frames: anything `frames_of` takes.
+        layers, backbone, seed, device, options: as in `journey`.
+        keep: the share of the last dream in the mix, from 0 to 1.
+        flow: a function (frame, other) -> (1, 2, H, W), where each pixel of the frame is in the other, as (right, down)
+            in pixels; "auto": torchvision's RAFT if its weights are here (see `raft`), otherwise, with a warning, no
+            flow; None: no flow, a plain blend.
 
-    Raises ValueError for a film without frames and for frames of several sizes.
+    Raises:
+        ValueError: for a film without frames and for frames of several sizes.
     """
     backbone = load_backbone(backbone, device)
 
@@ -132,13 +135,13 @@ def stylize_frames(
     optical flow, and is held to it by a temporal loss, except where something was hidden before (Ruder, Dosovitskiy
     and Brox 2016, arXiv:1604.08610).
 
-    frames: anything `frames_of` takes.
-    keep: the share of the last result in what a frame starts from, from 0 to 1.
-    flow: as in `dream_frames`: a function; "auto": RAFT, if its weights are here; None: no flow. On the command line
-        "auto" or "none".
-    temporal_weight: of the temporal loss (see `pixel_mse`); 0 for none.
-    steps: of the first frame, coarse to fine; steps_after: of the others, at full size.
-    painting, backbone, color, device, options: of `stylizing` and of `style_objective`.
+    Args:
+        frames, flow: as in `dream_frames`.
+        painting, backbone, color, device, options: of `stylizing` and of `style_objective`.
+        keep: the share of the last result in what a frame starts from, from 0 to 1.
+        temporal_weight: of the temporal loss (see `pixel_mse`); 0 for none.
+        steps: of the first frame, coarse to fine.
+        steps_after: of the others, at full size.
     """
     check_numbers(0, temporal_weight=temporal_weight)
     backbone = load_backbone(backbone, device)
@@ -228,8 +231,8 @@ def zoom_rotate(picture: Tensor, scale: float, degrees: float = 0.0) -> Tensor:
     home, picture = picture.device, off_mps(picture)
     matrix = torch.tensor([[cosine, -sine * aspect, 0.0], [sine / aspect, cosine, 0.0]]).to(picture)
     grid = F.affine_grid(matrix.expand(len(picture), 2, 3), list(picture.shape), align_corners=False)
-    found = F.grid_sample(picture, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-    return found.clamp(0, 1).to(home)
+    moved = F.grid_sample(picture, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return moved.clamp(0, 1).to(home)
 
 
 # --- optical flow -------------------------------------------------------------------------------------------------
@@ -243,8 +246,7 @@ def warped(picture: Tensor, flow: Tensor) -> Tensor:
     places = torch.stack([columns, rows]).to(flow) + flow
     sides = flow.new_tensor([width, height]).view(2, 1, 1)
     grid = ((2 * places + 1) / sides - 1).permute(0, 2, 3, 1)
-    found = F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return found.to(home)
+    return F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False).to(home)
 
 
 def visible(there: Tensor, back: Tensor) -> Tensor:
