@@ -89,7 +89,7 @@ class Decoder(nn.Module):
 
 
 def load_decoder(path: str | Path | None = None, device: str | torch.device | None = None) -> Decoder:
-    """A trained decoder, frozen: the bundled one, or a file of `tools/train_faststyle.py`, on `pick_device`'s choice."""
+    """A trained decoder, frozen: the bundled one, or a file of `tools/train_faststyle.py`; see `pick_device`."""
     _, weights = load_weights(bundled("faststyle/decoder.safetensors") if path is None else path)
     return frozen(Decoder(), weights, "a decoder of features", device)
 

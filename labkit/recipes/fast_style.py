@@ -122,7 +122,7 @@ class StyleNetwork(nn.Module):
 
 
 def load_network(path: str | Path | None = None, device: str | torch.device | None = None) -> StyleNetwork:
-    """A trained network, frozen: the bundled one, or a file of `tools/train_faststyle.py`, on `pick_device`'s choice."""
+    """A trained network, frozen: the bundled one, or a file of `tools/train_faststyle.py`; see `pick_device`."""
     plan, weights = load_weights(bundled("faststyle/paintings.safetensors") if path is None else path)
     network = StyleNetwork(plan["names"].split(","), int(plan["width"]), int(plan["blocks"]))
     return frozen(network, weights, "a style network", device)

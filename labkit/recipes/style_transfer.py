@@ -199,7 +199,8 @@ def style_objective(
     Example:
         >>> cat, night = lk.photo("chelsea", 64), lk.painting("lantern_bay", 64)
         >>> loss = style_objective(cat, night, statistic="wasserstein", style_scale=0.5)
-        >>> stylize(cat, loss, backbone=lk.variant(lk.load_backbone("pocket"), "average"), steps=1, progress=False).shape
+        >>> network = lk.variant(lk.load_backbone("pocket"), "average")
+        >>> stylize(cat, loss, backbone=network, steps=1, progress=False).shape
         torch.Size([1, 3, 43, 64])
     """
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}

@@ -63,7 +63,7 @@ class Upscaler(nn.Module):
 
 
 def load_upscaler(path: str | Path | None = None, device: str | torch.device | None = None) -> Upscaler:
-    """A trained network, frozen: the bundled one, or a file of `tools/train_superres.py`, on `pick_device`'s choice."""
+    """A trained network, frozen: the bundled one, or a file of `tools/train_superres.py`; see `pick_device`."""
     plan, weights = load_weights(bundled("superres/x2.safetensors") if path is None else path)
     network = Upscaler(*(int(plan[name]) for name in ("scale", "width", "blocks")))
     return frozen(network, weights, "an upscaler", device)
