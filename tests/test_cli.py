@@ -367,12 +367,9 @@ def test_a_place_that_cannot_be_written_to_is_noticed_before_the_run(
         (["dream", "cat.png", "-o", "x.png", "--qqq"], "labkit dream does not take --qqq: see labkit dream --help"),
         (["upscale", "cat.png", "dog.png", "-o", "x.png"], "labkit upscale does not take dog.png"),
         (["dream", "cat.png", "-o", "x.png", "--bits", "12"], "argument --bits: invalid choice: 12"),
-        (["dream", "cat.png", "-o", "x.png", "--tile", "large"], 'a tile is "auto", "none" or a number of pixels'),
-        (["stylize", "c.png", "p.png", "-o", "x.png", "--style-weights", "1;2"], "numbers are written like 1,0.5,2"),
-        (
-            ["dream", "cat.png", "-o", "x.png", "--layers", "relu4_3=much"],
-            "layers are written like relu3_3=0.5,relu4_3=1",
-        ),
+        (["dream", "cat.png", "-o", "x.png", "--tile", "large"], "write it like {auto,none,N}, not 'large'"),
+        (["stylize", "c.png", "p.png", "-o", "x.png", "--style-weights", "1;2"], "write it like X,X,..., not '1;2'"),
+        (["dream", "cat.png", "-o", "x.png", "--layers", "relu4_3=much"], "write it like LAYER=WEIGHT,..., not 'relu4"),
     ],
 )
 def test_what_cannot_be_parsed_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

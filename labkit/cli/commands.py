@@ -9,7 +9,7 @@ from inspect import Parameter
 from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -34,58 +34,41 @@ from ..recipes.video import FRAME, dream_frames, journey, stylize_frames
 from .options import flag, options_of
 
 CHECKPOINT_EVERY = 10.0  # seconds
-Options = Mapping[str, Parameter]
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A command that follows a recipe.
+class Recipe(NamedTuple):
+    """A command that follows a recipe: what it does, and two functions that do it.
 
-    Args:
-        text: what it does.
-        run: makes a picture of the photo and the paintings; None: there are films alone.
-        film: makes the frames of a film, or of a photo where there is no ``run``.
-        options, film_options: what these take.
-        film_defaults: options of ``run`` that have another default in a film.
+    ``run`` makes a picture of a photo and paintings; ``film`` makes frames of frames, or, if there are films alone, of
+    a photo. ``film_defaults``: options of ``run`` that have another default in a film.
     """
 
     text: str
-    run: Callable[..., Iterator[Progress]] | None
+    run: Callable[..., Iterator[Progress]]
     film: Callable[..., Iterator[Tensor]]
-    options: Options
-    film_options: Options
-    film_defaults: Mapping[str, Any]
+    options: dict[str, Parameter]
+    film_options: dict[str, Parameter]
+    film_defaults: Mapping[str, Any] = FRAME
+    films_alone: bool = False
 
 
-STYLE_FILM = options_of(stylize_frames)
+DREAM, JOURNEY = options_of(dreaming), options_of(journey)
+STYLE, STYLE_FILM = options_of(*PARTS), options_of(stylize_frames)
+STEPS = {"steps": STYLE_FILM["steps"].default}
 RECIPES = {
-    "dream": Recipe(
-        "let a network dream a photo or a film",
-        dreaming,
-        dream_frames,
-        options_of(dreaming),
-        options_of(dream_frames),
-        FRAME,
-    ),
+    "dream": Recipe("let a network dream a photo or a film", dreaming, dream_frames, DREAM, options_of(dream_frames)),
     "stylize": Recipe(
         "repaint a photo or a film in the style of a painting",
         stylizing_photo,
         stylizing_film,
-        options_of(*PARTS),
+        STYLE,
         STYLE_FILM,
-        {"steps": STYLE_FILM["steps"].default},
+        STEPS,
     ),
-    "journey": Recipe(
-        "dream a photo, move the dream, dream it again: a film (.webp, .mp4, .gif)",
-        None,
-        journey,
-        options_of(dreaming),
-        options_of(journey),
-        FRAME,
-    ),
+    "journey": Recipe("dream a photo, move, dream again: a film", dreaming, journey, DREAM, JOURNEY, FRAME, True),
 }
 
 
@@ -133,9 +116,7 @@ class Job:
         first = not more.get("distributed") or rank_and_count()[0] == 0
         checkpoint = Path(self.checkpoint) if self.checkpoint else None
         resume = checkpoint if checkpoint and checkpoint.exists() else None
-        make = RECIPES[self.command].run
-        assert make is not None, f"{self.command} makes films"
-        run = make(picture, *self._paintings(), **self._with_masks(picture) | more, resume=resume)
+        run = RECIPES[self.command].run(picture, *self._paintings(), **self._with_masks(picture) | more, resume=resume)
         run = with_bar(_saved(run, checkpoint) if checkpoint and first else run, first and not self.quiet)
         pictures = finish(deque(run, maxlen=1) if whole else run)
         if first:
@@ -175,7 +156,7 @@ class Job:
         recipe, total = RECIPES[self.command], None
         fps = (rate_of(self.photo) or 12.0) if self.fps is None else self.fps
         check_film(self.output, fps, self.quality)
-        if recipe.run is None:
+        if recipe.films_alone:
             seconds = self.arguments["seconds"]
             check_numbers(0.01, Real, 36_000, seconds=seconds)
             source = first = _photo(self.photo, self.size)
@@ -211,7 +192,7 @@ class Job:
 def run_recipe(command: str, **said: Any) -> None:
     """Do what a recipe's command says: what was ``said`` wins over the preset, and that over the defaults."""
     recipe = RECIPES[command]
-    film = recipe.run is None or _makes_film(said["photo"], said["output"])
+    film = recipe.films_alone or _makes_film(said["photo"], said["output"])
     idle = said.keys() & (recipe.film_options.keys() - recipe.options.keys() | {"fps"})
     if idle and not film:
         flags = ", ".join(map(flag, sorted(idle)))
@@ -228,7 +209,7 @@ def command_options(command: str) -> dict[str, Parameter]:
     """The options of a recipe's command, with their defaults for pictures, or for films where it makes them alone."""
     recipe = RECIPES[command]
     options = {**options_of(Job), **recipe.film_options, **recipe.options}
-    if recipe.run is not None:
+    if not recipe.films_alone:
         return options
     options |= {name: options[name].replace(default=value) for name, value in recipe.film_defaults.items()}
     return {name: option for name, option in options.items() if name not in ("variations", "bits", "checkpoint")}

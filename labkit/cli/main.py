@@ -67,7 +67,7 @@ def _parser() -> Parser:
         return sub
 
     for name, recipe in RECIPES.items():
-        paints, films = name == "stylize", recipe.run is None
+        paints, films = name == "stylize", recipe.films_alone
         sub = add(name, recipe.text, partial(run_recipe, name), f"PHOTO {'PAINTING... ' * paints}-o OUT [options]")
         many = "" if films else ", film, or folder, which becomes a folder or a film (.webp, .mp4, .gif)"
         sub.add_argument("photo", metavar="PHOTO", help=f"picture file{many}")

@@ -15,7 +15,7 @@ HELP: dict[str, dict[str, str]] = {
     "what": {
         "preset": "settings with a name, which other options overrule",
         "backbone": "network",
-        "layers": "layers to dream, with weights: relu3_3=0.5,relu4_3 (default: recommended for the network)",
+        "layers": "layers to dream, as relu3_3=0.5,relu4_3 (default: recommended for the network)",
         "variations": "number of dreams of the photo",
         "shuffle": "draw the layers' weights at random (default: for several variations)",
         "mask": 'where to dream: a picture file, white there, or "center"',
@@ -23,10 +23,10 @@ HELP: dict[str, dict[str, str]] = {
         "content_layers": "layers that hold content (default: recommended for the network)",
         "style_weight": "weight of the paintings' style",
         "style_layers": "layers that hold style (default: recommended for the network)",
-        "style_weights": "weight of each painting: 1,0.5,2 (default: equal)",
+        "style_weights": "weight of each painting, as 1,0.5,2 (default: equal)",
         "style_scale": "painting's longer side relative to the picture's",
         "statistic": "statistic of features that stands for style",
-        "masks": "where each painting's style goes: files, white there, or none: left.png,none",
+        "masks": "where each painting's style goes: files, white there; none: everywhere",
         "painting_masks": "what of each painting counts, likewise",
         "tv_weight": "weight of total variation: more is smoother",
         "tv_exponent": "power of the color differences in total variation",
@@ -136,50 +136,39 @@ def _settings(option: inspect.Parameter, choices: list[Any]) -> dict[str, Any]:
         choices += [None] * (NoneType in kinds)
         read, metavar = type(choices[0]), f"{{{','.join(str(choice or 'none') for choice in choices)}}}"
         return settings | {"type": _word if read is str else read, "choices": choices, "metavar": metavar}
-    read, metavar = READERS.get(option.name) or next(reader for kind, reader in KINDS.items() if kind in kinds)
-    return settings | {"type": read, "metavar": metavar}
+    if option.name not in READERS:
+        return settings | ({"type": int, "metavar": "N"} if int in kinds else {"type": float, "metavar": "X"})
+    read, metavar = READERS[option.name]
 
+    def checked(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"write it like {metavar}, not {text!r}") from None
 
-def _layers(text: str) -> dict[str, float]:
-    """``relu3_3,relu4_3`` or ``relu3_3=0.5,relu4_3=1``."""
-    pairs = (part.partition("=") for part in text.split(","))
-    try:
-        return {name.strip(): float(weight or 1) for name, _, weight in pairs}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"layers are written like relu3_3=0.5,relu4_3=1, not {text!r}") from None
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"numbers are written like 1,0.5,2, not {text!r}") from None
+    return settings | {"type": checked, "metavar": metavar}
 
 
 def _word(text: str) -> str | None:
     return None if text == "none" else text
 
 
-def _files(text: str) -> list[str | None]:
-    """``left.png,none,right.png``"""
-    return [_word(name) for name in text.split(",")]
+def _words(text: str) -> list[str | None]:
+    return [_word(word) for word in text.split(",")]
 
 
-def _tile(text: str) -> str | int | None:
-    try:
-        return _word(text) if text in ("auto", "none") else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'a tile is "auto", "none" or a number of pixels, not {text!r}') from None
+def _layers(text: str) -> dict[str, float]:
+    pairs = (layer.partition("=") for layer in text.split(","))
+    return {name.strip(): float(weight or 1) for name, _, weight in pairs}
 
 
-# How options are read, and what stands for their values in the help: by name, else by type.
+# How options are read that are no numbers or choices, and what stands for their values in the help.
 READERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    **dict.fromkeys(("layers", "content_layers", "style_layers"), (_layers, "LAYERS")),
-    **dict.fromkeys(("masks", "painting_masks"), (_files, "FILES")),
+    **dict.fromkeys(("layers", "content_layers", "style_layers"), (_layers, "LAYER=WEIGHT,...")),
+    **dict.fromkeys(("masks", "painting_masks"), (_words, "FILE,none,...")),
     **dict.fromkeys(("mask", "checkpoint"), (str, "FILE")),
-    "style_weights": (_numbers, "WEIGHTS"),
-    "tile": (_tile, "{auto,none,N}"),
+    "style_weights": (lambda text: [float(weight) for weight in text.split(",")], "X,X,..."),
+    "tile": (lambda text: _word(text) if text in ("auto", "none") else int(text), "{auto,none,N}"),
     "output": (str, "OUT"),
     "device": (str, "DEVICE"),
 }
-KINDS: dict[type, tuple[Callable[[str], Any], str]] = {int: (int, "N"), float: (float, "X")}
