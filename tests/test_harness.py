@@ -287,11 +287,7 @@ MUTANTS: dict[str, tuple[str, Mutation, bool]] = {
     "a plot negated": ("plot", redrawn(ImageOps.invert), False),
     "a plot by another matplotlib": ("plot", redrawn(ImageOps.invert, "Matplotlib version0.1"), True),
     "a plot by another program": ("plot", redrawn(ImageOps.invert, "Pen and paper"), False),
-    "other strokes, in a cell that asks for alike ones": (
-        "picture",
-        tagged(ALIKE, redrawn(ImageOps.mirror)),
-        True,
-    ),
+    "other strokes, in a cell that asks for alike ones": ("picture", tagged(ALIKE, redrawn(ImageOps.mirror)), True),
     "a blank picture, in such a cell": ("picture", tagged(ALIKE, redrawn(blank)), False),
     "noise, in such a cell": ("picture", tagged(ALIKE, redrawn(noise)), False),
     "another mean color, in such a cell": ("picture", tagged(ALIKE, redrawn(reddened)), False),

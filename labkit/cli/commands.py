@@ -34,6 +34,7 @@ from ..recipes.video import FRAME, dream_frames, journey, stylize_frames
 from .options import flag, options_of
 
 CHECKPOINT_EVERY = 10.0  # seconds
+OF_PICTURES = {"variations", "bits", "checkpoint"}
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------
@@ -147,10 +148,6 @@ class Job:
 
     def _film(self, device: str | None) -> None:
         """A film of a film, or of a photo. An interrupt ends it early, and the frames so far are written."""
-        if self.checkpoint:
-            raise ValueError("a film has no checkpoint: leave it out; an interrupt keeps the frames that are done")
-        if self.bits != 8:
-            raise ValueError(f"a film has 8 bits a color, not {self.bits}")
         if rank_and_count()[1] > 1:
             raise ValueError("each frame of a film needs the one before: start it without torchrun")
         recipe, total = RECIPES[self.command], None
@@ -193,10 +190,10 @@ def run_recipe(command: str, **said: Any) -> None:
     """Do what a recipe's command says: what was ``said`` wins over the preset, and that over the defaults."""
     recipe = RECIPES[command]
     film = recipe.films_alone or _makes_film(said["photo"], said["output"])
-    idle = said.keys() & (recipe.film_options.keys() - recipe.options.keys() | {"fps"})
-    if idle and not film:
-        flags = ", ".join(map(flag, sorted(idle)))
-        raise ValueError(f"{flags} is for films alone, and {said['output']} is to hold pictures: leave it out")
+    of_films = recipe.film_options.keys() - recipe.options.keys() | {"fps"}
+    if idle := said.keys() & (OF_PICTURES if film else of_films):
+        flags, kinds = ", ".join(map(flag, sorted(idle))), ("pictures", "a film") if film else ("films", "pictures")
+        raise ValueError(f"{flags} is for {kinds[0]} alone, and {said['output']} is to hold {kinds[1]}: leave it out")
     values = {name: option.default for name, option in command_options(command).items()}
     values |= {**(recipe.film_defaults if film else {}), **presets_of(command).get(said.get("preset"), {}), **said}
     takes = recipe.options | recipe.film_options if film else recipe.options
@@ -212,7 +209,7 @@ def command_options(command: str) -> dict[str, Parameter]:
     if not recipe.films_alone:
         return options
     options |= {name: options[name].replace(default=value) for name, value in recipe.film_defaults.items()}
-    return {name: option for name, option in options.items() if name not in ("variations", "bits", "checkpoint")}
+    return {name: option for name, option in options.items() if name not in OF_PICTURES}
 
 
 def presets_of(command: str) -> dict[str | None, Mapping[str, Any]]:

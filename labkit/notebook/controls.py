@@ -35,18 +35,16 @@ class Chooser(w.HBox):
         return self.find(str(self.choice.value)) if self.own is None or self.choice.value != OWN else self.own
 
     def _uploaded(self, change: Any) -> None:
-        files = list(change["new"].values() if isinstance(change["new"], dict) else change["new"])  # ipywidgets 7, or 8
-        if not files:
-            return
-        try:
-            self.own = from_pil(Image.open(io.BytesIO(bytes(files[-1]["content"]))))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            self.upload.description = "no picture"
-            return
-        self.upload.description = "Upload"
-        if OWN not in self.choice.options:
-            self.choice.options = [OWN, *self.choice.options]
-        self.choice.value = OWN
+        files = change["new"].values() if isinstance(change["new"], dict) else change["new"]  # ipywidgets 7, or 8
+        for file in files:
+            try:
+                self.own = from_pil(Image.open(io.BytesIO(bytes(file["content"]))))
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                self.upload.description = "no picture"
+                return
+            self.upload.description = "Upload"
+            self.choice.options = [OWN, *(name for name in self.choice.options if name != OWN)]
+            self.choice.value = OWN
 
 
 class Layers(w.VBox):
