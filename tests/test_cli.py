@@ -20,7 +20,8 @@ import labkit as lk
 from labkit.cli import commands
 from labkit.cli.main import main
 from labkit.cli.options import TEXTS
-from labkit.recipes.style_options import PARTS
+from labkit.engine.progress import finish
+from labkit.recipes.style_options import PARTS, stylizing_photo
 from labkit.recipes.video import FRAME
 
 
@@ -30,6 +31,7 @@ def default(recipe: Callable, name: str) -> Any:
 
 STEP_SIZE = default(lk.dreaming, "step_size")
 UNSAID = {"resume", "distributed", "extra_loss", "progress"}  # --checkpoint, torchrun, nothing, --quiet
+UNSAID |= {"photo", "painting", "command", "arguments"}  # of commands.Job
 QUICK = ["--quiet", "--size", "48", "--precision", "float32"]
 DREAM = [*QUICK, "--octaves", "2", "--steps", "2", "--jitter", "4"]
 STYLIZE = [*QUICK, "--steps", "4", "--min-scale", "30"]
@@ -58,8 +60,10 @@ def mistake(capsys: Capture, *arguments: str) -> str:
     return captured.err
 
 
-def assert_saved(path: Path | str, picture: torch.Tensor) -> None:
+def assert_saved(path: Path | str, picture: torch.Tensor, **settings: object) -> None:
+    """The file holds the picture and, among others, the settings."""
     torch.testing.assert_close(lk.load(path), picture, rtol=0, atol=0.5 / 255 + 1e-5)
+    assert lk.settings_of(path).items() >= settings.items()
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------
@@ -68,44 +72,43 @@ def assert_saved(path: Path | str, picture: torch.Tensor) -> None:
 def test_dream_writes_what_the_function_returns(folder: Path, capsys: Capture) -> None:
     run("dream", "cat.png", "-o", "out.png", "--layers", "relu2_2=0.5,relu3_3", "--seed", "3", *DREAM)
     assert capsys.readouterr().out == "out.png\n"
-    layers = {"relu2_2": 0.5, "relu3_3": 1.0}
     options = {"octaves": 2, "steps": 2, "jitter": 4, "seed": 3, "precision": "float32"}
-    photo = lk.load("cat.png", 48)
-    expected = lk.dream(photo, layers=layers, progress=False, **options)
-    assert_saved("out.png", expected)
+    options["layers"] = {"relu2_2": 0.5, "relu3_3": 1.0}
+    expected = lk.dream(photo := lk.load("cat.png", 48), progress=False, **options)
     assert (expected - photo).abs().mean() > 0.005
-    told = {"recipe": "dream", "photo": "cat.png", "labkit": lk.__version__, "size": 48, "layers": layers}
-    assert (
-        lk.settings_of("out.png").items()
-        >= (told | options | {"backbone": "pocket", "smoothing": default(lk.dreaming, "smoothing")}).items()
-    )
+    told = {"labkit": lk.__version__, "size": 48, "backbone": "pocket", "smoothing": default(lk.dreaming, "smoothing")}
+    assert_saved("out.png", expected, recipe="dream", photo="cat.png", **told, **options)
+
+
+def styled(painting: Any, **options: Any) -> torch.Tensor:
+    """What STYLIZE asks for."""
+    quick = {"steps": 4, "min_scale": 30, "precision": "float32"}
+    return finish(stylizing_photo(lk.load("cat.png", 48), painting, **quick, **options))
 
 
 @pytest.mark.parametrize("painting", ["noon_pond", "pond.png"])
 def test_stylize_writes_what_the_function_returns(folder: Path, painting: str) -> None:
     run("stylize", "cat.png", painting, "-o", "out.webp", "--quality", "100", "--init", "noise", *STYLIZE)
     source = lk.painting(painting) if painting == "noon_pond" else lk.load(painting)
-    options = {"steps": 4, "min_scale": 30, "init": "noise", "precision": "float32"}
-    expected = lk.stylize(lk.load("cat.png", 48), source, progress=False, **options)
-    lk.save(expected, "expected.webp", quality=100)  # WebP itself loses much of the noise
-    assert_saved("out.webp", lk.load("expected.webp"))
-    told = {
-        "recipe": "stylize",
-        "photo": "cat.png",
-        "painting": painting,
-        "avg_decay": default(lk.stylizing, "avg_decay"),
-    }
-    assert lk.settings_of("out.webp").items() >= (told | options).items()
+    lk.save(styled(source, init="noise"), "expected.webp", quality=100)  # WebP itself loses much of the noise
+    told = {"painting": painting, "init": "noise", "steps": 4, "avg_decay": default(lk.stylizing, "avg_decay")}
+    assert_saved("out.webp", lk.load("expected.webp"), recipe="stylize", photo="cat.png", **told)
 
 
 def test_several_paintings_are_mixed(folder: Path) -> None:
     run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", "--style-weights", "1,3", *STYLIZE)
-    options = {"steps": 4, "min_scale": 30, "precision": "float32", "style_weights": [1, 3]}
-    paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
-    assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
-    assert (
-        lk.settings_of("out.png").items() >= {"painting": ["pond.png", "koi_mosaic"], "style_weights": [1, 3]}.items()
-    )
+    expected = styled([lk.load("pond.png"), lk.painting("koi_mosaic")], style_weights=[1, 3])
+    assert_saved("out.png", expected, painting=["pond.png", "koi_mosaic"], style_weights=[1, 3])
+
+
+def test_options_of_the_network_of_colors_and_of_the_start_come_together(folder: Path) -> None:
+    options = {"pooling": "average", "border": "reflect", "color": "linear", "init": "style"}
+    said = [word for name, value in options.items() for word in (f"--{name}", value)]
+    run("stylize", "cat.png", "pond.png", "-o", "out.png", *said, *STYLIZE)
+    photo, pond = lk.load("cat.png", 48), lk.color.matched(lk.load("pond.png"), lk.load("cat.png", 48), "linear")
+    network = lk.variant(lk.load_backbone("pocket"), "average", "reflect")
+    quick = {"steps": 4, "min_scale": 30, "precision": "float32", "progress": False}
+    assert_saved("out.png", lk.stylize(photo, pond, backbone=network, init=pond, **quick), **options)
 
 
 def test_masks_from_files_say_where_each_style_goes(folder: Path) -> None:
@@ -117,13 +120,10 @@ def test_masks_from_files_say_where_each_style_goes(folder: Path) -> None:
     lk.save(top, "top.png")
     masks = ["--masks", "left.png,center", "--painting-masks", "top.png,none"]
     run("stylize", "cat.png", "pond.png", "koi_mosaic", "-o", "out.png", *masks, *STYLIZE)
-    options = {"steps": 4, "min_scale": 30, "precision": "float32"}
-    options["masks"] = [lk.luma(lk.load("left.png", 48)), "center"]
+    options = {"masks": [lk.luma(lk.load("left.png", 48)), "center"]}
     options["painting_masks"] = [lk.luma(lk.load("top.png")), None]
-    paintings = [lk.load("pond.png"), lk.painting("koi_mosaic")]
-    assert_saved("out.png", lk.stylize(lk.load("cat.png", 48), paintings, progress=False, **options))
-    told = {"masks": ["left.png", "center"], "painting_masks": ["top.png", None]}
-    assert lk.settings_of("out.png").items() >= told.items()
+    expected = styled([lk.load("pond.png"), lk.painting("koi_mosaic")], **options)
+    assert_saved("out.png", expected, masks=["left.png", "center"], painting_masks=["top.png", None])
 
 
 def test_size_0_is_the_photos_own(folder: Path) -> None:
@@ -152,13 +152,6 @@ def test_a_mask_from_a_file_says_where_to_dream(folder: Path) -> None:
     assert lk.settings_of("out.png")["mask"] == "mask.png"
 
 
-def test_a_white_mask_is_no_mask(folder: Path) -> None:
-    lk.save(torch.ones(1, 3, 20, 20), "white.png")
-    run("dream", "cat.png", "-o", "masked.png", "--mask", "white.png", *DREAM)
-    run("dream", "cat.png", "-o", "out.png", *DREAM)
-    assert_saved("masked.png", lk.load("out.png"))
-
-
 def test_the_mask_with_a_name(folder: Path) -> None:
     run("dream", "cat.png", "-o", "out.png", "--mask", "center", *DREAM)
     change = (lk.load("out.png") - lk.load("cat.png", 48)).abs().mean((0, 1))
@@ -170,22 +163,17 @@ def test_the_mask_with_a_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["dream", "cat.png", "--preset", "ORIGINAL_DREAM"], {"step_size": 1.5, "octaves": 4, "smoothing": 0}),
-        (["dream", "cat.png", "--step-size", str(STEP_SIZE), "--preset", "ORIGINAL_DREAM"], {"step_size": STEP_SIZE}),
-        (["stylize", "cat.png", "pond.png", "--preset", "GATYS"], {"optimizer": "lbfgs", "style_weight": 100.0}),
-        (
-            ["stylize", "cat.png", "pond.png", "--preset", "ARTICLE_STYLE"],
-            {"content_weight": 0.015, "tv_exponent": 1.25},
-        ),
+        ("dream cat.png --preset ORIGINAL_DREAM", {"step_size": 1.5, "octaves": 4, "smoothing": 0}),
+        (f"dream cat.png --step-size {STEP_SIZE} --preset ORIGINAL_DREAM", {"step_size": STEP_SIZE}),
+        ("stylize cat.png pond.png --preset GATYS", {"optimizer": "lbfgs", "style_weight": 100.0}),
+        ("stylize cat.png pond.png --preset ARTICLE_STYLE", {"content_weight": 0.015, "tv_exponent": 1.25}),
     ],
 )
-def test_a_preset_is_overruled_by_what_is_said(folder: Path, arguments: list[str], expected: dict) -> None:
-    own = ["--layers", "relu2_2"] if arguments[0] == "dream" else []
-    run(*arguments, "-o", "out.png", *QUICK, *own, "--steps", "1")
-    settings = lk.settings_of("out.png")
-    assert settings.items() >= (expected | {"steps": 1}).items()
-    if own:
-        assert settings["layers"] == {"relu2_2": 1.0}
+def test_a_preset_is_overruled_by_what_is_said(folder: Path, arguments: str, expected: dict) -> None:
+    if arguments.startswith("dream"):
+        arguments, expected = f"{arguments} --layers relu2_2", expected | {"layers": {"relu2_2": 1.0}}
+    run(*arguments.split(), "-o", "out.png", *QUICK, "--steps", "1")
+    assert lk.settings_of("out.png").items() >= (expected | {"steps": 1}).items()
 
 
 def test_a_preset_brings_its_layers(folder: Path) -> None:
@@ -203,48 +191,27 @@ def helped(command: str, capsys: Capture) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("command", "recipe"),
-    [
-        ("dream", lk.dreaming),
-        ("stylize", lk.stylizing),
-        ("stylize", lk.style_objective),
-        ("dream", lk.dream_frames),
-        ("stylize", lk.stylize_frames),
-        ("journey", lk.journey),
-    ],
-)
-def test_help_shows_every_option_with_its_default(
-    command: str, recipe: Callable, capsys: Capture, monkeypatch: Patch
-) -> None:
+@pytest.mark.parametrize("command", commands.RECIPES)
+def test_help_shows_every_option_with_its_default(command: str, capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
     text = re.sub(r"\n {4,}", " ", helped(command, capsys))  # a long option's help begins on the next line
-    shown = dict(re.findall(r"^  --([a-z-]+)(?:, --no-[a-z-]+)? (.*)$", text, re.MULTILINE))
-    for name, parameter in inspect.signature(recipe).parameters.items():
-        default, flag = parameter.default, name.replace("_", "-")
-        if (parameter.kind is not parameter.KEYWORD_ONLY and name != "layers") or name in UNSAID:
-            continue
-        told = "" if default is None or isinstance(default, bool) else default
-        if recipe is lk.stylize_frames and name == "steps":  # stands in the group's title
-            assert f"by default steps is {default}" in text
-        elif told != "":
-            assert shown[flag].endswith(f"(default: {told:g})" if isinstance(told, float) else f"(default: {told})")
-        assert flag in shown
-    if command == "dream":
-        assert "by default octaves is 2, steps is 4, jitter is 16" in text and "--shuffle, --no-shuffle" in text
-    if command == "journey":
-        assert all(shown[name].endswith(f"(default: {value})") for name, value in FRAME.items())
+    shown = dict(re.findall(r"^  (?:-o OUT, )?--([a-z-]+)(?:, --no-[a-z-]+)? (.*)$", text, re.MULTILINE))
+    options = commands.command_options(command)
+    assert [*shown] == [name.replace("_", "-") for name in TEXTS if name in options]
+    for name, text_of in shown.items():
+        value = options[name.replace("-", "_")].default
+        assert type(value) not in (int, float) or text_of.endswith(f"(default: {value:g})")
+    others = {"dream": "octaves is 2, steps is 4, jitter is 16", "stylize": "steps is 100", "journey": ""}
+    assert f"by default {others[command]}" in text or command == "journey"
     assert ({"checkpoint", "bits"} <= shown.keys()) == (command != "journey")
-    assert shown["size"].endswith("(default: 768)")
+    assert "(default: 768)" in shown["size"] and ("2)" if command == "journey" else "4)") in shown.get("octaves", "4)")
 
 
 def test_every_option_has_a_help_text_and_no_text_is_left_over() -> None:
     functions = (*PARTS, lk.dreaming, lk.dream_frames, lk.stylize_frames, lk.journey, commands.Job)
     parameters = [each for function in functions for each in inspect.signature(function).parameters.values()]
-    named = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
-    assert named - UNSAID - {"command", "arguments", "photo", "painting"} | {"layers", "pooling", "border"} == set(
-        TEXTS
-    )
+    named = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} - UNSAID
+    assert named | {"layers", "pooling", "border"} == TEXTS.keys()
     assert all(text == text.strip() and text[0].islower() and len(text) < 90 for text in TEXTS.values())
 
 
@@ -530,11 +497,6 @@ def test_a_preset_holds_for_films_too(film: list, written: list) -> None:
     assert torch.equal(written[0][0], torch.cat(list(frames)))
 
 
-def test_size_0_is_the_films_own(film: list, written: list) -> None:
-    run("dream", "film.gif", "-o", "out.webp", "--flow", "none", "--steps", "1", *QUICK, "--size", "0")
-    assert written[0][0].shape == torch.cat(film).shape
-
-
 def test_an_interrupted_film_holds_the_frames_so_far(film: list, monkeypatch: Patch) -> None:
     interrupt_after(3, KeyboardInterrupt(), monkeypatch)  # in the second frame
     run("dream", "film.gif", "-o", "out.webp", "--flow", "none", "--octaves", "1", "--steps", "2", *QUICK)
@@ -567,10 +529,10 @@ def test_a_film_is_made_by_one_process(film: list, monkeypatch: Patch, capsys: C
     assert "start it without torchrun" in mistake(capsys, "dream", "film.gif", "-o", "out.gif", *QUICK)
 
 
-@pytest.mark.parametrize(("text", "tile"), [("auto", "auto"), ("none", None), ("96", 96)])
-def test_tiles_on_the_command_line(folder: Path, text: str, tile: object) -> None:
-    run("dream", "cat.png", "-o", "out.png", *QUICK, "--steps", "1", "--tile", text)
-    assert lk.settings_of("out.png")["tile"] == tile
+@pytest.mark.parametrize(("option", "value"), [("tile=auto", "auto"), ("tile=none", None), ("tile=96", 96)])
+def test_words_and_numbers_on_the_command_line(folder: Path, option: str, value: object) -> None:
+    run("dream", "cat.png", "-o", "out.png", *QUICK, "--steps", "1", f"--{option}")
+    assert lk.settings_of("out.png")[option.partition("=")[0]] == value
 
 
 def test_upscale_doubles_a_picture(folder: Path) -> None:

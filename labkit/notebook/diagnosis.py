@@ -38,7 +38,7 @@ def explain_losses(run: Iterable[Progress], alt: str = "") -> Tensor:
     terms: dict[str, Curves] = {}
     for (term, layer), curve in curves.items():
         terms.setdefault(term, {})[layer] = curve
-    panels = {"terms": {term: added(list(layers.values())) for term, layers in terms.items()}}
+    panels = {"terms": {term: added([*layers.values()]) for term, layers in terms.items()}}
     panels |= {f"layers of {term}": layers for term, layers in terms.items() if len(layers) > 1}
     figure = Figure(figsize=(4.0 * len(panels), 3.0), dpi=96, layout="constrained")
     for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
