@@ -49,7 +49,9 @@ def finished(view: View) -> torch.Tensor:
 # --- what they compute --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("view", "recipe"), [(dream_view, lk.dreaming), (style_view, lk.stylizing)])
+@pytest.mark.parametrize(
+    ("view", "recipe"), [(dream_view, lk.dreaming), (style_view, lk.stylizing), (style_view, lk.style_objective)]
+)
 def test_controls_start_at_the_recipes_defaults(view: Any, recipe: Any) -> None:
     given = ("chelsea", "pocket", 96) if view is dream_view else ("chelsea", "koi_mosaic", "pocket", 96)
     built, network = view(*given), lk.load_backbone("pocket")

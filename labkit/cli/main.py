@@ -75,8 +75,8 @@ def _parser() -> Parser:
             text = f"picture files, whose styles are mixed, or {known}"
             sub.add_argument("painting", metavar="PAINTING", nargs="+", help=text)
         others = ", ".join(f"{option} is {value}" for option, value in recipe.film_defaults.items())
-        about = "" if films else f"for films alone, where by default {others}"
-        add_options(sub, command_options(name), presets_of(name), about)
+        sub.epilog = None if films else f"The options of films are for films alone, where by default {others}."
+        add_options(sub, command_options(name), presets_of(name))
     for run, takes in ((repaint, "PHOTO PAINTING"), (upscale, "PHOTO")):
         sub = add(run.__name__, run.__doc__ or "", run, f"{takes} -o OUT [options]")
         sub.add_argument("photo", metavar="PHOTO", help="picture file")

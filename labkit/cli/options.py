@@ -29,7 +29,7 @@ HELP: dict[str, dict[str, str]] = {
         "masks": "where each painting's style goes: files, white there; none: everywhere",
         "painting_masks": "what of each painting counts, likewise",
         "tv_weight": "weight of total variation: more is smoother",
-        "tv_exponent": "power of the color differences in total variation",
+        "tv_exponent": "exponent of the squared gradient in total variation",
         "histogram_weight": "weight of the features' histograms, 0: none",
         "color": "keep the photo's colors: give them to the painting (linear, histogram) or to the result",
     },
@@ -97,19 +97,11 @@ def flag(name: str) -> str:
 
 
 def add_options(
-    parser: argparse.ArgumentParser,
-    options: Mapping[str, inspect.Parameter],
-    presets: Iterable[Any] = (),
-    films: str = "",
+    parser: argparse.ArgumentParser, options: Mapping[str, inspect.Parameter], presets: Iterable[Any] = ()
 ) -> None:
-    """Give a parser options, in their groups. An option that is not said is left out of what it returns.
-
-    Args:
-        presets: the choices of ``--preset``.
-        films: what is to be said of the options of films.
-    """
+    """Give a parser options, in their groups. An option that is not said is left out of what it returns."""
     for title, texts in HELP.items():
-        group = parser.add_argument_group(title, (films or None) if title == "films" else None)
+        group = parser.add_argument_group(title)
         for name in [name for name in texts if name in options]:
             flags = ["-o"] * (name == "output") + [flag(name)]
             choices = presets if name == "preset" else CHOICES.get(name, ())
