@@ -64,7 +64,7 @@ def test_controls_start_at_the_recipes_defaults(view: Any, recipe: Any) -> None:
     assert chosen == (
         {"layers": dict(advised.dream)}
         if view is dream_view
-        else {"content_layers": list(advised.content), "style_layers": dict(advised.style)}
+        else {"content_layers": dict.fromkeys(advised.content, 1.0), "style_layers": dict(advised.style)}
     )
 
 
@@ -167,7 +167,7 @@ def png(color: tuple[int, int, int]) -> bytes:
 
 @pytest.mark.parametrize("version", [7, 8])
 def test_an_upload_is_chosen(version: int) -> None:
-    chooser = Chooser("photo", "chelsea", lk.PHOTOS, lk.photo)
+    chooser = Chooser("photo", "chelsea")
     content = png((255, 0, 0))
     seven, eight = {"a.png": {"metadata": {}, "content": content}}, ({"name": "a.png", "content": memoryview(content)},)
     chooser._uploaded({"new": seven if version == 7 else eight})
@@ -178,14 +178,14 @@ def test_an_upload_is_chosen(version: int) -> None:
 
 
 def test_an_upload_that_is_no_picture_changes_nothing() -> None:
-    chooser = Chooser("photo", "chelsea", lk.PHOTOS, lk.photo)
+    chooser = Chooser("photo", "chelsea")
     chooser._uploaded({"new": ({"name": "a.txt", "content": b"no picture"},)})
     assert chooser.upload.description == "no picture" and chooser.choice.value == "chelsea"
 
 
 def test_a_picture_of_ones_own_is_offered_first() -> None:
     mine = lk.photo("rocket", 64)
-    assert torch.equal(Chooser("photo", mine, lk.PHOTOS, lk.photo).picture(), mine)
+    assert torch.equal(Chooser("photo", mine).picture(), mine)
 
 
 def test_saving_keeps_the_settings(tmp_path: Path) -> None:

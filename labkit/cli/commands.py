@@ -117,7 +117,7 @@ class Job:
         first = not more.get("distributed") or rank_and_count()[0] == 0
         checkpoint = Path(self.checkpoint) if self.checkpoint else None
         resume = checkpoint if checkpoint and checkpoint.exists() else None
-        run = RECIPES[self.command].run(picture, *self._paintings(), **self._with_masks(picture) | more, resume=resume)
+        run = RECIPES[self.command].run(picture, **self._read(picture) | more, resume=resume)
         run = with_bar(_saved(run, checkpoint) if checkpoint and first else run, first and not self.quiet)
         pictures = finish(deque(run, maxlen=1) if whole else run)
         if first:
@@ -162,18 +162,15 @@ class Job:
             frames = frames_of(self.photo, self.size or None)
             first = next(frames)
             source = chain([first], frames)
-        made = recipe.film(source, *self._paintings(), **self._with_masks(first) | {"device": device})
+        made = recipe.film(source, **self._read(first) | {"device": device})
         print(save_frames(made, self.output, fps, quality=self.quality, total=total, progress=not self.quiet))
 
-    def _paintings(self) -> list[list[Tensor]]:
-        """What a recipe takes beside the photo."""
-        return [[_picture(name) for name in self.painting]] if self.painting else []
-
-    def _with_masks(self, photo: Tensor) -> dict[str, Any]:
-        """The arguments, masks read from files: ``mask`` as large as the photo, ``masks`` at most ``size``."""
+    def _read(self, photo: Tensor) -> dict[str, Any]:
+        """The arguments, files read: ``mask`` as large as the photo, ``masks`` at most ``size``."""
         sizes = {"mask": size_of(photo), "masks": self.size, "painting_masks": 0}
-        given = {name: value for name, value in self.arguments.items() if name in sizes}
-        return self.arguments | {name: _mask(value, sizes[name]) for name, value in given.items()}
+        read = {name: _mask(value, sizes[name]) for name, value in self.arguments.items() if name in sizes}
+        pictures = {"painting": [_picture(name) for name in self.painting]} if self.painting else {}
+        return self.arguments | read | pictures
 
     def _settings(self, photo: str | Path) -> dict[str, Any]:
         """What is written into the picture: how to make it again. Of files it holds the names."""

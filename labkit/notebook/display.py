@@ -46,7 +46,7 @@ def show(
         >>> lk.show(lk.photo("chelsea", 64), lk.photo("coffee", 64), titles=["a cat", "a cup"])
     """
     check_numbers(1, Integral, 10_000, width=width, columns=columns or 1)
-    if len(pictures) == 1 and hasattr(pictures[0], "savefig"):
+    if len(pictures) == 1 and not isinstance(pictures[0], Tensor):
         buffer = io.BytesIO()
         pictures[0].savefig(buffer, format="png", facecolor="white")
         _display(Shown("image/png", _base64(buffer.getvalue()), alt), lambda: Image.open(buffer))

@@ -23,14 +23,11 @@ from ..engine.progress import Progress
 from ..networks.backbone import Backbone
 from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.geometry import resize, size_of
-from ..pictures.reading import PHOTOS, paintings
-from ..pictures.reading import painting as painting_named
-from ..pictures.reading import photo as photo_named
 from ..pictures.writing import save, to_pil
 from ..recipes.deepdream import dreaming
 from ..recipes.style_options import stylizing_photo
 from ..recipes.style_transfer import Colors, Init
-from .controls import Chooser, Layers, LayerWeights
+from .controls import Chooser, Layers
 from .display import jpeg
 
 EVERY = 0.2  # seconds between two previews
@@ -64,7 +61,7 @@ class Lab(w.Tab):
 def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
     """A view on `dreaming`."""
     controls = {
-        "layers": LayerWeights(lambda recommended: recommended.dream),
+        "layers": Layers(lambda recommended: recommended.dream),
         "octaves": w.IntSlider(4, 1, 8),
         "octave_scale": w.FloatSlider(1.4, min=1.1, max=2.0, step=0.05),
         "steps": w.IntSlider(10, 1, 100),
@@ -74,7 +71,7 @@ def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
         "decorrelate": w.Checkbox(False, indent=False),
         "seed": w.IntText(0),
     }
-    return View(dreaming, [Chooser("photo", photo, PHOTOS, photo_named)], controls, backbone, size, "dream.png")
+    return View(dreaming, [Chooser("photo", photo)], controls, backbone, size, "dream.png")
 
 
 def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -> View:
@@ -83,8 +80,8 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "content_weight": w.FloatSlider(1.0, min=0.0, max=10.0, step=0.1),
         "style_weight": w.FloatLogSlider(30.0, min=0, max=4, step=0.05),
         "tv_weight": w.FloatSlider(1.0, min=0.0, max=20.0, step=0.1),
-        "content_layers": Layers(lambda recommended: recommended.content),
-        "style_layers": LayerWeights(lambda recommended: recommended.style),
+        "content_layers": Layers(lambda recommended: dict.fromkeys(recommended.content, 1.0)),
+        "style_layers": Layers(lambda recommended: recommended.style),
         "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),
         "statistic": w.Dropdown(options=["gram", "wasserstein"]),
         "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in get_args(Colors))]),
@@ -93,10 +90,7 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "steps": w.IntSlider(200, 10, 1000, 10),
         "seed": w.IntText(0),
     }
-    choosers = [
-        Chooser("photo", photo, PHOTOS, photo_named),
-        Chooser("painting", painting, paintings(), painting_named),
-    ]
+    choosers = [Chooser("photo", photo), Chooser("painting", painting)]
     return View(stylizing_photo, choosers, controls, backbone, size, "styled.png")
 
 
