@@ -19,6 +19,11 @@ QUICK_DREAM = {"octaves": 2, "steps": 3}
 QUICK_STYLE = {"steps": 12}
 
 
+@pytest.fixture(autouse=True)
+def every_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+
+
 def dreams(**values: Any) -> View:
     return turned(dream_view("chelsea", "pocket", 96), QUICK_DREAM | values)
 
@@ -106,8 +111,7 @@ def stopped(view: View, step: int) -> None:
     view.bar.unobserve(press, "value")
 
 
-def test_stopped_and_gone_on_it_ends_as_if_uninterrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_stopped_and_gone_on_it_ends_as_if_uninterrupted() -> None:
     whole, view = finished(dreams()), dreams()
     stopped(view, 2)
     assert view.latest.step == 2 and view.stop_button.disabled and not view.go_on_button.disabled
@@ -117,8 +121,7 @@ def test_stopped_and_gone_on_it_ends_as_if_uninterrupted(monkeypatch: pytest.Mon
     assert torch.equal(view.latest.picture, whole)
 
 
-def test_weights_can_be_changed_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_weights_can_be_changed_in_the_middle() -> None:
     plain, view = finished(styles()), styles()
     stopped(view, 6)
     view.controls["style_weight"].value = 1000.0
@@ -128,8 +131,7 @@ def test_weights_can_be_changed_in_the_middle(monkeypatch: pytest.MonkeyPatch) -
     assert (view.latest.picture - plain).abs().mean() > 1e-3
 
 
-def test_the_preview_grows_and_the_slider_wipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_the_preview_grows_and_the_slider_wipes() -> None:
     view, sizes = dreams(), []
     assert shown(view).size == (96, 64)
     view.preview.observe(lambda change: sizes.append(shown(view).width), "value")
@@ -208,8 +210,7 @@ def test_complaints_are_read_in_the_lab(tmp_path: Path) -> None:
     assert "color" in view.status.value and "nowhere" in view.status.value
 
 
-def test_going_on_at_another_size_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_going_on_at_another_size_is_refused_in_words() -> None:
     view = dreams()
     stopped(view, 2)
     view.size.value = 256
@@ -218,8 +219,7 @@ def test_going_on_at_another_size_is_refused_in_words(monkeypatch: pytest.Monkey
     assert "the saved run was another one: photo was" in view.status.value
 
 
-def test_going_on_with_another_optimizer_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_going_on_with_another_optimizer_is_refused_in_words() -> None:
     view = styles()
     stopped(view, 3)
     view.controls["optimizer"].value = "lbfgs"
