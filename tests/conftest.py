@@ -1,4 +1,4 @@
-"""nbval, strict where it is lax and lax where it is strict; its version is pinned, because its methods are replaced.
+"""nbval, strict where it is lax and lax where it is strict.
 
 Outputs are compared as `agreement` says. Kernels run in the environment in which the stored outputs were written, or,
 with LABKIT_MACHINE, in another one (see `canonical.MACHINES`). The third hole of nbval, that it accepts a notebook
@@ -7,48 +7,60 @@ without outputs, is closed by test_notebooks.py.
 
 from __future__ import annotations
 
-import functools
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import nbval.kernel
 import pytest
 from agreement import PICTURE, Output
 from canonical import kernel_environment
-from nbval.plugin import IPyNbCell
-
-nbval_sanitize, nbval_compare, nbval_explain = (
-    IPyNbCell.sanitize,
-    IPyNbCell.compare_outputs,
-    IPyNbCell.format_output_compare,
-)
+from nbval.plugin import IPyNbCell, IPyNbFile
 
 
-def sanitize(cell: IPyNbCell, value: Any) -> Any:
-    """Replace what may vary in the text, but not inside a picture, where base64 can look like a time or an address."""
-    if not isinstance(value, str):
-        return value
-    text = "<picture>".join(nbval_sanitize(cell, text) for text in PICTURE.split(value))
-    return Output.read(value, text, cell.cell.metadata.get("tags", []))
+class Cell(IPyNbCell):
+    def sanitize(self, value: Any) -> Any:
+        """Replace what may vary in text, but not inside a picture, where base64 can look like a time or an address."""
+        if not isinstance(value, str):
+            return value
+        text = "<picture>".join(super(Cell, self).sanitize(text) for text in PICTURE.split(value))
+        return Output.read(value, text, self.cell.metadata.get("tags", []))
+
+    def format_output_compare(self, key: str, left: Any, right: Any) -> None:
+        """Name the number or the picture before nbval's own report."""
+        if isinstance(left, Output):
+            self.comparison_traceback.append(f"{key}: {left.difference(right)}")
+        super().format_output_compare(key, left, right)
 
 
-def compare(cell: IPyNbCell, test: list, reference: list, skip_compare: None = None) -> bool:
-    """Compare pictures too, which nbval skips."""
-    skip = set(cell.parent.skip_compare) - {"image/png", "image/jpeg"}
-    return nbval_compare(cell, test, reference, skip)
+class Notebook(IPyNbFile):
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.skip_compare = set(self.skip_compare) - {"image/png", "image/jpeg"}  # pictures are compared, too
+
+    def setup(self) -> None:
+        """Start the kernel."""
+        environment = kernel_environment(os.environ.get("LABKIT_MACHINE", "plain"))
+        with patch.dict(os.environ, environment, clear=True):
+            super().setup()
+
+    def collect(self) -> Iterator[Cell]:
+        for cell in super().collect():
+            yield Cell.from_parent(self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options)
 
 
-def explain(cell: IPyNbCell, key: str, reference: Any, test: Any) -> None:
-    """Name the number or the picture before nbval's own report."""
-    if isinstance(reference, Output):
-        cell.comparison_traceback.append(f"{key}: {reference.difference(test)}")
-    nbval_explain(cell, key, reference, test)
+class OurNotebooks:
+    """A plugin, since a conftest's own hook would not see the notebooks, which lie in another folder."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> Iterator[None]:
+        found = yield
+        return [Notebook.from_parent(parent, path=file_path) if type(each) is IPyNbFile else each for each in found]
 
 
-IPyNbCell.sanitize, IPyNbCell.compare_outputs, IPyNbCell.format_output_compare = sanitize, compare, explain
-nbval.kernel.start_new_kernel = functools.partial(
-    nbval.kernel.start_new_kernel, env=kernel_environment(os.environ.get("LABKIT_MACHINE", "plain"))
-)
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(OurNotebooks())
 
 
 @pytest.hookimpl(optionalhook=True)

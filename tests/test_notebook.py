@@ -168,10 +168,7 @@ def test_a_comparison_is_one_page_without_internet(shown: list[Shown]) -> None:
     lk.compare(plain(30, 40, 0.2), plain(30, 40, 0.8), ("photo <1>", "dream"), alt='the "cat"')
     kind, page, alt = bundle(shown)
     assert (kind, alt) == ("text/html", 'the "cat"')
-    assert re.findall(r'alt="([^"]*)"', page) == [
-        "photo &lt;1&gt;: the &quot;cat&quot;",
-        "dream: the &quot;cat&quot;",
-    ]
+    assert re.findall(r'alt="([^"]*)"', page) == ["photo &lt;1&gt;: the &quot;cat&quot;", "dream: the &quot;cat&quot;"]
     assert "<1>" not in page
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
     values = [np.asarray(decoded(data)).mean() / 255 for data in pictures]

@@ -19,6 +19,11 @@ QUICK_DREAM = {"octaves": 2, "steps": 3}
 QUICK_STYLE = {"steps": 12}
 
 
+@pytest.fixture(autouse=True)
+def every_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+
+
 def dreams(**values: Any) -> View:
     return turned(dream_view("chelsea", "pocket", 96), QUICK_DREAM | values)
 
@@ -49,7 +54,9 @@ def finished(view: View) -> torch.Tensor:
 # --- what they compute --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("view", "recipe"), [(dream_view, lk.dreaming), (style_view, lk.stylizing)])
+@pytest.mark.parametrize(
+    ("view", "recipe"), [(dream_view, lk.dreaming), (style_view, lk.stylizing), (style_view, lk.style_objective)]
+)
 def test_controls_start_at_the_recipes_defaults(view: Any, recipe: Any) -> None:
     given = ("chelsea", "pocket", 96) if view is dream_view else ("chelsea", "koi_mosaic", "pocket", 96)
     built, network = view(*given), lk.load_backbone("pocket")
@@ -62,7 +69,7 @@ def test_controls_start_at_the_recipes_defaults(view: Any, recipe: Any) -> None:
     assert chosen == (
         {"layers": dict(advised.dream)}
         if view is dream_view
-        else {"content_layers": list(advised.content), "style_layers": dict(advised.style)}
+        else {"content_layers": dict.fromkeys(advised.content, 1.0), "style_layers": dict(advised.style)}
     )
 
 
@@ -104,8 +111,7 @@ def stopped(view: View, step: int) -> None:
     view.bar.unobserve(press, "value")
 
 
-def test_stopped_and_gone_on_it_ends_as_if_uninterrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_stopped_and_gone_on_it_ends_as_if_uninterrupted() -> None:
     whole, view = finished(dreams()), dreams()
     stopped(view, 2)
     assert view.latest.step == 2 and view.stop_button.disabled and not view.go_on_button.disabled
@@ -115,8 +121,7 @@ def test_stopped_and_gone_on_it_ends_as_if_uninterrupted(monkeypatch: pytest.Mon
     assert torch.equal(view.latest.picture, whole)
 
 
-def test_weights_can_be_changed_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_weights_can_be_changed_in_the_middle() -> None:
     plain, view = finished(styles()), styles()
     stopped(view, 6)
     view.controls["style_weight"].value = 1000.0
@@ -126,8 +131,7 @@ def test_weights_can_be_changed_in_the_middle(monkeypatch: pytest.MonkeyPatch) -
     assert (view.latest.picture - plain).abs().mean() > 1e-3
 
 
-def test_the_preview_grows_and_the_slider_wipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_the_preview_grows_and_the_slider_wipes() -> None:
     view, sizes = dreams(), []
     assert shown(view).size == (96, 64)
     view.preview.observe(lambda change: sizes.append(shown(view).width), "value")
@@ -165,7 +169,7 @@ def png(color: tuple[int, int, int]) -> bytes:
 
 @pytest.mark.parametrize("version", [7, 8])
 def test_an_upload_is_chosen(version: int) -> None:
-    chooser = Chooser("photo", "chelsea", lk.PHOTOS, lk.photo)
+    chooser = Chooser("photo", "chelsea")
     content = png((255, 0, 0))
     seven, eight = {"a.png": {"metadata": {}, "content": content}}, ({"name": "a.png", "content": memoryview(content)},)
     chooser._uploaded({"new": seven if version == 7 else eight})
@@ -176,14 +180,14 @@ def test_an_upload_is_chosen(version: int) -> None:
 
 
 def test_an_upload_that_is_no_picture_changes_nothing() -> None:
-    chooser = Chooser("photo", "chelsea", lk.PHOTOS, lk.photo)
+    chooser = Chooser("photo", "chelsea")
     chooser._uploaded({"new": ({"name": "a.txt", "content": b"no picture"},)})
     assert chooser.upload.description == "no picture" and chooser.choice.value == "chelsea"
 
 
 def test_a_picture_of_ones_own_is_offered_first() -> None:
     mine = lk.photo("rocket", 64)
-    assert torch.equal(Chooser("photo", mine, lk.PHOTOS, lk.photo).picture(), mine)
+    assert torch.equal(Chooser("photo", mine).picture(), mine)
 
 
 def test_saving_keeps_the_settings(tmp_path: Path) -> None:
@@ -206,8 +210,7 @@ def test_complaints_are_read_in_the_lab(tmp_path: Path) -> None:
     assert "color" in view.status.value and "nowhere" in view.status.value
 
 
-def test_going_on_at_another_size_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_going_on_at_another_size_is_refused_in_words() -> None:
     view = dreams()
     stopped(view, 2)
     view.size.value = 256
@@ -216,8 +219,7 @@ def test_going_on_at_another_size_is_refused_in_words(monkeypatch: pytest.Monkey
     assert "the saved run was another one: photo was" in view.status.value
 
 
-def test_going_on_with_another_optimizer_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.notebook.widgets.EVERY", 0)
+def test_going_on_with_another_optimizer_is_refused_in_words() -> None:
     view = styles()
     stopped(view, 3)
     view.controls["optimizer"].value = "lbfgs"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from inspect import Parameter
 from itertools import chain
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -27,223 +29,214 @@ from ..recipes import adain, presets
 from ..recipes import fast_style as faststyle
 from ..recipes import super_resolution as superres
 from ..recipes.deepdream import dreaming
-from ..recipes.style_transfer import stylizing
+from ..recipes.style_options import PARTS, stylizing_film, stylizing_photo
 from ..recipes.video import FRAME, dream_frames, journey, stylize_frames
-from .options import options_of
+from .options import flag, options_of
 
 CHECKPOINT_EVERY = 10.0  # seconds
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A command that follows a recipe: ``run`` makes a picture of the ``inputs``, ``film`` frames.
-
-    ``film_defaults``: options of ``run`` that have another default in a film; ``always_film``: it makes no pictures.
-    """
-
-    text: str
-    inputs: tuple[str, ...]
-    run: Callable[..., Iterator[Progress]]
-    film: Callable[..., Iterator[Any]]
-    film_defaults: Mapping[str, Any]
-    always_film: bool = False
-
-
-RECIPES = {
-    "dream": Recipe("let a network dream a photo or a film", ("photo",), dreaming, dream_frames, FRAME),
-    "stylize": Recipe(
-        "repaint a photo or a film in the style of a painting",
-        ("photo", "painting"),
-        stylizing,
-        stylize_frames,
-        {"steps": options_of(stylize_frames)["steps"].default},
-    ),
-    "journey": Recipe(
-        "dream a photo, move the dream, dream it again: a film", ("photo",), dreaming, journey, FRAME, True
-    ),
-}
-
-
-def presets_of(command: str) -> dict[str, Mapping[str, Any]]:
-    """The presets of a command: those whose settings it has."""
-    takes = options_of(RECIPES[command].run).keys()
-    found = {name: value for name, value in vars(presets).items() if name.isupper()}
-    return {name: value for name, value in found.items() if value.keys() <= takes}
-
-
-def other_defaults(options: argparse.Namespace) -> Mapping[str, Any]:
-    """The defaults that hold for what was said on the command line: those of films, those of the preset."""
-    command, name = options.recipe, options.preset
-    if name and name not in presets_of(command):
-        raise ValueError(f"no preset {name!r} for {command}; there are {', '.join(presets_of(command))}")
-    of_films = RECIPES[command].film_defaults if _makes_film(options) else {}
-    return {**of_films, **(presets_of(command)[name] if name else {})}
-
-
-def _makes_film(options: argparse.Namespace) -> bool:
-    photo, suffix = Path(options.photo), Path(options.output).suffix.lower()
-    if RECIPES[options.recipe].always_film or photo.suffix.lower() in VIDEOS:
-        return True
-    if suffix in FILM_SUFFIXES and (photo.is_dir() or animated(photo)):
-        return True
-    if suffix in FILM_SUFFIXES and suffix not in PICTURE_SUFFIXES:
-        raise ValueError(f"{photo} does not move: end {options.output} in .png or .jpg")
-    return False
+OF_PICTURES = {"variations", "bits", "checkpoint"}
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------
 
 
-def run_recipe(options: argparse.Namespace) -> None:
-    """Pictures or films, as `RECIPES` has them."""
-    recipe = RECIPES[options.recipe]
-    if options.size < 0:
-        raise ValueError(f"size must be a number of at least 0, not {options.size}")
-    film = _makes_film(options)
-    takes = options_of(recipe.run) | (options_of(recipe.film) if film else {})
-    chosen = {name: value for name, value in vars(options).items() if name in takes}
-    settings = {"labkit": __version__, "recipe": options.recipe, "size": options.size, **chosen}
-    for name in (*recipe.inputs, "mask", "masks", "painting_masks"):
-        if getattr(options, name, None):
-            named = [path and Path(path).name for path in as_list(getattr(options, name))]
-            settings[name] = named if len(named) > 1 else named[0]
-    chosen["device"] = own_device(options.device)
-    if film:
-        _run_film(options, chosen)
-        return
-    _check_idle(options)
-    if Path(options.photo).is_dir():
-        _run_folder(options, chosen, settings)
-        return
-    check_place(options.output, options.quality, options.bits)  # now, not after a long run
-    if options.checkpoint:
-        check_writable(options.checkpoint)
-    with joined(pick_device(chosen["device"])) as several:
-        _run_one(options, chosen | {"distributed": several}, settings, options.photo, Path(options.output), finish)
+class Recipe(NamedTuple):
+    """A command that follows a recipe: what it does, and two functions that do it.
 
-
-def _check_idle(options: argparse.Namespace) -> None:
-    """Raise ValueError when something was said of films, and pictures are to be made."""
-    recipe = RECIPES[options.recipe]
-    defaults = {name: one.default for name, one in options_of(recipe.film).items()} | {"fps": None}
-    said = [name for name in defaults.keys() - options_of(recipe.run) if vars(options)[name] != defaults[name]]
-    if said:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(said))
-        raise ValueError(f"{flags} is for films alone, and {options.output} is to hold pictures: leave it out")
-
-
-def _run_one(
-    options: argparse.Namespace,
-    chosen: dict[str, Any],
-    settings: dict[str, Any],
-    photo: str | Path,
-    out: Path,
-    end: Callable[..., Any],
-) -> None:
-    """Run the recipe on one photo and write the result; of several processes on it, the first one speaks and writes.
-
-    end: `finish`, or `_finish_whole`: what makes a picture of the run.
+    ``run`` makes a picture of a photo and paintings; ``film`` makes frames of frames, or, if there are films alone, of
+    a photo. ``film_defaults``: options of ``run`` that have another default in a film.
     """
-    picture = _photo(str(photo), options.size)
-    chosen = _with_masks(chosen, options.size, picture)
-    first = not chosen.get("distributed") or rank_and_count()[0] == 0
-    checkpoint = Path(options.checkpoint) if options.checkpoint else None
-    run = RECIPES[options.recipe].run(
-        picture, *_paintings(options), **chosen, resume=checkpoint if checkpoint and checkpoint.exists() else None
-    )
-    run = _kept(run, checkpoint) if checkpoint and first else run
-    picture = end(with_bar(run, first and not options.quiet))
-    if first:
-        for one, path in zip(picture, _outputs(out, len(picture)), strict=True):
-            print(save(one, path, settings, options.quality, options.bits), flush=True)
+
+    text: str
+    run: Callable[..., Iterator[Progress]]
+    film: Callable[..., Iterator[Tensor]]
+    options: dict[str, Parameter]
+    film_options: dict[str, Parameter]
+    film_defaults: Mapping[str, Any] = FRAME
+    films_alone: bool = False
 
 
-def _run_folder(options: argparse.Namespace, chosen: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Every picture of a folder into another folder, shared among the processes; what is there already is skipped."""
-    if options.checkpoint:
-        raise ValueError("a folder needs no checkpoint: finished pictures are skipped when it is run again")
-    out = Path(options.output)
-    if out.suffix or out.is_file():
-        raise ValueError(f"the pictures of a folder go into a folder or a film (.webp, .mp4, .gif), not into {out}")
-    photos = sorted(path for path in Path(options.photo).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not photos:
-        raise ValueError(f"{options.photo} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
-    if len({path.stem for path in photos}) < len(photos):
-        raise ValueError(f"two pictures in {options.photo} differ only in their endings: rename one")
-    out.mkdir(parents=True, exist_ok=True)
-    check_place(out / f"{photos[0].stem}.png", options.quality, options.bits)
-    chosen["backbone"] = load_backbone(options.backbone, chosen["device"])
-    rank, count = rank_and_count()
-    for photo in photos[rank::count]:
-        path = out / f"{photo.stem}.png"
-        if not all(one.exists() for one in _outputs(path, getattr(options, "variations", 1))):
-            _run_one(options, chosen, settings | {"photo": photo.name}, photo, path, _finish_whole)
+DREAM, JOURNEY = options_of(dreaming), options_of(journey)
+STYLE, STYLE_FILM = options_of(*PARTS), options_of(stylize_frames)
+STEPS = {"steps": STYLE_FILM["steps"].default}
+RECIPES = {
+    "dream": Recipe("let a network dream a photo or a film", dreaming, dream_frames, DREAM, options_of(dream_frames)),
+    "stylize": Recipe(
+        "repaint a photo or a film in the style of a painting",
+        stylizing_photo,
+        stylizing_film,
+        STYLE,
+        STYLE_FILM,
+        STEPS,
+    ),
+    "journey": Recipe("dream a photo, move, dream again: a film", dreaming, journey, DREAM, JOURNEY, FRAME, True),
+}
 
 
-def _run_film(options: argparse.Namespace, chosen: dict[str, Any]) -> None:
-    """A film of a film, or a journey from a photo. An interrupt ends it early, and what there is is written."""
-    if getattr(options, "checkpoint", None):
-        raise ValueError("a film has no checkpoint: leave it out; an interrupt keeps the frames that are done")
-    if getattr(options, "bits", 8) != 8:
-        raise ValueError(f"a film has 8 bits a color, not {options.bits}")
-    if rank_and_count()[1] > 1:
-        raise ValueError("each frame of a film needs the one before: start it without torchrun")
-    recipe, total = RECIPES[options.recipe], None
-    fps = (rate_of(options.photo) or 12.0) if options.fps is None else options.fps
-    check_film(options.output, fps, options.quality)
-    if recipe.always_film:
-        check_numbers(0.01, seconds=options.seconds)
-        source = first = _photo(options.photo, options.size)
-        total = max(1, round(options.seconds * fps))
-    else:
-        found = frames_of(options.photo, options.size or None)
-        first = next(found)
-        source = chain([first], found)
-    frames = recipe.film(source, *_paintings(options), **_with_masks(chosen, options.size, first))
-    print(save_frames(frames, options.output, fps, quality=options.quality, total=total, progress=not options.quiet))
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A recipe on files, as the shell asks for it; ``arguments`` are those of the recipe's function."""
+
+    command: str
+    arguments: dict[str, Any]
+    photo: str
+    painting: Sequence[str] = ()
+    output: str
+    size: int = 768
+    quality: int = 90
+    bits: Literal[8, 16] = 8
+    checkpoint: str | None = None
+    quiet: bool = False
+    preset: str | None = None
+    fps: float | None = None
+
+    def run(self, film: bool) -> None:
+        """Make a film, the pictures of a folder, or a picture, alone or with other processes."""
+        check_numbers(0, Integral, 100_000, size=self.size)
+        device = own_device(self.arguments["device"])
+        if film:
+            self._film(device)
+        elif Path(self.photo).is_dir():
+            self._folder(device)
+        else:
+            check_place(self.output, self.quality, self.bits)  # now, not after a long run
+            if self.checkpoint:
+                check_writable(self.checkpoint)
+            with joined(pick_device(device)) as several:
+                self._picture(self.photo, Path(self.output), device=device, distributed=several)
+
+    def _picture(self, photo: str | Path, out: Path, whole: bool = False, **more: Any) -> None:
+        """Run the recipe on one photo and write the result; of several processes on it, the first speaks and writes.
+
+        Args:
+            whole: an interrupt goes on upwards and writes nothing: half a picture in a folder would be taken for a
+                whole one when the folder is run again.
+            more: arguments beside the job's.
+        """
+        picture = _photo(str(photo), self.size)
+        first = not more.get("distributed") or rank_and_count()[0] == 0
+        checkpoint = Path(self.checkpoint) if self.checkpoint else None
+        resume = checkpoint if checkpoint and checkpoint.exists() else None
+        run = RECIPES[self.command].run(picture, **self._read(picture) | more, resume=resume)
+        run = with_bar(_saved(run, checkpoint) if checkpoint and first else run, first and not self.quiet)
+        pictures = finish(deque(run, maxlen=1) if whole else run)
+        if first:
+            settings = self._settings(photo)
+            for one, path in zip(pictures, _numbered(out, len(pictures)), strict=True):
+                print(save(one, path, settings, self.quality, self.bits), flush=True)
+
+    def _folder(self, device: str | None) -> None:
+        """Every picture of a folder into another one, shared among the processes; what is there already is skipped."""
+        if self.checkpoint:
+            raise ValueError("a folder needs no checkpoint: finished pictures are skipped when it is run again")
+        out = Path(self.output)
+        if out.suffix or out.is_file():
+            raise ValueError(f"the pictures of a folder go into a folder or a film (.webp, .mp4, .gif), not into {out}")
+        photos = sorted(path for path in Path(self.photo).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+        if not photos:
+            raise ValueError(f"{self.photo} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+        if len({path.stem for path in photos}) < len(photos):
+            raise ValueError(f"two pictures in {self.photo} differ only in their endings: rename one")
+        out.mkdir(parents=True, exist_ok=True)
+        check_place(out / f"{photos[0].stem}.png", self.quality, self.bits)
+        backbone = load_backbone(self.arguments["backbone"], device)
+        rank, count = rank_and_count()
+        for photo in photos[rank::count]:
+            path = out / f"{photo.stem}.png"
+            if not all(each.exists() for each in _numbered(path, self.arguments.get("variations", 1))):
+                self._picture(photo, path, whole=True, device=device, backbone=backbone)
+
+    def _film(self, device: str | None) -> None:
+        """A film of a film, or of a photo. An interrupt ends it early, and the frames so far are written."""
+        if rank_and_count()[1] > 1:
+            raise ValueError("each frame of a film needs the one before: start it without torchrun")
+        recipe, total = RECIPES[self.command], None
+        fps = (rate_of(self.photo) or 12.0) if self.fps is None else self.fps
+        check_film(self.output, fps, self.quality)
+        if recipe.films_alone:
+            seconds = self.arguments["seconds"]
+            check_numbers(0.01, Real, 36_000, seconds=seconds)
+            source = first = _photo(self.photo, self.size)
+            total = max(1, round(seconds * fps))
+        else:
+            frames = frames_of(self.photo, self.size or None)
+            first = next(frames)
+            source = chain([first], frames)
+        made = recipe.film(source, **self._read(first) | {"device": device})
+        print(save_frames(made, self.output, fps, quality=self.quality, total=total, progress=not self.quiet))
+
+    def _read(self, photo: Tensor) -> dict[str, Any]:
+        """The arguments, files read: ``mask`` as large as the photo, ``masks`` at most ``size``."""
+        sizes = {"mask": size_of(photo), "masks": self.size, "painting_masks": 0}
+        read = {name: _mask(value, sizes[name]) for name, value in self.arguments.items() if name in sizes}
+        pictures = {"painting": [_picture(name) for name in self.painting]} if self.painting else {}
+        return self.arguments | read | pictures
+
+    def _settings(self, photo: str | Path) -> dict[str, Any]:
+        """What is written into the picture: how to make it again. Of files it holds the names."""
+        settings = {"labkit": __version__, "recipe": self.command, "size": self.size, **self.arguments}
+        settings |= {"photo": str(photo)} | ({"painting": list(self.painting)} if self.painting else {})
+        for name in ("photo", "painting", "mask", "masks", "painting_masks"):
+            if settings.get(name):
+                names = [path and Path(path).name for path in as_list(settings[name])]
+                settings[name] = names if len(names) > 1 else names[0]
+        return settings
 
 
-def _paintings(options: argparse.Namespace) -> list[Any]:
-    """The inputs of a recipe besides the photo."""
-    return [[_picture(one) for one in getattr(options, name)] for name in RECIPES[options.recipe].inputs[1:]]
+def run_recipe(command: str, **said: Any) -> None:
+    """Do what a recipe's command says: what was ``said`` wins over the preset, and that over the defaults."""
+    recipe = RECIPES[command]
+    film = recipe.films_alone or _makes_film(said["photo"], said["output"])
+    of_films = recipe.film_options.keys() - recipe.options.keys() | {"fps"}
+    if idle := said.keys() & (OF_PICTURES if film else of_films):
+        flags, kinds = ", ".join(map(flag, sorted(idle))), ("pictures", "a film") if film else ("films", "pictures")
+        raise ValueError(f"{flags} is for {kinds[0]} alone, and {said['output']} is to hold {kinds[1]}: leave it out")
+    values = {name: option.default for name, option in command_options(command).items()}
+    values |= {**(recipe.film_defaults if film else {}), **presets_of(command).get(said.get("preset"), {}), **said}
+    takes = recipe.options | recipe.film_options if film else recipe.options
+    arguments = {name: value for name, value in values.items() if name in takes}
+    files = {field.name: values[field.name] for field in fields(Job) if field.name in values}
+    Job(command=command, arguments=arguments, **files).run(film)
 
 
-def _with_masks(chosen: dict[str, Any], size: int, photo: Any) -> dict[str, Any]:
-    """The options with masks read from their files: ``mask`` as large as the photo, others at most ``size``."""
-    read = {"mask": _mask(chosen.get("mask"), size_of(photo))}
-    for name, limit in (("masks", size), ("painting_masks", 0)):
-        if chosen.get(name):
-            read[name] = [_mask(one, limit) for one in chosen[name]]
-    return chosen | {name: mask for name, mask in read.items() if name in chosen}
+def command_options(command: str) -> dict[str, Parameter]:
+    """The options of a recipe's command, with their defaults for pictures, or for films where it makes them alone."""
+    recipe = RECIPES[command]
+    options = {**options_of(Job), **recipe.film_options, **recipe.options}
+    if not recipe.films_alone:
+        return options
+    options |= {name: options[name].replace(default=value) for name, value in recipe.film_defaults.items()}
+    return {name: option for name, option in options.items() if name not in OF_PICTURES}
 
 
-def _mask(name: str | None, size: int | tuple[int, int]) -> Any:
-    """A mask from a file, its size or longer side ``size`` (0: as it is); what is no file keeps its name."""
+def presets_of(command: str) -> dict[str | None, Mapping[str, Any]]:
+    """The presets of a command: those whose settings it has."""
+    named = {name: value for name, value in vars(presets).items() if name.isupper()}
+    return {name: value for name, value in named.items() if value.keys() <= RECIPES[command].options.keys()}
+
+
+def _makes_film(photo: str, output: str) -> bool:
+    source, suffix = Path(photo), Path(output).suffix.lower()
+    if source.suffix.lower() in VIDEOS or (suffix in FILM_SUFFIXES and (source.is_dir() or animated(source))):
+        return True
+    if suffix in FILM_SUFFIXES and suffix not in PICTURE_SUFFIXES:
+        raise ValueError(f"{photo} does not move: end {output} in .png or .jpg")
+    return False
+
+
+def _mask(name: Any, size: int | tuple[int, int]) -> Any:
+    """A mask from a file, its size or longer side ``size`` (0: as it is), or several; what is no file is kept."""
+    if isinstance(name, list):
+        return [_mask(each, size) for each in name]
     return name if name in (None, "center") else luma(load(name, size or None))
 
 
-def _finish_whole(run: Iterable[Progress]) -> Tensor:
-    """What `finish` returns, but an interrupt goes on upwards: half a picture in a folder would be taken for a whole
-    one when the folder is run again."""
-    ended = False
-
-    def watched() -> Iterator[Progress]:
-        nonlocal ended
-        yield from run
-        ended = True
-
-    picture = finish(watched())
-    if not ended:
-        raise KeyboardInterrupt
-    return picture
-
-
-def _outputs(out: Path, count: int) -> list[Path]:
+def _numbered(out: Path, count: int) -> list[Path]:
     """Where the pictures of a batch go: ``out``, or ``out`` with numbers."""
     return [out] if count == 1 else [out.with_stem(f"{out.stem}-{index + 1}") for index in range(count)]
 
 
-def _kept(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:
+def _saved(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:
     """The same progress, its state written to a file now and then; a finished run leaves no file.
 
     Nothing is written when a run is interrupted: in the middle of a step its state belongs to no step.
@@ -258,11 +251,11 @@ def _kept(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:
             checkpoint.unlink(missing_ok=True)
 
 
-def _picture(name: str) -> Any:
+def _picture(name: str) -> Tensor:
     return painting(name) if name in paintings() and not Path(name).exists() else load(name)
 
 
-def _photo(name: str, size: int) -> Any:
+def _photo(name: str, size: int) -> Tensor:
     """A picture with its longer side ``size``; 0: as it is."""
     return resize(_picture(name), size) if size else _picture(name)
 
@@ -270,34 +263,34 @@ def _photo(name: str, size: int) -> Any:
 # --- one pass, and lists --------------------------------------------------------------------------------------------
 
 
-def run_upscale(options: argparse.Namespace) -> None:
-    _run_pass(options, lambda photo: superres.upscale(photo, superres.load_upscaler(device=options.device)))
+def upscale(photo: str, *, output: str, size: int = 0, device: str | None = None) -> None:
+    """make a picture twice as large"""
+    check_place(output)
+    print(save(superres.upscale(_photo(photo, size), superres.load_upscaler(device=device)), output))
 
 
-def run_repaint(options: argparse.Namespace) -> None:
-    """A painting that the network has learned by heart, or any other."""
-    learned = faststyle.load_network(device=options.device)
-    if options.painting in learned.names and not Path(options.painting).exists():
-        _run_pass(options, lambda photo: faststyle.repaint(photo, options.painting, learned))
+def repaint(photo: str, painting: str, *, output: str, size: int = 0, device: str | None = None) -> None:
+    """repaint a photo in one pass of a network, in a second"""
+    check_place(output)
+    picture, learned = _photo(photo, size), faststyle.load_network(device=device)
+    if painting in learned.names and not Path(painting).exists():
+        repainted = faststyle.repaint(picture, painting, learned)
     else:
-        painted = _picture(options.painting)
-        _run_pass(options, lambda photo: adain.transfer(photo, painted, adain.load_decoder(device=options.device)))
+        repainted = adain.transfer(picture, _picture(painting), adain.load_decoder(device=device))
+    print(save(repainted, output))
 
 
-def _run_pass(options: argparse.Namespace, work: Callable[[Any], Any]) -> None:
-    check_place(options.output)
-    print(save(work(_photo(options.photo, options.size)), options.output))
-
-
-def list_backbones(options: argparse.Namespace) -> None:
+def backbones() -> None:
+    """list the networks"""
     for name, (_, text) in BACKBONES.items():
         print(f"{name:16s}{text}")
 
 
-def list_layers(options: argparse.Namespace) -> None:
-    backbone = load_backbone(options.backbone, "cpu")
+def layers(backbone: str) -> None:
+    """list the layers of a network"""
+    network = load_backbone(backbone, "cpu")
     print(f"{'layer':20s}{'channels':>9s}{'stride':>8s}{'sees (px)':>11s}")
-    for layer in backbone.layers[:-1]:
-        field = backbone.receptive_field(layer)
-        print(f"{layer:20s}{backbone.channels(layer):9d}{field.stride:8d}{field.size:11d}")
-    print(f"{'logits':20s}{backbone.channels('logits'):9d}{'':8s}{'all':>11s}")
+    for layer in network.layers[:-1]:
+        field = network.receptive_field(layer)
+        print(f"{layer:20s}{network.channels(layer):9d}{field.stride:8d}{field.size:11d}")
+    print(f"{'logits':20s}{network.channels('logits'):9d}{'':8s}{'all':>11s}")

@@ -1,48 +1,34 @@
-"""The command line. The options of a recipe and their defaults are read off its function."""
+"""The command line: what it takes, and one line for every mistake."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from .. import __version__
 from ..networks.zoo import BACKBONES
 from ..pictures.reading import paintings
-from .commands import (
-    RECIPES,
-    list_backbones,
-    list_layers,
-    other_defaults,
-    presets_of,
-    run_recipe,
-    run_repaint,
-    run_upscale,
-)
+from .commands import RECIPES, backbones, command_options, layers, presets_of, repaint, run_recipe, upscale
 from .options import add_options, options_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for a mistake of the user's, with one line that explains it)."""
-    options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _say(message)
-        return _run(options, arguments)
-
-
-def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
-    try:
-        if "recipe" in options and (defaults := other_defaults(options)):
-            # once more, so that what is said on the command line wins
-            options = _parser(defaults).parse_args(arguments)
-        options.run(options)
-    except (ValueError, OSError) as error:
-        _say(error)
-        return 2
-    except KeyboardInterrupt:  # before there was a picture to keep
-        return 130
+        try:
+            said = vars(_parser().parse_args(arguments))
+            said.pop("run")(**said)
+        except (ValueError, OSError) as error:
+            _say(error)
+            return 2
+        except KeyboardInterrupt:  # before there was a picture to keep
+            return 130
     return 0
 
 
@@ -52,63 +38,52 @@ def _say(message: Warning | str | Exception) -> None:
     tqdm.write(" ".join(["labkit:", *str(message).split()]), file=sys.stderr)  # on a line of its own, below no bar
 
 
-def _parser(defaults: Mapping[str, Any] | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="labkit", description="DeepDream and neural style transfer")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in RECIPES:
-        _add_recipe(commands, command, defaults or {})
-    sub = _add_pass(commands, "repaint", "repaint a photo in one pass of a network, in a second")
-    known = f"one of the lab's, of which some were learned by heart: {', '.join(paintings())}"
-    sub.add_argument("painting", metavar="PAINTING", help=f"a picture file, or {known}")
-    sub.set_defaults(run=run_repaint)
-    sub = _add_pass(commands, "upscale", "make a picture twice as large")
-    sub.set_defaults(run=run_upscale)
-    sub = commands.add_parser("backbones", help="list the networks")
-    sub.set_defaults(run=list_backbones)
-    sub = commands.add_parser("layers", help="list the layers of a network")
-    sub.add_argument("backbone", metavar="NAME", help=", ".join(BACKBONES))
-    sub.set_defaults(run=list_layers)
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are ValueErrors, and which knows what an unknown option may have been meant to be."""
+
+    def error(self, message: str) -> Any:
+        raise ValueError(message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
+            advice = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+            raise ValueError(f"{self.prog} does not take {unknown[0]}: {advice}")
+        return options, unknown
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="labkit", description="DeepDream and neural style transfer.", usage="labkit COMMAND ...")
+    parser.add_argument("-V", "--version", action="version", version=__version__, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", prog="labkit", required=True, metavar="COMMAND")
+    known = f"the lab's: {', '.join(paintings())}"
+
+    def add(name: str, text: str, run: Callable[..., None], takes: str = "") -> Parser:
+        """A command; ``takes``: what its usage shows."""
+        usage = f"labkit {name} {takes}".rstrip()
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", usage=usage)
+        sub.set_defaults(run=run)
+        return sub
+
+    for name, recipe in RECIPES.items():
+        paints, films = name == "stylize", recipe.films_alone
+        sub = add(name, recipe.text, partial(run_recipe, name), f"PHOTO {'PAINTING... ' * paints}-o OUT [options]")
+        many = "" if films else ", film, or folder, which becomes a folder or a film (.webp, .mp4, .gif)"
+        sub.add_argument("photo", metavar="PHOTO", help=f"picture file{many}")
+        if paints:
+            text = f"picture files, whose styles are mixed, or {known}"
+            sub.add_argument("painting", metavar="PAINTING", nargs="+", help=text)
+        others = ", ".join(f"{option} is {value}" for option, value in recipe.film_defaults.items())
+        sub.epilog = None if films else f"The options of films are for films alone, where by default {others}."
+        add_options(sub, command_options(name), presets_of(name))
+    for run, takes in ((repaint, "PHOTO PAINTING"), (upscale, "PHOTO")):
+        sub = add(run.__name__, run.__doc__ or "", run, f"{takes} -o OUT [options]")
+        sub.add_argument("photo", metavar="PHOTO", help="picture file")
+        if run is repaint:
+            sub.add_argument("painting", metavar="PAINTING", help=f"picture file, or one of {known}")
+        add_options(sub, options_of(run))
+    add("backbones", "list the networks", backbones)
+    sub = add("layers", "list the layers of a network", layers, "NAME")
+    sub.add_argument("backbone", metavar="NAME", choices=BACKBONES, help=", ".join(BACKBONES))
     return parser
-
-
-def _add_recipe(commands: Any, command: str, defaults: Mapping[str, Any]) -> None:
-    recipe = RECIPES[command]
-    sub = commands.add_parser(
-        command, help=recipe.text, description=recipe.text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    photo = "a picture file" if recipe.always_film else "a picture file, a folder of them, or a film"
-    sub.add_argument("photo", metavar="PHOTO", help=photo)
-    if "painting" in recipe.inputs:
-        named = f"picture files, whose styles are mixed, or the lab's: {', '.join(paintings())}"
-        sub.add_argument("painting", metavar="PAINTING", help=named, nargs="+")
-    film = "where to write (.webp, .mp4, .gif)"
-    where = film if recipe.always_film else "where to write (.png, .jpg, ...); for a folder, another one, or a film"
-    sub.add_argument("-o", "--output", required=True, metavar="OUT", help=where)
-    sub.add_argument("--size", type=int, default=768, help="longer side to work at, in pixels; 0 is the photo's own")
-    sub.add_argument("--preset", help=f"settings with a name: {', '.join(presets_of(command))}")
-    sub.add_argument("--quality", type=int, default=90, help="of JPEG, WebP and MP4")
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
-    if recipe.always_film:
-        add_options(sub, recipe.film, but=options_of(recipe.run))
-        add_options(sub, recipe.run, but=("variations",))
-        sub.set_defaults(**recipe.film_defaults)
-    else:
-        sub.add_argument("--bits", type=int, default=8, help="a color: 8, or 16 for PNG and TIFF")
-        kept = "keep the run's state here, and go on from it if it exists"
-        sub.add_argument("--checkpoint", metavar="RUN.pt", help=kept)
-        add_options(sub, recipe.run)
-        others = ", ".join(f"{name} is {value}" for name, value in recipe.film_defaults.items())
-        films = sub.add_argument_group("options of films", f"unless given, {others}")
-        add_options(films, recipe.film, but=options_of(recipe.run))
-        films.add_argument("--fps", type=float, help="frames a second; None: the film's own, 12 for a folder")
-    sub.set_defaults(run=run_recipe, recipe=command, **defaults)
-
-
-def _add_pass(commands: Any, command: str, text: str) -> argparse.ArgumentParser:
-    sub = commands.add_parser(command, help=text, description=text)
-    sub.add_argument("photo", metavar="PHOTO", help="a picture file")
-    sub.add_argument("-o", "--output", required=True, metavar="OUT.png", help="where to write (.png, .jpg, ...)")
-    sub.add_argument("--size", type=int, default=0, help="longer side to work at, in pixels; 0 is the photo's own")
-    sub.add_argument("--device", help="cuda, mps or cpu; the best there is if not given")
-    return sub

@@ -1,102 +1,166 @@
-"""Options of a command line, with their defaults and help, read off a function and its docstring."""
+"""The options of the shell. Names, defaults and kinds are those of the functions; what is said of each stands here."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
-import re
-import textwrap
-from collections.abc import Callable, Container
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-NOT_OPTIONS = ("resume", "distributed", "extra_loss", "progress")  # --checkpoint, torchrun, nothing, --quiet
-ALSO_OPTIONS = ("backbone", "layers")  # though they may be given by position
+from ..base.devices import PRECISIONS
+from ..networks.zoo import BACKBONES
+
+HELP: dict[str, dict[str, str]] = {
+    "what": {
+        "preset": "settings with a name, which other options overrule",
+        "backbone": "network",
+        "layers": "layers to dream, as relu3_3=0.5,relu4_3 (default: recommended for the network)",
+        "variations": "number of dreams of the photo",
+        "shuffle": "draw the layers' weights at random (default: for several variations)",
+        "mask": 'where to dream: a picture file, white there, or "center"',
+        "content_weight": "weight of the photo's content",
+        "content_layers": "layers that hold content (default: recommended for the network)",
+        "style_weight": "weight of the paintings' style",
+        "style_layers": "layers that hold style (default: recommended for the network)",
+        "style_weights": "weight of each painting, as 1,0.5,2 (default: equal)",
+        "style_scale": "painting's longer side relative to the picture's",
+        "statistic": "statistic of features that stands for style",
+        "masks": "where each painting's style goes: files, white there; none: everywhere",
+        "painting_masks": "what of each painting counts, likewise",
+        "tv_weight": "weight of total variation: more is smoother",
+        "tv_exponent": "exponent of the squared gradient in total variation",
+        "histogram_weight": "weight of the features' histograms, 0: none",
+        "color": "keep the photo's colors: give them to the painting (linear, histogram) or to the result",
+    },
+    "how": {
+        "octaves": "number of sizes, from small to large",
+        "octave_scale": "ratio of each size to the one before",
+        "steps": "number of steps (dreams: at each size, styles: in all)",
+        "step_size": "mean change of a pixel in a step, in 255ths",
+        "jitter": "largest shift of the picture before each step, in pixels",
+        "smoothing": "width of the gaussians that smooth the gradient, in pixels, 0: none",
+        "laplacian": "splits of the gradient into fine and coarse, made equally strong",
+        "decorrelate": "step in decorrelated colors, which are more natural",
+        "init": "picture to start from",
+        "optimizer": "method of descent",
+        "learning_rate": "size of a step (default: 0.03 for adam, else 1)",
+        "min_scale": "longer side of the smallest size, in pixels",
+        "avg_decay": "decay of the mean of steps that is shown, from 0 (none) to 1",
+        "pooling": "pooling in the network",
+        "border": "what the network sees around the picture",
+        "seed": "seed of all that is random",
+    },
+    "films": {
+        "fps": "frames a second (default: as the film has, else 12)",
+        "seconds": "length of the film, in seconds",
+        "zoom": "enlargement in a second, 1: none",
+        "rotate": "turn in a second, in degrees, counterclockwise",
+        "keep": "share of the frame before in what a frame starts from, 0 to 1",
+        "flow": "optical flow from frame to frame; auto: by RAFT, if its weights are here",
+        "steps_after": "number of steps for each frame after the first",
+        "temporal_weight": "weight of likeness to the frame before, 0: none",
+    },
+    "speed": {
+        "device": "cuda, mps or cpu (default: the best there is)",
+        "precision": "precision of the network's arithmetic",
+        "tile": "side of what is computed at once, in pixels; auto: what memory holds",
+    },
+    "output": {
+        "output": "where to write; the ending tells the kind, as .png or .jpg",
+        "size": "longer side to work at, in pixels, 0: the photo's own",
+        "quality": "quality of jpeg, webp and mp4, 0 to 100",
+        "bits": "bits a color; 16 for png and tiff",
+        "checkpoint": "file that keeps a run's state, and from which it goes on if it exists",
+        "quiet": "show no progress bar",
+    },
+}
+TEXTS = {name: text for group in HELP.values() for name, text in group.items()}
+# What a signature does not tell.
+CHOICES: dict[str, Iterable[Any]] = {"backbone": BACKBONES, "precision": PRECISIONS, "flow": ("auto",)}
 
 
-def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a function that are options: what can be given by its name."""
-    parameters = inspect.signature(function).parameters
-    return {
-        name: parameter
-        for name, parameter in parameters.items()
-        if (parameter.kind is inspect.Parameter.KEYWORD_ONLY or name in ALSO_OPTIONS) and name not in NOT_OPTIONS
-    }
-
-
-def add_options(parser: Any, function: Callable[..., Any], but: Container[str] = ()) -> None:
-    """Give a parser, or a group of its options, the options of ``function``, ``but`` those."""
-    help_of = _documented(function)
-    for name, parameter in options_of(function).items():
-        if name not in but:
-            _add_option(parser, name, parameter.default, help_of.get(name, name))
-
-
-def _add_option(parser: Any, name: str, default: Any, text: str) -> None:
-    flag = f"--{name.replace('_', '-')}"
-    if name == "shuffle" or isinstance(default, bool):
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-        return
-    kind: Callable[[str], Any] = type(default) if isinstance(default, (int, float, str)) else str
-    kind = _layers if "layers" in name else KINDS.get(name, kind)
-    parser.add_argument(flag, type=kind, default=default, help=text)
-
-
-def _documented(function: Callable[..., Any]) -> dict[str, str]:
-    """What a docstring says of its arguments: "a, b: text" lines, continued by deeper indentation."""
-    found: dict[str, str] = {}
-    text = inspect.getdoc(function) or ""
-    if section := re.search(r"^Args:\n((?:    .*\n|\n)*)", text + "\n", re.MULTILINE):
-        text = textwrap.dedent(section[1])
-    pair = r"[a-z_]+(?:, [a-z_]+)*: "
-    for line in re.findall(rf"^{pair}.*(?:\n    .*)*", text, re.MULTILINE):
-        for names, said in re.findall(rf"({pair})(.*?)(?=; {pair}|$)", line, re.DOTALL):
-            for name in names[:-2].split(", "):
-                found[name] = " ".join(said.split()).replace("``", "").replace("`", "").replace("%", "%%")
+def options_of(*functions: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of functions that are options, which have a help text; of two with one name the last counts."""
+    found = {}
+    for function in functions:
+        hints = get_type_hints(function)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name in TEXTS:
+                found[name] = parameter.replace(annotation=hints[name])
     return found
 
 
-def _layers(text: str) -> dict[str, float]:
-    """``relu3_3,relu4_3`` or ``relu3_3=0.5,relu4_3=1``."""
-    pairs = (part.partition("=") for part in text.split(","))
-    try:
-        return {name.strip(): float(weight or 1) for name, _, weight in pairs}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"layers are written like relu3_3=0.5,relu4_3=1, not {text!r}") from None
+def flag(name: str) -> str:
+    """How an option is written: ``--octave-scale``."""
+    return f"--{name.replace('_', '-')}"
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"numbers are written like 1,0.5,2, not {text!r}") from None
+def add_options(
+    parser: argparse.ArgumentParser, options: Mapping[str, inspect.Parameter], presets: Iterable[Any] = ()
+) -> None:
+    """Give a parser options, in their groups. An option that is not said is left out of what it returns."""
+    for title, texts in HELP.items():
+        group = parser.add_argument_group(title)
+        for name in [name for name in texts if name in options]:
+            flags = ["-o"] * (name == "output") + [flag(name)]
+            choices = presets if name == "preset" else CHOICES.get(name, ())
+            group.add_argument(*flags, dest=name, help=_help(options[name]), **_settings(options[name], [*choices]))
 
 
-def _files(text: str) -> list[str | None]:
-    """``left.png,none,right.png``"""
-    return [None if name == "none" else name for name in text.split(",")]
+def _help(option: inspect.Parameter) -> str:
+    """The text, with the default where there is one to tell."""
+    default, text = option.default, TEXTS[option.name]
+    if default is None or isinstance(default, bool) or default is option.empty:
+        return text
+    return f"{text} (default: {default:g})" if isinstance(default, float) else f"{text} (default: {default})"
 
 
-def _tile(text: str) -> str | int | None:
-    if text in ("auto", "none"):
-        return None if text == "none" else text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'a tile is "auto", "none" or a number of pixels, not {text!r}') from None
+def _settings(option: inspect.Parameter, choices: list[Any]) -> dict[str, Any]:
+    """What `add_argument` has to know: how the option is read, and its choices, here or in its type."""
+    hint, needed = option.annotation, option.default is option.empty
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "required": needed}
+    if bool in kinds:
+        return settings | {"action": "store_true" if option.default is False else argparse.BooleanOptionalAction}
+    choices = choices or [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if choices:
+        choices += [None] * (NoneType in kinds)
+        read, metavar = type(choices[0]), f"{{{','.join(str(choice or 'none') for choice in choices)}}}"
+        return settings | {"type": _word if read is str else read, "choices": choices, "metavar": metavar}
+    if option.name not in READERS:
+        return settings | ({"type": int, "metavar": "N"} if int in kinds else {"type": float, "metavar": "X"})
+    read, metavar = READERS[option.name]
+
+    def checked(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"write it like {metavar}, not {text!r}") from None
+
+    return settings | {"type": checked, "metavar": metavar}
 
 
-def _flow(text: str) -> str | None:
-    if text not in ("auto", "none"):
-        raise argparse.ArgumentTypeError(f'flow is "auto" or "none", not {text!r}')
+def _word(text: str) -> str | None:
     return None if text == "none" else text
 
 
-# What an option is made of, where its default does not tell.
-KINDS: dict[str, Callable[[str], Any]] = {
-    "learning_rate": float,
-    "style_weights": _numbers,
-    "masks": _files,
-    "painting_masks": _files,
-    "tile": _tile,
-    "flow": _flow,
+def _words(text: str) -> list[str | None]:
+    return [_word(word) for word in text.split(",")]
+
+
+def _layers(text: str) -> dict[str, float]:
+    pairs = (layer.partition("=") for layer in text.split(","))
+    return {name.strip(): float(weight or 1) for name, _, weight in pairs}
+
+
+# How options are read that are no numbers or choices, and what stands for their values in the help.
+READERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    **dict.fromkeys(("layers", "content_layers", "style_layers"), (_layers, "LAYER=WEIGHT,...")),
+    **dict.fromkeys(("masks", "painting_masks"), (_words, "FILE,none,...")),
+    **dict.fromkeys(("mask", "checkpoint"), (str, "FILE")),
+    "style_weights": (lambda text: [float(weight) for weight in text.split(",")], "X,X,..."),
+    "tile": (lambda text: _word(text) if text in ("auto", "none") else int(text), "{auto,none,N}"),
+    "output": (str, "OUT"),
+    "device": (str, "DEVICE"),
 }

@@ -16,21 +16,29 @@ def check(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> None:
-    """Print one line, and raise `CheckError` unless ``value`` is as claimed.
+    """Print one line that says what was claimed of ``value`` and that it holds.
 
-    The claim: equal to ``expected`` within the relative tolerance ``rtol`` (absolute where 0 is expected), or
-    ``at_least``, or ``at_most``, or both.
+    Args:
+        expected: what it equals, within ``rtol``, which is relative, or absolute where 0 is expected.
+        at_least, at_most: what it is not below, or not above.
+
+    Raises:
+        CheckError: if a claim does not hold.
+        ValueError: if nothing is claimed.
+
+    Example:
+        >>> lk.check("a half of five", 5 / 2, expected=2.5)
+        ✓ a half of five: 2.5 (expected 2.5 ± 0.001)
     """
-    if expected is None and at_least is None and at_most is None:
-        raise ValueError("give what is expected, at_least or at_most: a check must be able to fail")
-    value = float(value)
-    claims = []
+    value, claims = float(value), []
     if expected is not None:
         claims.append((abs(value - expected) <= rtol * (abs(expected) or 1), f"expected {expected:.4g} ± {rtol:.2g}"))
     if at_least is not None:
         claims.append((value >= at_least, f"at least {at_least:.4g}"))
     if at_most is not None:
         claims.append((value <= at_most, f"at most {at_most:.4g}"))
+    if not claims:
+        raise ValueError("give what is expected, at_least or at_most: a check must be able to fail")
     holds = all(true for true, _ in claims)  # a NaN makes every comparison false
     line = f"{'✓' if holds else '✗'} {name}: {value:.4g} ({' and '.join(text for _, text in claims)})"
     if not holds:

@@ -1,9 +1,9 @@
-"""What the widgets choose with: a picture, bundled or uploaded; layers, and their weights."""
+"""What the widgets choose with: a picture, bundled or uploaded; layers and their weights."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as w
@@ -12,80 +12,62 @@ from torch import Tensor
 
 from ..networks.backbone import Backbone
 from ..networks.recommended import Recommended
-from ..pictures.reading import as_picture, from_pil
+from ..pictures.reading import PHOTOS, as_picture, from_pil, painting, paintings, photo
 
 OWN = "your own"
 
 
 class Chooser(w.HBox):
-    """A picture by name, or one's own by upload."""
+    """A bundled picture by name, "photo" or "painting", or one's own by upload."""
 
-    def __init__(self, label: str, given: Any, names: Sequence[str], find: Callable[[str], Tensor]):
-        self.find = find
-        bundled = isinstance(given, str) and given in names
-        self.own = None if bundled else as_picture(given)
+    def __init__(self, kind: str, picture: Any):
+        names, self.load = (PHOTOS, photo) if kind == "photo" else (paintings(), painting)
+        bundled = isinstance(picture, str) and picture in names
+        self.own = None if bundled else as_picture(picture)
         options = [*names] if bundled else [OWN, *names]
-        self.choice = w.Dropdown(options=options, value=given if bundled else OWN, description=label)
+        self.choice = w.Dropdown(options=options, value=picture if bundled else OWN, description=kind)
         self.upload = w.FileUpload(accept="image/*", multiple=False, layout={"width": "100px"})
         self.upload.observe(self._uploaded, "value")
         super().__init__([self.choice, self.upload])
 
     def picture(self) -> Tensor:
         """The chosen picture (1, 3, H, W)."""
-        return self.find(str(self.choice.value)) if self.own is None or self.choice.value != OWN else self.own
+        return self.load(str(self.choice.value)) if self.own is None or self.choice.value != OWN else self.own
 
     def _uploaded(self, change: Any) -> None:
-        files = list(change["new"].values() if isinstance(change["new"], dict) else change["new"])  # ipywidgets 7, or 8
-        if not files:
-            return
-        try:
-            self.own = from_pil(Image.open(io.BytesIO(bytes(files[-1]["content"]))))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            self.upload.description = "no picture"
-            return
-        self.upload.description = "Upload"
-        if OWN not in self.choice.options:
-            self.choice.options = [OWN, *self.choice.options]
-        self.choice.value = OWN
+        files = change["new"].values() if isinstance(change["new"], dict) else change["new"]  # ipywidgets 7, or 8
+        for file in files:
+            try:
+                self.own = from_pil(Image.open(io.BytesIO(bytes(file["content"]))))
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                self.upload.description = "no picture"
+                return
+            self.upload.description = "Upload"
+            self.choice.options = [OWN, *(name for name in self.choice.options if name != OWN)]
+            self.choice.value = OWN
 
 
 class Layers(w.VBox):
-    """Layers to choose from a list."""
-
-    def __init__(self, recommended: Callable[[Recommended], Iterable[str]]):
-        self.recommended = recommended
-        self.names = w.SelectMultiple(rows=5)
-        super().__init__([self.names])
-
-    @property
-    def value(self) -> Iterable[str] | None:
-        """What the recipes take; None if nothing is chosen."""
-        return list(self.names.value) or None
-
-    def of(self, backbone: Backbone) -> None:
-        """Offer the layers of a network, its recommended ones chosen."""
-        self.names.value = ()
-        self.names.options = [name for name in backbone.layers if name != "logits"]  # which have no positions
-        self.names.value = tuple(self.recommended(backbone.recommended))
-
-
-class LayerWeights(Layers):
     """Layers to choose from a list, and a weight for each that is chosen."""
 
     def __init__(self, recommended: Callable[[Recommended], Mapping[str, float]]):
-        super().__init__(recommended)
-        self.weights = recommended
+        self.recommended = recommended
+        self.names = w.SelectMultiple(rows=5)
         self.sliders: dict[str, w.FloatSlider] = {}
+        super().__init__([self.names])
         self.names.observe(self._chosen, "value")
 
     @property
     def value(self) -> dict[str, float] | None:
+        """What the recipes take, layer -> weight; None if nothing is chosen."""
         return {name: self.sliders[name].value for name in self.names.value} or None
 
     def of(self, backbone: Backbone) -> None:
-        self.sliders = {}
-        super().of(backbone)
-        for name, weight in self.weights(backbone.recommended).items():
+        """Offer the layers of a network, its recommended ones chosen."""
+        weights, self.names.value, self.sliders = self.recommended(backbone.recommended), (), {}
+        self.names.options = [name for name in backbone.layers if name != "logits"]  # which have no positions
+        self.names.value = tuple(weights)
+        for name, weight in weights.items():
             self.sliders[name].value = weight
 
     def _chosen(self, change: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -12,55 +12,61 @@ from torch import Tensor
 
 from ..engine.progress import Progress
 from ..pictures.color import heat
-from .display import PALETTE, show
-from .plots import tidy
+from .display import show
+from .plots import draw, tidy
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Curves = dict[tuple[str, str], tuple[list[int], list[float]]]
+Curve: TypeAlias = tuple[list[int], list[float]]  # steps and values
+Curves: TypeAlias = dict[str, Curve]
 
 
 def explain_losses(run: Iterable[Progress], alt: str = "") -> Tensor:
     """Plot the terms and layers of a run's loss over its steps, show where each term is unhappy, return the picture.
 
-    run: a generator such as `stylizing` returns, which is run to its end, or a list of what it yielded.
     Unhappy is where the last picture's gradient of the term alone is large: there it would change the picture if it
     could. Each map has a scale of its own; above it stands the term's share of the pull, the norm of its gradient.
-    Raises ValueError for a run without steps.
+
+    Args:
+        run: a generator such as `stylizing` returns, which is run to its end, or a list of what it yielded.
+        alt: says in words what the curves show.
+
+    Raises:
+        ValueError: for a run without steps.
     """
     from matplotlib.figure import Figure
 
-    found, last = curves_of(run)
-    terms = list(dict.fromkeys(name for name, _ in found))
-    layered = [term for term in terms if sum(name == term for name, _ in found) > 1]
-    figure = Figure(figsize=(4.0 * (1 + len(layered)), 3.0), dpi=96, layout="constrained")
-    axes = figure.subplots(1, 1 + len(layered), squeeze=False)[0]
-    totals = {term: added([found[key] for key in found if key[0] == term]) for term in terms}
-    draw(axes[0], totals, "terms")
-    for place, term in zip(axes[1:], layered, strict=True):
-        draw(place, {layer: found[name, layer] for name, layer in found if name == term}, f"layers of {term}")
+    curves, last = curves_of(run)
+    terms: dict[str, Curves] = {}
+    for (term, layer), curve in curves.items():
+        terms.setdefault(term, {})[layer] = curve
+    panels = {"terms": {term: added([*layers.values()]) for term, layers in terms.items()}}
+    panels |= {f"layers of {term}": layers for term, layers in terms.items() if len(layers) > 1}
+    figure = Figure(figsize=(4.0 * len(panels), 3.0), dpi=96, layout="constrained")
+    for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        draw(axes, panel)
+        tidy(axes, "step", "", title)
+        if all(value > 0 for _, values in panel.values() for value in values):
+            axes.set_yscale("log")
+        axes.legend(frameon=False, fontsize=8)
     show(figure, alt=alt or f"Curves of {', '.join(terms)} over the steps")
-    maps = pulls(last)
-    if maps:
+    if maps := pulls(last):
         whole = sum(share for share, _ in maps.values()) or 1.0
         titles = [f"{term}: {share / whole:.0%}" for term, (share, values) in maps.items() for _ in values]
         show(*(heat(values) for _, values in maps.values()), titles=titles, alt=f"Where {', '.join(maps)} pull")
     return last.picture
 
 
-def curves_of(run: Iterable[Progress]) -> tuple[Curves, Progress]:
+def curves_of(run: Iterable[Progress]) -> tuple[dict[tuple[str, str], Curve], Progress]:
     """Steps and values of each part of the loss, by (name, layer), and the last progress."""
-    found: Curves = {}
+    curves: dict[tuple[str, str], Curve] = {}
     last: Progress | None = None
     for last in run:
         for key, value in last.evaluation.layer_terms.items():
-            steps, values = found.setdefault(key, ([], []))
+            steps, values = curves.setdefault(key, ([], []))
             steps.append(last.step)
             values.append(value.mean().item())
     if last is None:
         raise ValueError("a run without steps has no losses to explain")
-    return found, last
+    return curves, last
 
 
 def pulls(progress: Progress, width: float = 0.02) -> dict[str, tuple[float, Tensor]]:
@@ -81,15 +87,6 @@ def pulls(progress: Progress, width: float = 0.02) -> dict[str, tuple[float, Ten
     return found
 
 
-def added(curves: list[tuple[list[int], list[float]]]) -> tuple[list[int], list[float]]:
+def added(curves: list[Curve]) -> Curve:
     """The sum of curves over the same steps."""
     return curves[0][0], [math.fsum(values) for values in zip(*(values for _, values in curves), strict=True)]
-
-
-def draw(axes: Axes, curves: dict[str, tuple[list[int], list[float]]], title: str) -> None:
-    for number, (name, (steps, values)) in enumerate(curves.items()):
-        axes.plot(steps, values, label=name, color=PALETTE[number % len(PALETTE)], linewidth=1.6)
-    tidy(axes, "step", "", title)
-    if all(value > 0 for _, values in curves.values() for value in values):
-        axes.set_yscale("log")
-    axes.legend(frameon=False, fontsize=8)

@@ -7,11 +7,13 @@ import html
 import io
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..base.checks import check_numbers
 from ..pictures.writing import to_pil
 
 GAP = 8  # pixels between the pictures of a sheet
@@ -33,13 +35,21 @@ def show(
 ) -> None:
     """Display pictures side by side in a notebook (a script opens a window with them).
 
-    ``pictures``: tensors, every picture of a batch counting, or one matplotlib figure. ``titles`` stand above them.
-    ``alt`` says in words what is seen. ``columns`` per row (None: all in one, as long as each keeps 48 pixels); the
-    whole is at most ``width`` wide.
+    Args:
+        pictures: tensors, every picture of a batch counting, or one matplotlib figure.
+        titles: stand above them.
+        alt: says in words what is seen.
+        columns: in a row; None: all, as long as each keeps 48 pixels.
+        width: of the whole, in pixels, at most.
+
+    Example:
+        >>> lk.show(lk.photo("chelsea", 64), lk.photo("coffee", 64), titles=["a cat", "a cup"])
     """
-    if len(pictures) == 1 and hasattr(pictures[0], "savefig"):
-        png = _figure_png(pictures[0])
-        _display(Shown("image/png", png, alt), lambda: Image.open(io.BytesIO(base64.b64decode(png))))
+    check_numbers(1, Integral, 10_000, width=width, columns=columns or 1)
+    if len(pictures) == 1 and not isinstance(pictures[0], Tensor):
+        buffer = io.BytesIO()
+        pictures[0].savefig(buffer, format="png", facecolor="white")
+        _display(Shown("image/png", _base64(buffer.getvalue()), alt), lambda: Image.open(buffer))
         return
     images = [to_pil(one[None]) for batch in pictures for one in (batch[None] if batch.ndim == 3 else batch)]
     if titles and len(titles) != len(images):
@@ -48,16 +58,23 @@ def show(
         least = min(48, max(image.width for image in images))
         columns = max(1, (width + GAP) // (least + GAP))
     sheet = _sheet(images, list(titles), columns, width)
-    _display(Shown("image/jpeg", _jpeg(sheet), alt or ", ".join(titles)), lambda: sheet)
+    _display(Shown("image/jpeg", _base64(jpeg(sheet)), alt or ", ".join(titles)), lambda: sheet)
 
 
 def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", "after"), alt: str = "") -> None:
-    """Display two pictures of one size under a slider. Works in a static page, without internet."""
+    """Display two pictures of one size under a slider. Works in a static page, without internet.
+
+    Args:
+        alt: says in words what is seen; unless given, the titles do.
+
+    Raises:
+        ValueError: for pictures of two sizes.
+    """
     pair = [to_pil(before), to_pil(after)]
     if pair[0].size != pair[1].size:
         raise ValueError(f"the pictures differ in size: {pair[0].size} and {pair[1].size}")
     alts = [html.escape(f"{title}: {alt}" if alt else title, quote=True) for title in titles]
-    sources = [f"data:image/jpeg;base64,{_jpeg(image)}" for image in pair]
+    sources = [f"data:image/jpeg;base64,{_base64(jpeg(image))}" for image in pair]
     layer = "position:absolute;top:0;left:0;width:100%;height:100%;margin:0"
     name = (
         "position:absolute;top:6px;padding:1px 7px;border-radius:9px;font:12px sans-serif;color:#fff;background:#0008"
@@ -80,46 +97,39 @@ def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", 
 # --- making what is displayed -------------------------------------------------------------------------------------
 
 
-def _display(shown: Shown, window: Callable[[], Image.Image] | None = None) -> None:
+def _display(shown: Shown, window: Callable[[], Image.Image]) -> None:
     """Display in a notebook; elsewhere open a window with the image that ``window`` makes."""
     from IPython import get_ipython
     from IPython.display import display
 
     if get_ipython() is not None:
         display(shown)
-    elif window is not None:
+    else:
         window().show()
 
 
-def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: int, gap: int = GAP) -> Image.Image:
+def _sheet(images: list[Image.Image], titles: list[str], columns: int, width: int) -> Image.Image:
     """Images in rows on white, scaled down together until the whole is ``width`` wide, titles above them."""
+    from matplotlib import get_data_path
+
     columns = min(columns, len(images))
     cell = max(image.width for image in images)
-    scale = min(1.0, (width - gap * (columns - 1)) / columns / cell)
-    images = [
-        image.resize((max(1, int(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
-        if scale < 1
-        else image
-        for image in images
-    ]
+    scale = min(1.0, (width - GAP * (columns - 1)) / columns / cell)
+    if scale < 1:
+        sizes = [(max(1, int(image.width * scale)), max(1, round(image.height * scale))) for image in images]
+        images = [image.resize(size, Image.Resampling.LANCZOS) for image, size in zip(images, sizes, strict=True)]
     cell, tall = max(image.width for image in images), max(image.height for image in images)
     head = 22 if titles else 0
     rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (columns * (cell + gap) - gap, rows * (tall + head + gap) - gap), "white")
-    draw, font = ImageDraw.Draw(sheet), _font(13) if titles else None
+    sheet = Image.new("RGB", (columns * (cell + GAP) - GAP, rows * (tall + head + GAP) - GAP), "white")
+    # Matplotlib's own font is everywhere where this package is.
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 13)
     for index, image in enumerate(images):
-        left, top = index % columns * (cell + gap), index // columns * (tall + head + gap)
+        left, top = index % columns * (cell + GAP), index // columns * (tall + head + GAP)
         sheet.paste(image, (left, top + head))
         if titles:
             draw.text((left + 1, top + 2), titles[index], fill=INK, font=font)
     return sheet
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font: it is everywhere where this package is, and its digits sit well."""
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def jpeg(image: Image.Image, quality: int = 80) -> bytes:
@@ -129,11 +139,5 @@ def jpeg(image: Image.Image, quality: int = 80) -> bytes:
     return buffer.getvalue()
 
 
-def _jpeg(image: Image.Image) -> str:
-    return base64.b64encode(jpeg(image)).decode()
-
-
-def _figure_png(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
-    return base64.b64encode(buffer.getvalue()).decode()
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

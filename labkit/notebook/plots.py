@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .display import PALETTE, show
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def curves(
@@ -19,13 +21,21 @@ def curves(
     log: bool = False,
     alt: str = "",
 ) -> None:
-    """Plot named curves in the lab's one style, and display them. ``x``: their common abscissae (None: 1, 2, ...)."""
+    """Plot named curves in the lab's one style, and display them.
+
+    Args:
+        x: their common abscissae; None: 1, 2, ...
+        log: the ordinate is logarithmic.
+        alt: says in words what is seen; unless given, the title does.
+
+    Example:
+        >>> lk.curves({"loss": [3, 2, 1]}, title="It falls.")
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.2), dpi=96, layout="constrained")
     axes = figure.subplots()
-    for (name, values), color in zip(series.items(), PALETTE * math.ceil(len(series) / len(PALETTE)), strict=False):
-        axes.plot(x if x is not None else range(1, len(values) + 1), values, label=name, color=color, linewidth=1.8)
+    draw(axes, {name: (range(1, len(values) + 1) if x is None else x, values) for name, values in series.items()})
     tidy(axes, xlabel, ylabel, title)
     axes.set_yscale("log" if log else "linear")
     if len(series) > 1:
@@ -33,7 +43,13 @@ def curves(
     show(figure, alt=alt or title)
 
 
-def tidy(axes: Any, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
+def draw(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    """Draw named curves, (abscissae, values), in the lab's colors."""
+    for number, (name, (x, values)) in enumerate(series.items()):
+        axes.plot(x, values, label=name, color=PALETTE[number % len(PALETTE)], linewidth=1.8)
+
+
+def tidy(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
     """Give matplotlib axes the lab's look: labels, light grid, no box."""
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)

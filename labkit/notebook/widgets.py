@@ -10,23 +10,24 @@ import html
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, get_args
 
 import ipywidgets as w
+import torch
 from torch import Tensor
 
+from ..base.checks import check_numbers
 from ..engine.optimization import Optimizer
 from ..engine.progress import Progress
 from ..networks.backbone import Backbone
 from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.geometry import resize, size_of
-from ..pictures.reading import PHOTOS, paintings
-from ..pictures.reading import painting as painting_named
-from ..pictures.reading import photo as photo_named
 from ..pictures.writing import save, to_pil
 from ..recipes.deepdream import dreaming
-from ..recipes.style_transfer import Colors, Init, stylizing
-from .controls import Chooser, Layers, LayerWeights
+from ..recipes.style_options import stylizing_photo
+from ..recipes.style_transfer import Colors, Init
+from .controls import Chooser, Layers
 from .display import jpeg
 
 EVERY = 0.2  # seconds between two previews
@@ -38,9 +39,12 @@ def lab(
 ) -> Lab:
     """A dream lab and a style lab, to be displayed as the last line of a cell.
 
-    photo, painting: the name of a bundled one, or anything `as_picture` takes; both can be changed and uploaded there.
-    backbone: a name or a loaded network; size: the longer side in pixels.
+    Args:
+        photo, painting: the name of a bundled one, or anything `as_picture` takes; both can be changed there.
+        backbone: a name or a loaded network.
+        size: the longer side in pixels.
     """
+    check_numbers(16, Integral, 8192, size=size)
     return Lab(photo, painting, backbone, size)
 
 
@@ -57,7 +61,7 @@ class Lab(w.Tab):
 def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
     """A view on `dreaming`."""
     controls = {
-        "layers": LayerWeights(lambda recommended: recommended.dream),
+        "layers": Layers(lambda recommended: recommended.dream),
         "octaves": w.IntSlider(4, 1, 8),
         "octave_scale": w.FloatSlider(1.4, min=1.1, max=2.0, step=0.05),
         "steps": w.IntSlider(10, 1, 100),
@@ -67,7 +71,7 @@ def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
         "decorrelate": w.Checkbox(False, indent=False),
         "seed": w.IntText(0),
     }
-    return View(dreaming, [Chooser("photo", photo, PHOTOS, photo_named)], controls, backbone, size, "dream.png")
+    return View(dreaming, [Chooser("photo", photo)], controls, backbone, size, "dream.png")
 
 
 def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -> View:
@@ -76,8 +80,8 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "content_weight": w.FloatSlider(1.0, min=0.0, max=10.0, step=0.1),
         "style_weight": w.FloatLogSlider(30.0, min=0, max=4, step=0.05),
         "tv_weight": w.FloatSlider(1.0, min=0.0, max=20.0, step=0.1),
-        "content_layers": Layers(lambda recommended: recommended.content),
-        "style_layers": LayerWeights(lambda recommended: recommended.style),
+        "content_layers": Layers(lambda recommended: dict.fromkeys(recommended.content, 1.0)),
+        "style_layers": Layers(lambda recommended: recommended.style),
         "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),
         "statistic": w.Dropdown(options=["gram", "wasserstein"]),
         "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in get_args(Colors))]),
@@ -86,18 +90,20 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "steps": w.IntSlider(200, 10, 1000, 10),
         "seed": w.IntText(0),
     }
-    choosers = [
-        Chooser("photo", photo, PHOTOS, photo_named),
-        Chooser("painting", painting, paintings(), painting_named),
-    ]
-    return View(stylizing, choosers, controls, backbone, size, "styled.png")
+    choosers = [Chooser("photo", photo), Chooser("painting", painting)]
+    return View(stylizing_photo, choosers, controls, backbone, size, "styled.png")
 
 
 class View(w.HBox):
     """Controls for one recipe, and the picture that it makes.
 
-    ``recipe``: takes the pictures of ``choosers``, a network, the ``controls`` by name and ``resume``, and yields
-    `Progress`. `start`, `stop`, `go_on` and `save` are what the buttons press; `wait` is for programs.
+    `start`, `stop`, `go_on` and `save` are what the buttons press; `wait` is for programs.
+
+    Args:
+        recipe: takes the pictures of ``choosers``, a network, the ``controls`` by name and ``resume``, and yields
+            `Progress`.
+        size: the longer side in pixels.
+        file: where the picture is saved.
     """
 
     def __init__(
@@ -117,8 +123,8 @@ class View(w.HBox):
         self.stopping = threading.Event()
 
         networks = {name: name for name in BACKBONES} | ({} if isinstance(backbone, str) else {backbone.name: backbone})
-        self.backbone = w.Dropdown(options=list(networks.items()), value=backbone, description="network")
-        self.size = w.Dropdown(options=sorted({*SIZES, size}), value=size, description="longer side")
+        self.backbone: Any = w.Dropdown(options=list(networks.items()), value=backbone, description="network")
+        self.size: Any = w.Dropdown(options=sorted({*SIZES, size}), value=size, description="longer side")
         self.start_button = w.Button(description="Start", button_style="primary", icon="play")
         self.stop_button = w.Button(description="Stop", icon="stop", disabled=True)
         self.go_on_button = w.Button(description="Go on", icon="forward", disabled=True)
@@ -129,21 +135,16 @@ class View(w.HBox):
         self.wipe = w.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, description="before", readout=False)
         self.status = w.HTML()
 
-        rows = []
         for name, control in controls.items():
-            label = name.replace("_", " ")
-            if isinstance(control, Layers):
-                rows += [w.HTML(label), control]
-            else:
-                control.description, control.style = label, {"description_width": "110px"}
-                rows.append(control)
+            described = control.names if isinstance(control, Layers) else control
+            described.description, described.style = name.replace("_", " "), {"description_width": "110px"}
         self.backbone.observe(lambda change: self._offer_layers(), "value")
         self.wipe.observe(lambda change: self._show(), "value")
         self.start_button.on_click(lambda button: self.start())
         self.stop_button.on_click(lambda button: self.stop())
         self.go_on_button.on_click(lambda button: self.go_on())
         self.save_button.on_click(lambda button: self.save())
-        left = w.VBox([*choosers, self.size, self.backbone, *rows], layout={"min_width": "420px"})
+        left = w.VBox([*choosers, self.size, self.backbone, *controls.values()], layout={"min_width": "420px"})
         buttons = w.HBox([self.start_button, self.stop_button, self.go_on_button])
         right = w.VBox([buttons, self.bar, self.status, self.preview, self.wipe, w.HBox([self.file, self.save_button])])
         super().__init__([left, right])
@@ -158,16 +159,6 @@ class View(w.HBox):
         return {name: control.value for name, control in self.controls.items()}
 
     @property
-    def side(self) -> int:
-        """The longer side of the picture, in pixels, as chosen."""
-        return int(self.size.value or SIZES[0])
-
-    @property
-    def network(self) -> Any:
-        """The name of the chosen network, or the network that was given."""
-        return self.backbone.value
-
-    @property
     def running(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
@@ -177,17 +168,16 @@ class View(w.HBox):
         self.wait()
         self.latest = self.latest if resume else None
         self._allow(running=False)
+        options, size = self.options, self.size.value
         try:
             pictures = [chooser.picture() for chooser in self.choosers]
-            self.before = pictures[0] = resize(pictures[0], self.side)
-            options = self.options
-            run = self.recipe(*pictures, backbone=self.network, **options, resume=resume)
+            self.before = pictures[0] = resize(pictures[0], size)
+            run = self.recipe(*pictures, backbone=self.backbone.value, **options, resume=resume)
         except (ValueError, OSError) as error:
             self._say(error)
             return
-        self.settings = {"recipe": self.recipe.__name__, "backbone": self.backbone.label, **options}
+        self.settings = {"recipe": self.recipe.__name__, "backbone": self.backbone.label, "size": size, **options}
         self.settings |= {chooser.choice.description: chooser.choice.value for chooser in self.choosers}
-        self.settings["size"] = self.side
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._work, args=(run, self.stopping), daemon=True)
         self._allow(running=True)
@@ -248,7 +238,7 @@ class View(w.HBox):
 
     def _show_photo(self) -> None:
         if not self.running:
-            self.latest, self.before = None, resize(self.choosers[0].picture(), self.side)
+            self.latest, self.before = None, resize(self.choosers[0].picture(), self.size.value)
             self._allow(running=False)
             self._show()
 
@@ -259,7 +249,7 @@ class View(w.HBox):
 
     def _offer_layers(self) -> None:
         try:
-            backbone = load_backbone(self.network)
+            backbone = load_backbone(self.backbone.value)
         except Exception as error:  # no weights, no network, no memory: whatever it is, the user can choose another
             self._say(error)
             return
@@ -275,6 +265,4 @@ class View(w.HBox):
 def wiped(before: Tensor, after: Tensor, share: float) -> Tensor:
     """The picture ``after`` with its left ``share`` as it was ``before``, at the size of ``after``."""
     edge = round(share * after.shape[-1])
-    found = after.clone()
-    found[..., :edge] = resize(before, size_of(after)).to(after)[..., :edge]
-    return found
+    return torch.cat([resize(before, size_of(after)).to(after)[..., :edge], after[..., edge:]], dim=-1)
