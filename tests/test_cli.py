@@ -22,7 +22,7 @@ from labkit.cli import commands
 from labkit.cli.main import main
 from labkit.cli.options import TEXTS
 from labkit.engine.progress import finish
-from labkit.recipes.style_options import PARTS, stylizing_photo
+from labkit.recipes.style_transfer import style_objective, stylizing, stylizing_with
 
 
 def default(recipe: Callable, name: str) -> Any:
@@ -83,7 +83,7 @@ def test_dream_writes_what_the_function_returns(folder: Path, capsys: Capture) -
 def styled(painting: Any, **options: Any) -> torch.Tensor:
     """What STYLIZE asks for."""
     quick = {"steps": 4, "min_scale": 30, "precision": "float32"}
-    return finish(stylizing_photo(lk.load("cat.png", 48), painting, **quick, **options))
+    return finish(stylizing_with(lk.load("cat.png", 48), painting, **quick, **options))
 
 
 @pytest.mark.parametrize("painting", ["noon_pond", "pond.png"])
@@ -208,7 +208,16 @@ def test_help_shows_every_option_with_its_default(command: str, capsys: Capture,
 
 
 def test_every_option_has_a_help_text_and_no_text_is_left_over() -> None:
-    functions = (*PARTS, lk.dreaming, lk.dream_frames, lk.stylize_frames, lk.journey, commands.Job)
+    functions = (
+        lk.variant,
+        style_objective,
+        stylizing,
+        lk.dreaming,
+        lk.dream_frames,
+        lk.stylize_frames,
+        lk.journey,
+        commands.Job,
+    )
     parameters = [each for function in functions for each in inspect.signature(function).parameters.values()]
     named = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} - UNSAID
     assert named | {"layers", "pooling", "border"} == TEXTS.keys()
@@ -590,12 +599,12 @@ MISTAKES = {
     "dream cat.png --mask missing.png -o x.png": "no picture at missing.png",
     "dream cat.png --device abacus -o x.png": "the device 'abacus' cannot be used here",
     "stylize cat.png noon_pont -o x.png": "no picture at noon_pont",
-    "stylize cat.png pond.png --style-weight nan -o x.png": "style_weight must be a number of at least 0, not nan",
+    "stylize cat.png pond.png --style-weight nan -o x.png": "style_weight must be a number from 0 to 1e+12, not nan",
     "stylize cat.png pond.png --optimizer sgd -o x.png": "argument --optimizer: invalid choice: 'sgd'",
     "stylize cat.png pond.png --style-layers relu1 -o x.png": "pocket has no layer 'relu1'",
     "stylize cat.png pond.png --masks gone.png -o x.png": "no picture at gone.png",
     "stylize cat.png pond.png --masks pond.png -o x.png": "a mask for this picture has the shape",
-    "stylize cat.png pond.png --avg-decay 1 --quiet -o x.png": "the decay of an average lies in [0, 1), not 1",
+    "stylize cat.png pond.png --avg-decay 1 --quiet -o x.png": "avg_decay must be a number from 0 to 0.9999, not 1",
     "dream cat.png -o missing/x.png": "cannot write missing/x.png: No such file or directory; choose",
     "dream cat.png -o x.xyz": "cannot tell a picture type from 'x.xyz'",
     "dream cat.png -o x.webp --quality 101": "quality must be a number from 0 to 100, not 101",

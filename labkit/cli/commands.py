@@ -19,6 +19,7 @@ from ..base.devices import pick_device
 from ..base.files import check_writable
 from ..base.processes import joined, own_device, rank_and_count
 from ..engine.progress import Progress, finish, with_bar
+from ..networks.surgery import variant
 from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.color import luma
 from ..pictures.films import FILM_SUFFIXES, VIDEOS, animated, check_film, frames_of, rate_of, save_frames
@@ -29,7 +30,7 @@ from ..recipes import adain, presets
 from ..recipes import fast_style as faststyle
 from ..recipes import super_resolution as superres
 from ..recipes.deepdream import dreaming
-from ..recipes.style_options import PARTS, stylizing_film, stylizing_photo
+from ..recipes.style_transfer import style_objective, stylizing, stylizing_with
 from ..recipes.video import FRAME, dream_frames, journey, stylize_frames
 from .options import flag, options_of
 
@@ -57,14 +58,14 @@ class Recipe(NamedTuple):
 
 
 DREAM, JOURNEY = options_of(dreaming), options_of(journey)
-STYLE, STYLE_FILM = options_of(*PARTS), options_of(stylize_frames)
+STYLE, STYLE_FILM = options_of(variant, style_objective, stylizing), options_of(stylize_frames)
 STEPS = {"steps": STYLE_FILM["steps"].default}
 RECIPES = {
     "dream": Recipe("let a network dream a photo or a film", dreaming, dream_frames, DREAM, options_of(dream_frames)),
     "stylize": Recipe(
         "repaint a photo or a film in the style of a painting",
-        stylizing_photo,
-        stylizing_film,
+        stylizing_with,
+        stylize_frames,
         STYLE,
         STYLE_FILM,
         STEPS,

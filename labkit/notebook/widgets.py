@@ -25,8 +25,7 @@ from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.geometry import resize, size_of
 from ..pictures.writing import save, to_pil
 from ..recipes.deepdream import dreaming
-from ..recipes.style_options import stylizing_photo
-from ..recipes.style_transfer import Colors, Init
+from ..recipes.style_transfer import Colors, Init, stylizing_with
 from .controls import Chooser, Layers
 from .display import jpeg
 
@@ -75,7 +74,7 @@ def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
 
 
 def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -> View:
-    """A view on `stylizing`."""
+    """A view on `stylizing_with`."""
     controls = {
         "content_weight": w.FloatSlider(1.0, min=0.0, max=10.0, step=0.1),
         "style_weight": w.FloatLogSlider(30.0, min=0, max=4, step=0.05),
@@ -91,7 +90,7 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "seed": w.IntText(0),
     }
     choosers = [Chooser("photo", photo), Chooser("painting", painting)]
-    return View(stylizing_photo, choosers, controls, backbone, size, "styled.png")
+    return View(stylizing_with, choosers, controls, backbone, size, "styled.png")
 
 
 class View(w.HBox):

@@ -24,6 +24,7 @@ from ..losses.regularizers import total_variation
 from ..losses.styles import Statistic, style
 from ..losses.target_statistics import TargetStatisticLoss
 from ..networks.backbone import Backbone
+from ..networks.surgery import Border, Pooling, variant
 from ..networks.zoo import load_backbone
 from ..pictures.color import matched
 from ..pictures.geometry import resize, size_of
@@ -219,14 +220,49 @@ def style_objective(
     return loss + tv_weight * total_variation(tv_exponent)
 
 
+OBJECTIVE = {name: option.default for name, option in [*inspect.signature(style_objective).parameters.items()][2:]}
+
+
 def check_unused(objective: Mapping[str, Any], color: Colors | None, init: Any) -> None:
     """Raise ValueError for arguments of `stylizing` that a loss in the place of the painting leaves without effect."""
-    usual = inspect.signature(style_objective).parameters
-    if changed := [name for name, value in objective.items() if value != usual[name].default]:
+    if changed := [name for name, value in objective.items() if value != OBJECTIVE[name]]:
         raise ValueError(f"{', '.join(changed)}: of no effect beside a loss; pass to style_objective, which makes one")
     if color in BEFORE or (isinstance(init, str) and init == "style"):
         what = f"color={color!r}" if color in BEFORE else "init='style'"
         raise ValueError(f"{what} needs a painting, and a loss was given: pass the painting itself")
+
+
+def stylizing_with(
+    photo: PictureLike,
+    painting: PictureLike | Sequence[PictureLike],
+    *,
+    backbone: str | Backbone = "pocket",
+    pooling: Pooling = "max",
+    border: Border = "zeros",
+    color: Colors | None = None,
+    init: Init | PictureLike = "content",
+    extra_loss: Loss | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> Iterator[Progress]:
+    """`stylizing` with the options of `style_objective` and `variant` as well, as shell, widgets and films have them.
+
+    Args:
+        extra_loss: is added to the objective.
+    """
+    network = variant(load_backbone(backbone, device), pooling, border)
+    objective = {name: options.pop(name) for name in OBJECTIVE if name in options}
+    given = as_picture(photo).to(network.device)
+    paintings = recolored(painting, given, color)
+    loss = style_objective(given, paintings, **objective)
+    return stylizing(
+        photo,
+        loss if extra_loss is None else loss + extra_loss,
+        backbone=network,
+        color=color if color in AFTER else None,
+        init=paintings[0] if isinstance(init, str) and init == "style" else init,
+        **options,
+    )
 
 
 def recolored(painting: PictureLike | Sequence[PictureLike], photo: Tensor, color: Colors | None) -> list[Tensor]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections import deque
@@ -24,13 +23,14 @@ from ..engine.progress import Progress
 from ..losses.algebra import Loss
 from ..losses.reconstruction import pixel_mse
 from ..networks.backbone import Backbone
+from ..networks.surgery import Border, Pooling, variant
 from ..networks.weights import find_weights, frozen, read_weights
 from ..networks.zoo import load_backbone
 from ..pictures.films import frames_of
 from ..pictures.geometry import size_of
 from ..pictures.reading import PictureLike, as_picture
 from .deepdream import dreaming
-from .style_transfer import AFTER, Colors, recolored, style_objective, stylizing
+from .style_transfer import stylizing_with
 
 Flow = Callable[[Tensor, Tensor], Tensor]
 FRAME: Mapping[str, Any] = {"octaves": 2, "steps": 4, "jitter": 16}  # each frame only goes on with the last one's dream
@@ -121,7 +121,8 @@ def stylize_frames(
     *,
     backbone: str | Backbone = "pocket",
     keep: float = 1.0,
-    color: Colors | None = None,
+    pooling: Pooling = "max",
+    border: Border = "zeros",
     temporal_weight: float = 10.0,
     flow: str | Flow | None = "auto",
     steps: int = 100,
@@ -137,26 +138,22 @@ def stylize_frames(
 
     Args:
         frames, flow: as in `dream_frames`.
-        painting, backbone, color, device, options: of `stylizing` and of `style_objective`.
+        painting, backbone, pooling, border, device, options: of `stylizing`, `style_objective` and `variant`.
         keep: the share of the last result in what a frame starts from, from 0 to 1.
         temporal_weight: of the temporal loss (see `pixel_mse`); 0 for none.
         steps: of the first frame, coarse to fine.
         steps_after: of the others, at full size.
     """
     check_numbers(0, temporal_weight=temporal_weight)
-    backbone = load_backbone(backbone, device)
-    terms = inspect.signature(style_objective).parameters
-    objective = {name: options.pop(name) for name in terms.keys() & options.keys()}
+    backbone = variant(load_backbone(backbone, device), pooling, border)
 
     def make(number: int, frame: Tensor, past: Past) -> Progress:
-        loss = style_objective(frame, recolored(painting, frame, color), **objective)
         schedule: dict[str, Any] = {"steps": steps}
         if past.result is not None:
             schedule = {"steps": steps_after, "init": past.start, "min_scale": max(size_of(frame))}
             if temporal_weight:
-                loss += temporal_weight * pixel_mse(past.result, past.seen)
-        after = color if color in AFTER else None
-        return _last(stylizing(frame, loss, backbone=backbone, color=after, **options | schedule))
+                schedule["extra_loss"] = temporal_weight * pixel_mse(past.result, past.seen)
+        return _last(stylizing_with(frame, painting, backbone=backbone, **options | schedule))
 
     return _film(frames, make, keep, flow, backbone.device)
 
