@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 import labkit as lk
 from labkit.networks.recommended import Recommended
-from labkit.outlook.attacks import Threat, attacking, batched_logits, deepfool, fgsm, pgd, targeted, untargeted
+from labkit.outlook.attacks import Threat, attacking, deepfool, fgsm, pgd, targeted, untargeted
 from labkit.outlook.blackbox import certify, hop_skip_jump, margin, nes, square, votes
+from labkit.outlook.classifiers import logits_of
 
 SHAPE = (3, 1, 4, 4)
 
@@ -96,7 +97,7 @@ def test_noise_uses_the_whole_budget_and_its_seed(threat: Threat) -> None:
 
 @pytest.mark.parametrize(
     "norm, epsilon, said",
-    [("linf", 8, "8/255"), ("linf", -0.1, "at least 0"), ("l2", math.nan, "nan"), ("l1", 1, "l1")],
+    [("linf", 8, "from 0 to 1, not 8"), ("linf", -0.1, "from 0"), ("l2", math.nan, "nan"), ("l1", 1, "l1")],
 )
 def test_threats_that_make_no_sense(norm: str, epsilon: float, said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -318,7 +319,7 @@ def test_a_model_is_asked_in_batches() -> None:
         return pictures.flatten(1)
 
     pictures = random(150, 1, 1, 2)
-    assert batched_logits(model, pictures).equal(pictures.flatten(1))
+    assert logits_of(model, pictures, 64).equal(pictures.flatten(1))
     assert sizes == [64, 64, 22]
     labels = pictures[:3].flatten(1).argmax(1)
     hop_skip_jump(model, pictures[:3], labels, pictures[:3].flip(3), rounds=1)
@@ -417,7 +418,7 @@ def as_tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 LABELS, SMALL = torch.tensor([0, 1, 1]), Threat("linf", 0.1)
 BAD: dict[str, tuple[Callable[[], object], str]] = {
     "a class that does not exist": (lambda: pgd(untargeted(Linear(), LABELS + 1), PICTURES, SMALL), "from 0 to 1"),
-    "a negative target": (lambda: pgd(targeted(Linear(), LABELS - 1), PICTURES, SMALL), "there are -1"),
+    "a negative target": (lambda: pgd(targeted(Linear(), LABELS - 1), PICTURES, SMALL), "no class .-1"),
     "too few labels": (lambda: pgd(untargeted(Linear(), LABELS[:2]), PICTURES, SMALL), "3 pictures"),
     "pixels in 0 to 255": (lambda: pgd(untargeted(Linear(), LABELS), 255 * PICTURES, SMALL), "from 0 to 1"),
     "one picture, no batch": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES[0], SMALL), r"\(1, 4, 4\)"),

@@ -139,7 +139,7 @@ def test_smoothgrad_has_the_mean_and_variance_of_a_quadratic() -> None:
 
 @pytest.mark.parametrize("arguments", [{"samples": 1}, {"noise": -0.1}])
 def test_smoothgrad_needs_noise_and_samples(arguments: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="two samples"):
+    with pytest.raises(ValueError, match="samples|noise"):
         explain.smoothgrad(quadratic, noise(1, 3, 2, 2), **arguments)
 
 
@@ -165,7 +165,7 @@ def test_integrated_gradients_add_up(trained: lk.Backbone, drawn: shapes.Shapes)
         (explain.integrated_gradients(score, pictures, steps=n).sum((1, 2, 3)) - gap).abs().mean() for n in (8, 128)
     ]
     assert errors[1] < 0.01 * gap.abs().mean() and errors[1] < 0.3 * errors[0]
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="steps"):
         explain.integrated_gradients(score, pictures, steps=0)
 
 
@@ -255,7 +255,7 @@ def test_deletion_curve_of_a_sum_of_pixels() -> None:
     start = explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value, 0.0, steps=2, until=0.4)
     torch.testing.assert_close(start, curve[:3])
     for arguments in ({"steps": 0}, {"until": 0}, {"until": 1.1}):
-        with pytest.raises(ValueError, match="at least one step"):
+        with pytest.raises(ValueError, match="steps|until"):
             explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value, 0.0, **arguments)
     with pytest.raises(ValueError, match="maps of shape"):
         explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value[:1], 0.0)
