@@ -70,7 +70,7 @@ def test_drawing_is_a_function_of_the_seed() -> None:
 
 @pytest.mark.parametrize("count, size", [(0, 24), (3, 13)])
 def test_a_drawing_needs_a_count_and_room(count: int, size: int) -> None:
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(ValueError, match="count|size"):
         shapes.draw(count, size=size)
 
 
@@ -331,7 +331,7 @@ def test_occlusion_of_a_linear_score_is_the_mean_of_the_squares(stride: int) -> 
 
 @pytest.mark.parametrize("size, stride", [(9, 1), (0, 1), (3, 4), (3, 0)])
 def test_occlusion_needs_a_square_that_fits(size: int, stride: int) -> None:
-    with pytest.raises(ValueError, match="8x8 pixels"):
+    with pytest.raises(ValueError, match="from 1 to [83], not"):
         perturb.occlusion(quadratic, noise(1, 3, 8, 8), size, stride)
 
 
@@ -353,7 +353,7 @@ def test_local_line_is_value_and_derivative() -> None:
     reference = LinearRegression().fit((x - 0.4).numpy(), torch.sin(2 * x[:, 0]).numpy(), sample_weight=gaussian)
     found = perturb.local_line(x, torch.sin(2 * x[:, 0]), query, width=0.7)
     np.testing.assert_allclose(found, [reference.intercept_, *reference.coef_], rtol=1e-8)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="width"):
         perturb.local_line(x, x[:, 0], query, width=0)
 
 
@@ -459,12 +459,12 @@ def test_erasing_fills_the_segments_that_are_not_kept() -> None:
 @pytest.mark.parametrize(
     "call, complaint",
     [
-        (lambda: perturb.shapley(random_game(1), 17), "at most 16"),
-        (lambda: perturb.kernel_shap(random_game(1), 17), "at most 16"),
-        (lambda: perturb.shapley(random_game(1), 0), "at least one"),
-        (lambda: perturb.lime(random_game(1), 0), "at least one"),
-        (lambda: perturb.lime(random_game(5), 5, samples=5), "more than 5 samples"),
-        (lambda: perturb.kernel_shap(random_game(5), 5, samples=9), "at least 10 samples"),
+        (lambda: perturb.shapley(random_game(1), 17), "from 1 to 16, not 17"),
+        (lambda: perturb.kernel_shap(random_game(1), 17), "from 1 to 16, not 17"),
+        (lambda: perturb.shapley(random_game(1), 0), "players .* not 0"),
+        (lambda: perturb.lime(random_game(1), 0), "players .* not 0"),
+        (lambda: perturb.lime(random_game(5), 5, samples=5), "samples .* from 6"),
+        (lambda: perturb.kernel_shap(random_game(5), 5, samples=9), "samples .* from 10"),
         (lambda: perturb.erasing(quadratic, noise(1, 3, 4, 4), torch.zeros(4, 5).long()), "segment for each pixel"),
         (lambda: perturb.erasing(quadratic, noise(2, 3, 4, 4), torch.zeros(4, 4).long()), "one picture"),
         (lambda: perturb.replacing(quadratic, noise(4), noise(0, 4)), "rows of 4 columns"),

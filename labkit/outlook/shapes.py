@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base.checks import check_numbers
 from ..base.devices import arithmetic
 from ..networks.backbone import Backbone
 from ..networks.recommended import Recommended
@@ -34,13 +36,14 @@ class Shapes:
 def draw(count: int, seed: int = 0, size: int = 24) -> Shapes:
     """``count`` pictures of ``size`` pixels a side from ``seed``: noise, one shape of `NAMES`, a disc apart from it.
 
-    Places and hues are random, so that only the form of the shape says the class. Raises ValueError for a count below
-    one and for a size on which shape and disc have no room side by side.
+    Places and hues are random, so that only the form of the shape says the class.
+
+    Example:
+        >>> draw(2).pictures.shape
+        torch.Size([2, 3, 24, 24])
     """
-    if count < 1:
-        raise ValueError(f"draw at least one picture, not {count}")
-    if size < GLYPH + DISC + 2:
-        raise ValueError(f"the sides of a picture must be at least {GLYPH + DISC + 2} pixels, not {size}")
+    check_numbers(1, Integral, most=1_000_000, count=count)
+    check_numbers(GLYPH + DISC + 2, Integral, most=4096, size=size)  # shape and disc side by side
     random = torch.Generator().manual_seed(seed)
     pictures = GRAY + 0.08 * torch.randn(count, 3, size, size, generator=random)
     labels = torch.randint(len(NAMES), (count,), generator=random)
@@ -49,8 +52,7 @@ def draw(count: int, seed: int = 0, size: int = 24) -> Shapes:
     for picture, label, mask in zip(pictures, labels, masks, strict=True):
         while True:
             (row, column), (above, left) = (_place(size - side, random) for side in (GLYPH, DISC))
-            apart_down = row + GLYPH < above or above + DISC < row
-            if apart_down or column + GLYPH < left or left + DISC < column:
+            if row + GLYPH < above or above + DISC < row or column + GLYPH < left or left + DISC < column:
                 break
         picture[:, row : row + GLYPH, column : column + GLYPH] += 0.3 * _hue(random) * glyphs[label]
         picture[:, above : above + DISC, left : left + DISC] += 0.5 * _hue(random) * disc
@@ -95,6 +97,7 @@ class Total(nn.Module):
         self.positions = positions
 
     def forward(self, mean: Tensor) -> Tensor:
+        """The sum (N, classes)."""
         return mean * self.positions
 
 
@@ -130,14 +133,16 @@ def fit(backbone: Backbone, drawn: Shapes, epochs: int = 10, sparsity: float = 0
     Adam with one cycle of the learning rate, batches of 64. ``sparsity`` is the price of an open gate, for a gated
     network.
     """
+    check_numbers(1, Integral, most=10_000, epochs=epochs)
+    check_numbers(0, sparsity=sparsity)
     random = torch.Generator().manual_seed(seed)
     pictures, labels = drawn.pictures.to(backbone.device), drawn.labels.to(backbone.device)
     backbone.train().requires_grad_(True)
     optimizer = torch.optim.Adam(backbone.parameters())
     batches = [batch for _ in range(epochs) for batch in torch.randperm(len(drawn.labels), generator=random).split(64)]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=len(batches))
+    layers = ["gates", "logits"] if sparsity else ["logits"]
     for batch in batches:
-        layers = ["gates", "logits"] if sparsity else ["logits"]
         features = backbone.features(pictures[batch], layers)
         loss = F.cross_entropy(features["logits"], labels[batch])
         if sparsity:
