@@ -70,7 +70,7 @@ def test_drawing_is_a_function_of_the_seed() -> None:
 
 @pytest.mark.parametrize("count, size", [(0, 24), (3, 13)])
 def test_a_drawing_needs_a_count_and_room(count: int, size: int) -> None:
-    with pytest.raises(ValueError, match="count|size"):
+    with pytest.raises(ValueError, match="must be a whole number"):
         shapes.draw(count, size=size)
 
 
@@ -139,7 +139,7 @@ def test_smoothgrad_has_the_mean_and_variance_of_a_quadratic() -> None:
 
 @pytest.mark.parametrize("arguments", [{"samples": 1}, {"noise": -0.1}])
 def test_smoothgrad_needs_noise_and_samples(arguments: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="samples|noise"):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
         explain.smoothgrad(quadratic, noise(1, 3, 2, 2), **arguments)
 
 
@@ -255,7 +255,7 @@ def test_deletion_curve_of_a_sum_of_pixels() -> None:
     start = explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value, 0.0, steps=2, until=0.4)
     torch.testing.assert_close(start, curve[:3])
     for arguments in ({"steps": 0}, {"until": 0}, {"until": 1.1}):
-        with pytest.raises(ValueError, match="steps|until"):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
             explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value, 0.0, **arguments)
     with pytest.raises(ValueError, match="maps of shape"):
         explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value[:1], 0.0)
@@ -331,7 +331,7 @@ def test_occlusion_of_a_linear_score_is_the_mean_of_the_squares(stride: int) -> 
 
 @pytest.mark.parametrize("size, stride", [(9, 1), (0, 1), (3, 4), (3, 0)])
 def test_occlusion_needs_a_square_that_fits(size: int, stride: int) -> None:
-    with pytest.raises(ValueError, match="from 1 to [83], not"):
+    with pytest.raises(ValueError, match="whole number from 1"):
         perturb.occlusion(quadratic, noise(1, 3, 8, 8), size, stride)
 
 
