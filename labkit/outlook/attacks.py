@@ -1,7 +1,7 @@
 """Adversarial attacks that know the model: small changes of pictures that mislead it.
 
-What an attack minimizes is what `descend` minimizes everywhere: an ``evaluate(pictures)`` that returns an
-`Evaluation`. `untargeted` and `targeted` make one from a classifier, and an `Evaluator` of losses is one.
+What is minimized is an ``evaluate(pictures)``, as everywhere: `untargeted` and `targeted` make one from a classifier,
+and an `Evaluator` of losses is one.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class Threat:
         """The change of norm 1 along which a function with this gradient rises fastest; 0 where the gradient is 0."""
         if self.norm == "linf":
             return gradient.sign()
-        return gradient / broadcast_batch(self.size(gradient).clamp_min(1e-30))
+        return gradient / self.size(gradient).clamp_min(1e-30)[:, None, None, None]
 
     def shrink(self, change: Tensor) -> Tensor:
         """The nearest change of a norm of at most ``epsilon``."""
         if self.norm == "linf":
             return change.clamp(-self.epsilon, self.epsilon)
-        return change * broadcast_batch((self.epsilon / self.size(change).clamp_min(1e-30)).clamp_max(1))
+        return change * (self.epsilon / self.size(change).clamp_min(1e-30)).clamp_max(1)[:, None, None, None]
 
     def project(self, pictures: Tensor, originals: Tensor) -> Tensor:
         """``pictures`` brought back to what the threat allows near ``originals``."""
@@ -94,11 +94,6 @@ def check_range(pictures: Tensor) -> None:
         raise ValueError(f"a batch (N, C, H, W) of pictures is needed, not {tuple(pictures.shape)}")
     if not (pictures.min() >= 0 and pictures.max() <= 1):
         raise ValueError(f"pixels run from 0 to 1, not from {pictures.min():.4g} to {pictures.max():.4g}")
-
-
-def broadcast_batch(values: Tensor) -> Tensor:
-    """Values (N,) as (N, 1, 1, 1)."""
-    return values.view(-1, 1, 1, 1)
 
 
 # --- what an attacker wants ---------------------------------------------------------------------------------------
@@ -131,7 +126,7 @@ def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
 # --- attacks along a gradient: the one loop -----------------------------------------------------------------------
 
 
-class Nearby(Pixels):
+class _Nearby(Pixels):
     """Pictures as parameters: they step in the threat's steepest direction and are kept near their originals."""
 
     def __init__(self, originals: Tensor, threat: Threat, seed: int | None = None):
@@ -140,11 +135,9 @@ class Nearby(Pixels):
         self.originals, self.threat = originals, threat
 
     def backward(self, gradient: Tensor) -> None:
-        """Keep the direction of the steepest step."""
         self.tensor.grad = self.threat.steepest(gradient)
 
     def project(self) -> None:
-        """Bring the pictures back to what the threat allows."""
         self.tensor.copy_(self.threat.project(self.tensor, self.originals))
 
 
@@ -168,7 +161,7 @@ def attacking(
     check_numbers(1, Integral, most=10_000, steps=steps)
     step_size = 2.5 * threat.epsilon / steps if step_size is None else step_size
     check_numbers(0, step_size=step_size)
-    pixels = Nearby(pictures, threat, seed)
+    pixels = _Nearby(pictures, threat, seed)
     optimizer = make_optimizer("ascent", pixels.parameters, step_size)
     return descend(single_stage(size_of(pictures), steps, home=pictures.device), pixels, evaluate, optimizer)
 
@@ -199,8 +192,7 @@ def deepfool(
 
     Args:
         overshoot: how much further than the boundary a step goes, as a share of it.
-        classes: as in the authors' code, only so many with the highest logits at the start, its own among them, are
-            tried: each costs a backward pass.
+        classes: only so many, those with the highest logits at the start, are tried: each costs a backward pass.
     """
     check_numbers(1, Integral, most=10_000, steps=steps)
     check_numbers(2, Integral, most=100_000, classes=classes)
@@ -222,7 +214,7 @@ def deepfool(
         gap, slope, length = (values[rows, nearest] for values in (gaps, slopes, lengths))
         distance = (1 + overshoot) * (gap / length + 1e-6)
         step = ((distance / length)[:, None] * slope).view_as(moved)
-        moved = torch.where(broadcast_batch(unfooled), (moved + step).clamp(0, 1), moved)
+        moved = torch.where(unfooled[:, None, None, None], (moved + step).clamp(0, 1), moved)
     return moved
 
 

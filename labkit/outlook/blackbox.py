@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..base.checks import check_numbers
 from ..engine.evaluator import Evaluation
-from .attacks import Evaluate, Threat, broadcast_batch, check_range, cross_entropy
+from .attacks import Evaluate, Threat, check_range, cross_entropy
 from .classifiers import Classifier, class_indices, logits_of
 
 
@@ -32,7 +32,7 @@ def nes(model: Classifier, labels: Tensor, *, samples: int = 20, sigma: float = 
             step = torch.randn(pictures.shape, generator=generator).to(pictures)
             sides = ((pictures + s * step).clamp(0, 1) for s in (sigma, -sigma))
             ahead, behind = (-cross_entropy(logits_of(model, side), labels) for side in sides)
-            gradient += broadcast_batch(ahead - behind) * step / (2 * sigma * samples)
+            gradient += (ahead - behind)[:, None, None, None] * step / (2 * sigma * samples)
             loss += (ahead + behind) / (2 * samples)
         return Evaluation(loss, {("cross_entropy", ""): loss}, gradient)
 
@@ -47,12 +47,7 @@ class Attacked(NamedTuple):
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far (N,) the logit of the true class is ahead of the best other: negative when the model is wrong.
-
-    Example:
-        >>> margin(torch.tensor([[1.0, 5.0, 2.0]]), torch.tensor([2]))
-        tensor([-3.])
-    """
+    """How far (N,) the logit of the true class is ahead of the best other: negative when the model is wrong."""
     classes = class_indices(labels, logits)[:, None]
     return logits.gather(1, classes)[:, 0] - logits.scatter(1, classes, -math.inf).amax(1)
 
@@ -152,9 +147,9 @@ def hop_skip_jump(
         right, share = pictures.new_zeros(number), pictures.new_ones(number)
         for _ in range(bisections):
             middle = (right + share) / 2
-            fools = wrong(torch.lerp(pictures, beyond, broadcast_batch(middle)), everyone)
+            fools = wrong(torch.lerp(pictures, beyond, middle[:, None, None, None]), everyone)
             right, share = torch.where(fools, right, middle), torch.where(fools, middle, share)
-        return torch.lerp(pictures, beyond, broadcast_batch(share))
+        return torch.lerp(pictures, beyond, share[:, None, None, None])
 
     if not wrong(starts, everyone).all():
         raise ValueError("some starts are named as the labels say: give each picture one that is named differently")
@@ -169,10 +164,10 @@ def hop_skip_jump(
         mean = answers.mean(1, keepdim=True)
         answers -= mean * (mean.abs() < 1)  # a baseline, which lowers the variance of the estimate
         direction = torch.einsum("nk,nkchw->nchw", answers, tried - nearest[:, None])
-        direction /= broadcast_batch(direction.flatten(1).norm(dim=1).clamp_min(1e-30))
+        direction /= direction.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
         jump, jumped, short = gap / math.sqrt(turn), nearest.clone(), everyone
         for _ in range(bisections):
-            jumped[short] = (nearest + broadcast_batch(jump) * direction).clamp(0, 1)[short]
+            jumped[short] = (nearest + jump[:, None, None, None] * direction).clamp(0, 1)[short]
             short = short[~wrong(jumped[short], short)]
             if not len(short):
                 break
@@ -180,7 +175,7 @@ def hop_skip_jump(
         jumped[short] = nearest[short]
         landed = to_boundary(jumped)
         better = (landed - pictures).flatten(1).norm(dim=1) < gap
-        nearest = torch.where(broadcast_batch(better), landed, nearest)
+        nearest = torch.where(better[:, None, None, None], landed, nearest)
     return Attacked(nearest, used)
 
 

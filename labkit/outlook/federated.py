@@ -66,12 +66,7 @@ def accuracy(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor)
 
 
 def iid_split(count: int, clients: int, seed: int = 0) -> list[Tensor]:
-    """The indices 0 to ``count`` - 1, shuffled and dealt out evenly: every client's data look alike.
-
-    Example:
-        >>> [len(part) for part in iid_split(10, clients=3)]
-        [4, 3, 3]
-    """
+    """The indices 0 to ``count`` - 1, shuffled and dealt out evenly: every client's data look alike."""
     check_numbers(1, Integral, most=count, clients=clients)
     return list(torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tensor_split(clients))
 

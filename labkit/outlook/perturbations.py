@@ -68,11 +68,6 @@ def local_line(points: Tensor, values: Tensor, query: Tensor, width: float) -> T
     """Value and slopes (1 + d,) at ``query`` (d,) of a line that nearby points count most for (Cleveland 1979).
 
     The weight of a point falls with its distance as a Gaussian of standard deviation ``width``.
-
-    Example:
-        >>> x = torch.linspace(-1, 1, 9)[:, None]
-        >>> [round(number, 3) for number in local_line(x, 3 * x[:, 0] + 1, torch.tensor([0.5]), width=0.3).tolist()]
-        [2.5, 3.0]
     """
     check_numbers(1e-12, width=width)
     away = points - query

@@ -48,11 +48,6 @@ def quantized(
         inputs: grids for what flows into the named layers, as `calibrate` computes them.
         trainable: False rounds the weights once and for all. True rounds them anew whenever they are used, with
             straight-through gradients: quantization-aware training; its parameters are the unrounded weights.
-
-    Example:
-        >>> layer = torch.nn.Linear(9, 1)
-        >>> len(quantized(layer, 2).weight.unique()) <= 3
-        True
     """
     network = copy.deepcopy(network)
     layers = layers_of(network)
@@ -64,7 +59,7 @@ def quantized(
         if not trainable:
             parametrize.remove_parametrizations(layers[name], "weight", leave_parametrized=True)
     for name, grid in (inputs or {}).items():
-        layers[name].register_forward_pre_hook(lambda layer, inputs, grid=grid: grid(inputs[0]))
+        layers[name].register_forward_pre_hook(lambda layer, inputs, *, grid=grid: grid(inputs[0]))
     return network
 
 

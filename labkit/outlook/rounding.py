@@ -50,10 +50,6 @@ class Affine:
         q = ((x / self.scale).round() + self.zero_point).clamp(self.low, self.high)
         return q.to(torch.int8 if self.high < 128 else torch.int32)
 
-    def dequantize(self, q: Tensor) -> Tensor:
-        """The real numbers that whole numbers stand for."""
-        return (q - self.zero_point) * self.scale
-
     def __call__(self, x: Tensor) -> Tensor:
         """``x`` rounded to the nearest point of the grid.
 
@@ -202,12 +198,7 @@ def magnitude(weight: Tensor) -> Tensor:
 
 
 def pack(x: Tensor) -> Tensor:
-    """The signs of x (..., n) as bits, eight to a byte: uint8 (..., ceil(n / 8)), the last byte filled up with 0.
-
-    Example:
-        >>> pack(torch.tensor([1.0, -2.0, 3.0]))
-        tensor([5], dtype=torch.uint8)
-    """
+    """The signs of x (..., n) as bits, eight to a byte: uint8 (..., ceil(n / 8)), the last byte filled up with 0."""
     bits = F.pad((x >= 0).to(torch.uint8), (0, -x.shape[-1] % 8)).unflatten(-1, (-1, 8))
     return (bits << torch.arange(8, dtype=torch.uint8, device=x.device)).sum(-1, dtype=torch.uint8)
 

@@ -1,14 +1,10 @@
-"""Drawn pictures whose evidence is known: one shape names the class, and a louder disc means nothing.
-
-Explanations can be marked on them, because the mask says which pixels carry the answer. With two small networks that
-learn them in seconds, one of which explains itself.
-"""
+"""Drawn pictures whose evidence is known, because a mask says which pixels carry the answer, and networks for them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from numbers import Integral
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +20,7 @@ GLYPH, DISC = 7, 5  # sides in pixels of what is drawn
 GRAY = 0.5  # the mean of the background: a pixel of this value says nothing
 
 
-@dataclass(frozen=True)
-class Shapes:
+class Shapes(NamedTuple):
     """``pictures`` (N, 3, S, S) in [0, 1], their ``labels`` (N,), and ``masks`` (N, 1, S, S), True on the shape."""
 
     pictures: Tensor
@@ -37,10 +32,6 @@ def draw(count: int, seed: int = 0, size: int = 24) -> Shapes:
     """``count`` pictures of ``size`` pixels a side from ``seed``: noise, one shape of `NAMES`, a disc apart from it.
 
     Places and hues are random, so that only the form of the shape says the class.
-
-    Example:
-        >>> draw(2).pictures.shape
-        torch.Size([2, 3, 24, 24])
     """
     check_numbers(1, Integral, most=1_000_000, count=count)
     check_numbers(GLYPH + DISC + 2, Integral, most=4096, size=size)  # shape and disc side by side
@@ -78,18 +69,16 @@ def _ring(side: int, inner: float, outer: float) -> Tensor:
 
 def _glyphs() -> Tensor:
     """The shapes of `NAMES` (4, 7, 7), 1 on their lines."""
-    line, middle = torch.arange(GLYPH), GLYPH // 2
-    plus = (line[:, None] == middle) | (line == middle)
-    cross = (line[:, None] == line) | (line[:, None] + line == GLYPH - 1)
-    square = torch.ones(GLYPH, GLYPH)
-    square[1:-1, 1:-1] = 0
-    return torch.stack([plus.float(), cross.float(), square, _ring(GLYPH, 2.3, 3.3)])
+    diagonal, middle = torch.eye(GLYPH), torch.arange(GLYPH) == GLYPH // 2
+    plus, cross = (middle[:, None] | middle).float(), torch.maximum(diagonal, diagonal.flip(0))
+    square = F.pad(torch.zeros(GLYPH - 2, GLYPH - 2), [1] * 4, value=1.0)
+    return torch.stack([plus, cross, square, _ring(GLYPH, 2.3, 3.3)])
 
 
 # --- small networks for them -------------------------------------------------------------------------------------
 
 
-class Total(nn.Module):
+class _Total(nn.Module):
     """The sum over positions, from their mean: the head of the gated network."""
 
     def __init__(self, positions: int):
@@ -97,7 +86,6 @@ class Total(nn.Module):
         self.positions = positions
 
     def forward(self, mean: Tensor) -> Tensor:
-        """The sum (N, classes)."""
         return mean * self.positions
 
 
@@ -121,7 +109,7 @@ def network(gated: bool = False, size: int = 24, seed: int = 0) -> Backbone:
         if gated:
             stages["gates"] = nn.Conv2d(32, 2 * len(NAMES), 1)  # evidence for each class, then its gate
             stages["glu"] = nn.GLU(1)
-            head = Total((size // 2) ** 2)
+            head = _Total((size // 2) ** 2)
     recommended = Recommended({"relu4": 1.0}, ("relu4",), {"relu2": 1.0, "relu4": 1.0})
     return Backbone("shapes", stages, head, recommended, mean=GRAY, std=0.25, classes=NAMES)
 
@@ -130,8 +118,7 @@ def network(gated: bool = False, size: int = 24, seed: int = 0) -> Backbone:
 def fit(backbone: Backbone, drawn: Shapes, epochs: int = 10, sparsity: float = 0, seed: int = 0) -> Backbone:
     """Train a network on drawn pictures, in place, and return it, frozen again. Prints nothing; takes seconds.
 
-    Adam with one cycle of the learning rate, batches of 64. ``sparsity`` is the price of an open gate, for a gated
-    network.
+    Adam with one cycle of the learning rate, batches of 64. ``sparsity``: the price of an open gate, if it is gated.
     """
     check_numbers(1, Integral, most=10_000, epochs=epochs)
     check_numbers(0, sparsity=sparsity)
