@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import nbval.kernel
 import pytest
+import torch
 from agreement import PICTURE, Output
 from canonical import kernel_environment
 from nbval.plugin import IPyNbCell
@@ -43,6 +45,15 @@ def explain(cell: IPyNbCell, key: str, reference: Any, test: Any) -> None:
     if isinstance(reference, Output):
         cell.comparison_traceback.append(f"{key}: {reference.difference(test)}")
     nbval_explain(cell, key, reference, test)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny networks are many times faster, and their sums reproducible, on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 IPyNbCell.sanitize, IPyNbCell.compare_outputs, IPyNbCell.format_output_compare = sanitize, compare, explain

@@ -17,13 +17,7 @@ from labkit.outlook.federated import Client, Round
 CLASSES, SIZES = 4, (5, 40, 12, 23)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads take many times longer on a network as small as this."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

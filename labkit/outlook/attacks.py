@@ -26,7 +26,7 @@ from ..engine.parameters import Pixels
 from ..engine.progress import Progress
 from ..engine.runs import single_stage
 from ..pictures.geometry import size_of
-from .classifiers import Classifier, class_indices, logits_of
+from .classifiers import Model, class_indices, logits_of
 
 Evaluate: TypeAlias = Callable[[Tensor], Evaluation]
 Norm: TypeAlias = Literal["linf", "l2"]
@@ -99,19 +99,19 @@ def check_range(pictures: Tensor) -> None:
 # --- what an attacker wants ---------------------------------------------------------------------------------------
 
 
-def untargeted(model: Classifier, labels: Tensor) -> Evaluate:
+def untargeted(model: Model, labels: Tensor) -> Evaluate:
     """Minimized when the model is wrong: minus the cross-entropy of the true ``labels`` (N,)."""
     return partial(_weighted_cross_entropy, model, labels, -1.0)
 
 
-def targeted(model: Classifier, classes: Tensor) -> Evaluate:
+def targeted(model: Model, classes: Tensor) -> Evaluate:
     """Minimized when the model sees what the attacker wants: the cross-entropy of the wanted ``classes`` (N,)."""
     return partial(_weighted_cross_entropy, model, classes, 1.0)
 
 
 @arithmetic()
 @torch.enable_grad()
-def _weighted_cross_entropy(model: Classifier, classes: Tensor, weight: float, pictures: Tensor) -> Evaluation:
+def _weighted_cross_entropy(model: Model, classes: Tensor, weight: float, pictures: Tensor) -> Evaluation:
     pictures = pictures.detach().requires_grad_()
     loss = weight * cross_entropy(logits_of(model, pictures), classes)
     (gradient,) = torch.autograd.grad(loss.sum(), pictures)
@@ -182,9 +182,7 @@ def fgsm(evaluate: Evaluate, pictures: Tensor, threat: Threat) -> Tensor:
     return pgd(evaluate, pictures, threat, steps=1, step_size=threat.epsilon)
 
 
-def deepfool(
-    model: Classifier, pictures: Tensor, *, steps: int = 50, overshoot: float = 0.02, classes: int = 10
-) -> Tensor:
+def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: float = 0.02, classes: int = 10) -> Tensor:
     """The nearest pictures, in l2, that the model names differently (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599).
 
     Each step goes to the nearest boundary of the model made linear. A picture that keeps its name for all ``steps`` is
@@ -220,7 +218,7 @@ def deepfool(
 
 @arithmetic()
 @torch.enable_grad()
-def _linearized(model: Classifier, pictures: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _linearized(model: Model, pictures: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The names (N,) of pictures, the logits (N, k) of each one's ``classes``, their gradients (N, k, C * H * W)."""
     pictures = pictures.detach().requires_grad_()
     logits = logits_of(model, pictures)

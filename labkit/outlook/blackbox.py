@@ -12,10 +12,10 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..engine.evaluator import Evaluation
 from .attacks import Evaluate, Threat, check_range, cross_entropy
-from .classifiers import Classifier, class_indices, logits_of
+from .classifiers import Model, class_indices, logits_of
 
 
-def nes(model: Classifier, labels: Tensor, *, samples: int = 20, sigma: float = 0.05, seed: int = 0) -> Evaluate:
+def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05, seed: int = 0) -> Evaluate:
     """What `untargeted` gives, measured without gradients: natural evolution strategies (Ilyas et al. 2018).
 
     Every evaluation costs ``2 * samples`` queries a picture: the losses a random step of size ``sigma`` forwards and
@@ -54,7 +54,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def square(
-    model: Classifier,
+    model: Model,
     pictures: Tensor,
     labels: Tensor,
     threat: Threat,
@@ -109,7 +109,7 @@ def square(
 
 @torch.no_grad()
 def hop_skip_jump(
-    model: Classifier,
+    model: Model,
     pictures: Tensor,
     labels: Tensor,
     starts: Tensor,
@@ -190,7 +190,7 @@ class Certificate(NamedTuple):
 
 
 @torch.no_grad()
-def votes(model: Classifier, pictures: Tensor, sigma: float, *, samples: int = 1000, seed: int = 0) -> Tensor:
+def votes(model: Model, pictures: Tensor, sigma: float, *, samples: int = 1000, seed: int = 0) -> Tensor:
     """How often (N, K) the model gives each class when Gaussian noise of standard deviation ``sigma`` is added."""
     check_numbers(1, Integral, most=1_000_000, samples=samples)
     check_numbers(0, most=100.0, sigma=sigma)
@@ -203,7 +203,7 @@ def votes(model: Classifier, pictures: Tensor, sigma: float, *, samples: int = 1
 
 
 def certify(
-    model: Classifier, pictures: Tensor, sigma: float, *, samples: int = 1000, alpha: float = 0.001, seed: int = 0
+    model: Model, pictures: Tensor, sigma: float, *, samples: int = 1000, alpha: float = 0.001, seed: int = 0
 ) -> Certificate:
     """Randomized smoothing (Cohen et al. 2019, arXiv:1902.02918): the class that a model gives most often under noise.
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..base.devices import arithmetic
 
-Classifier: TypeAlias = Callable[[Tensor], Tensor]  # pictures (N, C, H, W) in [0, 1] -> logits (N, K)
+Model: TypeAlias = Callable[[Tensor], Tensor]  # pictures (N, C, H, W) in [0, 1] -> logits (N, K)
 
 
 @arithmetic()
-def logits_of(model: Classifier, pictures: Tensor, batch: int | None = None) -> Tensor:
+def logits_of(model: Model, pictures: Tensor, batch: int | None = None) -> Tensor:
     """The logits (N, K) of checked pictures, on their device, asked for ``batch`` at a time; None: all at once."""
     check_batch(pictures)
     return torch.cat([model(part).to(pictures.device) for part in pictures.split(batch or len(pictures))])

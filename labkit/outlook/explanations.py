@@ -20,7 +20,7 @@ from ..base.checks import check_choice, check_numbers
 from ..base.devices import arithmetic
 from ..networks.backbone import Backbone
 from ..pictures.color import heat, luma
-from .classifiers import Classifier, class_indices, logits_of
+from .classifiers import Model, class_indices, logits_of
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
 Scale: TypeAlias = Literal["logit", "log", "probability"]
@@ -31,7 +31,7 @@ SCALES: Mapping[Scale, Score] = {
 }
 
 
-def class_score(model: Classifier, target: int | str | Tensor, scale: Scale = "logit") -> Score:
+def class_score(model: Model, target: int | str | Tensor, scale: Scale = "logit") -> Score:
     """The score of a class, as a function of a batch, on the batch's device.
 
     Args:
@@ -182,9 +182,8 @@ def deletion_curve(
 ) -> Tensor:
     """The mean score (steps + 1,) while pixels give way to ``replacement``, the highest of the map first.
 
-    From no pixel to the share ``until`` of them, in equal steps (Petsiuk et al. 2018, arXiv:1806.07421). A good
-    explanation makes the curve fall early. With pictures and replacement exchanged it is the insertion curve, which
-    should rise.
+    From no pixel to the share ``until`` of them, in equal steps (Petsiuk et al. 2018, arXiv:1806.07421). It should fall
+    early; with pictures and replacement exchanged it is the insertion curve, which should rise.
     """
     check_numbers(1, Integral, most=100_000, steps=steps)
     check_numbers(1e-9, most=1.0, until=until)
@@ -212,6 +211,6 @@ def overlay(picture: Tensor, maps: Tensor, clip: float = 0.99) -> Tensor:
     if maps.shape[2:] != picture.shape[2:]:
         maps = F.interpolate(maps, picture.shape[2:], mode="bilinear")
     positive = maps.detach().clamp_min(0)
-    top = positive.where(positive > 0, torch.nan).flatten(1).nanquantile(clip, 1).nan_to_num(1)  # of an empty map: 1
+    top = torch.stack([row.where(row > 0, torch.nan).nanquantile(clip) for row in positive.flatten(1)]).nan_to_num(1)
     m = (positive / top.view(-1, 1, 1, 1)).clamp(0, 1).sqrt()  # the root lifts faint values
     return (0.6 * luma(picture) * (1 - m**2) + m * heat(m).to(m)).clamp(0, 1)

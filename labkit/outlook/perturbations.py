@@ -157,10 +157,8 @@ def shapley(game: Game, players: int) -> Tensor:
     worth, sizes = game(coalitions).cpu().double(), coalitions.sum(1)
     orders = [math.factorial(k) * math.factorial(players - k - 1) / math.factorial(players) for k in range(players)]
     # Its worth counts for those who may have come last, and against those who may come next.
-    last, following = (
-        torch.tensor(shares, dtype=torch.float64)[sizes, None] for shares in ([0, *orders], [*orders, 0])
-    )
-    return worth @ torch.where(coalitions, last, -following)
+    shares = torch.tensor([0, *orders, 0], dtype=torch.float64)
+    return worth @ torch.where(coalitions, shares[sizes, None], -shares[sizes + 1, None])
 
 
 def kernel_shap(game: Game, players: int, samples: int | None = None, seed: int = 0) -> Tensor:

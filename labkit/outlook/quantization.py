@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 from typing import Any, TypeAlias
 
 import torch
@@ -141,8 +140,7 @@ def as_int8(network: nn.Module, pictures: Tensor) -> nn.Module:
         prepared(pictures.cpu())
         converted = convert_pt2e(prepared)
     if not any(value.dtype == torch.int8 for value in converted.state_dict().values()):
-        versions = f"torchao {version('torchao')} finds no layers in what torch {torch.__version__} exports"
-        raise RuntimeError(f"{versions}: install a torchao of the same months")
+        raise RuntimeError(f"torchao finds no layers in what torch {torch.__version__} exports: update torchao")
     return converted
 
 
