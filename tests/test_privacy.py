@@ -91,6 +91,15 @@ def test_advantage_is_the_largest_gap_between_the_shares() -> None:
     assert mixed == pytest.approx(2 / 3 - 1 / 4)
 
 
+def test_advantage_is_the_statistic_of_kolmogorov_and_smirnov() -> None:
+    from scipy.stats import ks_2samp
+
+    random = torch.Generator().manual_seed(0)
+    members, others = torch.randn(80, generator=random), 0.5 + torch.randn(130, generator=random)
+    oracle = ks_2samp(members.numpy(), others.numpy(), alternative="greater").statistic
+    assert privacy.membership_advantage(members, others) == pytest.approx(oracle)
+
+
 def test_each_example_is_clipped_by_itself(model: nn.Module, start: Tensor) -> None:
     inputs, targets = some_data(6)
     each = [federated.gradient(start, model, x[None], y[None]) for x, y in zip(inputs, targets, strict=True)]

@@ -1,7 +1,6 @@
 """Adversarial attacks that know the model: small changes of pictures that mislead it.
 
-What is minimized is an ``evaluate(pictures)``, as everywhere: `untargeted` and `targeted` make one from a classifier,
-and an `Evaluator` of losses is one.
+What is minimized is an ``evaluate(pictures)``: `untargeted` and `targeted` make one, and an `Evaluator` is one.
 """
 
 from __future__ import annotations
@@ -185,8 +184,7 @@ def fgsm(evaluate: Evaluate, pictures: Tensor, threat: Threat) -> Tensor:
 def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: float = 0.02, classes: int = 10) -> Tensor:
     """The nearest pictures, in l2, that the model names differently (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599).
 
-    Each step goes to the nearest boundary of the model made linear. A picture that keeps its name for all ``steps`` is
-    returned as far as it came.
+    Each step goes to the nearest boundary of the model made linear; after the last a picture may still have its name.
 
     Args:
         overshoot: how much further than the boundary a step goes, as a share of it.

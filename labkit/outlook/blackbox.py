@@ -18,8 +18,7 @@ from .classifiers import Model, class_indices, logits_of
 def nes(model: Model, labels: Tensor, *, samples: int = 20, sigma: float = 0.05, seed: int = 0) -> Evaluate:
     """What `untargeted` gives, measured without gradients: natural evolution strategies (Ilyas et al. 2018).
 
-    Every evaluation costs ``2 * samples`` queries a picture: the losses a random step of size ``sigma`` forwards and
-    backwards (arXiv:1804.08598).
+    It costs ``2 * samples`` queries a picture: the losses a step of size ``sigma`` to and fro (arXiv:1804.08598).
     """
     check_numbers(1, Integral, most=1_000_000, samples=samples)
     check_numbers(1e-9, most=1.0, sigma=sigma)
@@ -65,11 +64,8 @@ def square(
 ) -> Attacked:
     """The Square Attack (Andriushchenko et al. 2020, arXiv:1912.00049): random squares, kept when the score falls.
 
-    It asks for scores and no gradients, in "linf" only. A picture that fools the model is left alone.
-
-    Args:
-        queries: at most so many for a picture.
-        share: of the picture that the first square covers; they shrink as the queries are used up.
+    It asks for scores and no gradients, in "linf" only. The first square covers a ``share`` of the picture; they shrink
+    as the ``queries`` are used up. A picture that fools the model is left alone.
     """
     if threat.norm != "linf":
         raise ValueError(f"these squares are for linf, not {threat.norm}")
@@ -121,7 +117,7 @@ def hop_skip_jump(
     """HopSkipJump (Chen et al. 2020, arXiv:1904.02144): pictures near in l2, computed from the named classes alone.
 
     Args:
-        starts: for every picture one, of any kind, that the model does not name as ``labels`` say.
+        starts: for every picture another, of any kind, that the model does not name as ``labels`` say.
         rounds: how often it feels out the boundary's direction with random steps, jumps off, and halves its way back.
         probes: random steps in the first round; the round number's root times as many in a later one.
 

@@ -31,7 +31,7 @@ def class_indices(classes: int | Tensor, logits: Tensor) -> Tensor:
     """Classes (N,), or the same for all, as (N,) on the device of ``logits`` (N, K).
 
     Raises:
-        ValueError: for as many as there are not pictures, and for a class that does not exist.
+        ValueError: for another number of classes than of pictures, and for a class that does not exist.
     """
     indices, (count, kinds) = torch.as_tensor(classes, device=logits.device), logits.shape
     if indices.ndim and len(indices) != count:

@@ -13,7 +13,6 @@ from numbers import Integral
 from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.checks import check_choice, check_numbers
@@ -37,8 +36,7 @@ def class_score(model: Model, target: int | str | Tensor, scale: Scale = "logit"
     Args:
         model: gives class logits (N, classes).
         target: the class of all pictures, by number or, for a `Backbone`, by name; or (N,), the class of each one.
-        scale: "logit"; "log", the logarithm of the probability, which unlike the logit forgets what speaks for all
-            classes alike; or "probability".
+        scale: "log", the logarithm of the probability, unlike the logit forgets what speaks for all classes alike.
 
     Raises:
         ValueError: for a class or a scale that does not exist.
@@ -122,7 +120,7 @@ def grad_cam(
     score = class_score(lambda logits: logits, target, scale)(features["logits"])
     (slope,) = torch.autograd.grad(score.sum(), features[layer])
     cam = (slope.mean((2, 3), keepdim=True) * features[layer]).sum(1, keepdim=True).relu().detach()
-    return F.interpolate(cam, pictures.shape[-2:], mode="bilinear")
+    return nn.functional.interpolate(cam, pictures.shape[-2:], mode="bilinear")
 
 
 @contextmanager
@@ -209,7 +207,7 @@ def overlay(picture: Tensor, maps: Tensor, clip: float = 0.99) -> Tensor:
     if maps.ndim != 4 or maps.shape[1] != 1 or len(picture) != 1:
         raise ValueError(f"one picture and maps of shape (N, 1, h, w) are needed, not {tuple(maps.shape)}")
     if maps.shape[2:] != picture.shape[2:]:
-        maps = F.interpolate(maps, picture.shape[2:], mode="bilinear")
+        maps = nn.functional.interpolate(maps, picture.shape[2:], mode="bilinear")
     positive = maps.detach().clamp_min(0)
     top = torch.stack([row.where(row > 0, torch.nan).nanquantile(clip) for row in positive.flatten(1)]).nan_to_num(1)
     m = (positive / top.view(-1, 1, 1, 1)).clamp(0, 1).sqrt()  # the root lifts faint values

@@ -13,7 +13,6 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -45,7 +44,7 @@ def predict(model: nn.Module, weights: Tensor, inputs: Tensor) -> Tensor:
 
 def loss(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """The mean cross-entropy of the classes ``targets`` (n,)."""
-    return F.cross_entropy(predict(model, weights, inputs), targets)
+    return nn.functional.cross_entropy(predict(model, weights, inputs), targets)
 
 
 @arithmetic()
@@ -131,8 +130,7 @@ class Client:
 
         Args:
             batch_size: None takes all data at once.
-            proximal: FedProx's mu (Li et al. 2020, arXiv:1812.06127): it adds mu / 2 times the squared distance from
-                the start to the loss.
+            proximal: mu of FedProx (arXiv:1812.06127): the loss has mu / 2 |w - weights|^2 in addition.
         """
         batch_size = len(self) if batch_size is None else batch_size
         check_numbers(1, Integral, most=1_000_000, epochs=epochs, batch_size=batch_size)
@@ -151,12 +149,9 @@ class Client:
 
 @dataclass(frozen=True)
 class Round:
-    """What stands after a round of `fedavg`, `gossip` or `private_fedsgd`.
+    """What stands after a round: the common model's ``weights`` (P,), or after `gossip` each client's (K, P).
 
-    Args:
-        weights: the common model (P,), or after gossip each client's (K, P).
-        sent: bytes sent by all since the start.
-        busiest: those of them that the busiest machine sent or received.
+    ``sent``: bytes since the start; ``busiest``: those that went in and out of the participant with most traffic.
     """
 
     number: int
@@ -200,8 +195,7 @@ def fedavg(
 ) -> Iterator[Round]:
     """Federated averaging (McMahan et al. 2017, arXiv:1602.05629): a server averages what the clients train.
 
-    Yields a `Round` after each. One epoch with ``batch_size=None`` is FedSGD, which equals gradient descent on the
-    pooled data.
+    Yields a `Round` after each. With ``epochs=1, batch_size=None`` it equals gradient descent on the pooled data.
 
     Args:
         weights: where the server starts (P,).
@@ -218,7 +212,7 @@ def fedavg(
         answers = torch.stack([client.train(weights, model, seed=seed + number, **training) for client in chosen])
         return combine(answers, torch.tensor([len(client) for client in chosen]))
 
-    sent = 2 * taking_part * message_bytes(weights)  # down to each client and up again, all of it through the server
+    sent = 2 * taking_part * weights.nbytes  # down to each client and up again, all of it through the server
     return run_rounds(rounds, weights, step, sent, busiest=sent)
 
 
@@ -251,14 +245,9 @@ def gossip(
         pairs = zip(clients, weights, strict=True)
         return mixing.to(weights) @ torch.stack([c.train(w, model, seed=seed + number, **training) for c, w in pairs])
 
-    traffic = message_bytes(weights[0]) * ((mixing > 0) & ~torch.eye(count, dtype=torch.bool, device=mixing.device))
+    traffic = weights[0].nbytes * ((mixing > 0) & ~torch.eye(count, dtype=torch.bool, device=mixing.device))
     busiest = (traffic.sum(0) + traffic.sum(1)).max()
     return run_rounds(rounds, weights, step, int(traffic.sum()), int(busiest))
-
-
-def message_bytes(weights: Tensor) -> int:
-    """The size of one message that carries ``weights``."""
-    return weights.numel() * weights.element_size()
 
 
 def ring(clients: int) -> Tensor:

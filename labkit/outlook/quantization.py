@@ -123,7 +123,6 @@ def as_int8(network: nn.Module, pictures: Tensor) -> nn.Module:
     `torch.compile` has turned it into a program for whole numbers, which needs a C++ compiler.
 
     Raises:
-        ModuleNotFoundError: without torchao.
         RuntimeError: with a torchao that is too old for this PyTorch.
     """
     check_batch(pictures)
@@ -176,9 +175,7 @@ def allocate(costs: Mapping[str, Mapping[int, float]], sizes: Mapping[str, int],
     """
     front: list[tuple[float, float, dict[str, int]]] = [(0, 0.0, {})]
     for name, options in costs.items():
-        grown = [
-            (s + b * sizes[name], cost + options[b], {**bits, name: b}) for s, cost, bits in front for b in options
-        ]
+        grown = [(s + b * sizes[name], c + options[b], {**bits, name: b}) for s, c, bits in front for b in options]
         front = []
         for choice in sorted(grown, key=lambda choice: choice[:2]):
             if choice[0] <= budget and (not front or choice[1] < front[-1][1]):

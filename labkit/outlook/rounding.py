@@ -104,10 +104,9 @@ def uniform(
 
     Args:
         axis: one grid for each index along it (0: the output channels of weights); None: one for all.
+        symmetric, power_of_two: see `affine`.
         clip: how the range is constrained. "minmax" covers everything; "percentile" leaves out the outermost 0.1 %;
             "mse" minimizes the mean square error, and "kl" the divergence of the rounded histogram (Migacz 2017).
-
-    The others: see `affine`. ValueError for numbers that are not finite, or none.
     """
     check_choice("clip", clip, Clip)
     if x.numel() == 0:

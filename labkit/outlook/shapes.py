@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import pairwise
 from numbers import Integral
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.checks import check_numbers
@@ -71,7 +71,7 @@ def _glyphs() -> Tensor:
     """The shapes of `NAMES` (4, 7, 7), 1 on their lines."""
     diagonal, middle = torch.eye(GLYPH), torch.arange(GLYPH) == GLYPH // 2
     plus, cross = (middle[:, None] | middle).float(), torch.maximum(diagonal, diagonal.flip(0))
-    square = F.pad(torch.zeros(GLYPH - 2, GLYPH - 2), [1] * 4, value=1.0)
+    square = nn.functional.pad(torch.zeros(GLYPH - 2, GLYPH - 2), [1] * 4, value=1.0)
     return torch.stack([plus, cross, square, _ring(GLYPH, 2.3, 3.3)])
 
 
@@ -96,10 +96,11 @@ def network(gated: bool = False, size: int = 24, seed: int = 0) -> Backbone:
     arXiv:1612.08083) multiplies, at each position, the evidence for each class by a gate in [0, 1], and a logit is
     nothing but the sum of the products: ``features(picture, ["glu"])`` (N, 4, S/2, S/2) is its own explanation.
     """
+    check_numbers(2, Integral, most=4096, size=size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         stages: OrderedDict[str, nn.Module] = OrderedDict()
-        for number, (inputs, outputs) in enumerate(((3, 16), (16, 16), (16, 32), (32, 32)), 1):
+        for number, (inputs, outputs) in enumerate(pairwise((3, 16, 16, 32, 32)), 1):
             convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
             stages[f"conv{number}"] = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
             stages[f"relu{number}"] = nn.ReLU()
@@ -131,7 +132,7 @@ def fit(backbone: Backbone, drawn: Shapes, epochs: int = 10, sparsity: float = 0
     layers = ["gates", "logits"] if sparsity else ["logits"]
     for batch in batches:
         features = backbone.features(pictures[batch], layers)
-        loss = F.cross_entropy(features["logits"], labels[batch])
+        loss = nn.functional.cross_entropy(features["logits"], labels[batch])
         if sparsity:
             loss = loss + sparsity * gates(features["gates"]).sum((1, 2, 3)).mean()
         optimizer.zero_grad()
