@@ -418,6 +418,13 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "one picture, no batch": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES[0], SMALL), r"\(1, 4, 4\)"),
     "no pictures": (lambda: deepfool(Linear(), PICTURES[:0]), r"\(0, 1, 4, 4\)"),
     "no steps": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, steps=0), "steps"),
+    "labels that are no whole numbers": (
+        lambda: untargeted(Linear(), LABELS / 2)(PICTURES),
+        "whole numbers from 0 to 1",
+    ),
+    "pixels that are no numbers": (lambda: untargeted(Linear(), LABELS)(PICTURES / 0), "NaN or infinite"),
+    "margins of nobody": (lambda: margin(torch.zeros(3, 2), LABELS[:0]), "as many classes, not 0"),
+    "steps without end": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, steps=10**5), "from 1 to 10,000"),
     "half a step": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, steps=1.5), "steps"),
     "a step backwards": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, step_size=-1), "step_size"),
     "deepfool without steps": (lambda: deepfool(Linear(), PICTURES, steps=0), "steps"),

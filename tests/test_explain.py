@@ -99,6 +99,12 @@ def test_a_class_that_does_not_exist(target: int | Tensor) -> None:
         explain.class_score(logits_of, target)(noise(3, 3, 4, 4))
 
 
+@pytest.mark.parametrize("batch", [noise(0, 3, 4, 4), torch.full((1, 3, 4, 4), torch.nan)])
+def test_a_score_of_nothing(batch: Tensor) -> None:
+    with pytest.raises(ValueError, match="at least one example, without NaN"):
+        explain.class_score(logits_of, 0)(batch)
+
+
 def test_names_and_scales_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match="number instead of 'ring'"):
         explain.class_score(logits_of, "ring")
@@ -184,9 +190,10 @@ def test_grad_cam_explains_what_it_is_asked(drawn: shapes.Shapes) -> None:
         explain.grad_cam(network, "relu4", 4, pictures)
 
 
-def test_guided_backpropagation_cuts_what_is_negative() -> None:
+@pytest.mark.parametrize("inplace", [False, True])
+def test_guided_backpropagation_cuts_what_is_negative(inplace: bool) -> None:
     """relu(x) - 2 relu(y) + relu(z), seen through two ReLUs: y's path is cut; z's own ReLU is shut."""
-    model = nn.Sequential(nn.ReLU(), nn.Linear(3, 3, bias=False), nn.ReLU())
+    model = nn.Sequential(nn.ReLU(), nn.Linear(3, 3, bias=False), nn.ReLU(inplace))
     model[1].weight.data = torch.tensor([[1.0, -2.0, 1.0], [0, 0, 0], [0, 0, 0]])
     inputs = torch.tensor([[9.0, 1.0, -1.0]])
 

@@ -195,7 +195,7 @@ def fedavg(
 ) -> Iterator[Round]:
     """Federated averaging (McMahan et al. 2017, arXiv:1602.05629): a server averages what the clients train.
 
-    Yields a `Round` after each. With ``epochs=1, batch_size=None`` it equals gradient descent on the pooled data.
+    Yields a `Round` after each. With ``epochs=1, batch_size=None`` it is FedSGD: gradient descent on the pooled data.
 
     Args:
         weights: where the server starts (P,).
