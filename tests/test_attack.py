@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import attrgetter
 
 import numpy as np
@@ -16,19 +16,14 @@ from torch import Tensor, nn
 
 import labkit as lk
 from labkit.networks.recommended import Recommended
-from labkit.outlook.attacks import Threat, attacking, batched_logits, deepfool, fgsm, pgd, targeted, untargeted
+from labkit.outlook.attacks import Threat, attacking, deepfool, fgsm, pgd, targeted, untargeted
 from labkit.outlook.blackbox import certify, hop_skip_jump, margin, nes, square, votes
+from labkit.outlook.classifiers import logits_of
 
 SHAPE = (3, 1, 4, 4)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -96,7 +91,7 @@ def test_noise_uses_the_whole_budget_and_its_seed(threat: Threat) -> None:
 
 @pytest.mark.parametrize(
     "norm, epsilon, said",
-    [("linf", 8, "8/255"), ("linf", -0.1, "at least 0"), ("l2", math.nan, "nan"), ("l1", 1, "l1")],
+    [("linf", 8, "from 0 to 1, not 8"), ("linf", -0.1, "from 0"), ("l2", math.nan, "nan"), ("l1", 1, "l1")],
 )
 def test_threats_that_make_no_sense(norm: str, epsilon: float, said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -318,7 +313,7 @@ def test_a_model_is_asked_in_batches() -> None:
         return pictures.flatten(1)
 
     pictures = random(150, 1, 1, 2)
-    assert batched_logits(model, pictures).equal(pictures.flatten(1))
+    assert logits_of(model, pictures, 64).equal(pictures.flatten(1))
     assert sizes == [64, 64, 22]
     labels = pictures[:3].flatten(1).argmax(1)
     hop_skip_jump(model, pictures[:3], labels, pictures[:3].flip(3), rounds=1)
@@ -417,12 +412,19 @@ def as_tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 LABELS, SMALL = torch.tensor([0, 1, 1]), Threat("linf", 0.1)
 BAD: dict[str, tuple[Callable[[], object], str]] = {
     "a class that does not exist": (lambda: pgd(untargeted(Linear(), LABELS + 1), PICTURES, SMALL), "from 0 to 1"),
-    "a negative target": (lambda: pgd(targeted(Linear(), LABELS - 1), PICTURES, SMALL), "there are -1"),
+    "a negative target": (lambda: pgd(targeted(Linear(), LABELS - 1), PICTURES, SMALL), "no class .-1"),
     "too few labels": (lambda: pgd(untargeted(Linear(), LABELS[:2]), PICTURES, SMALL), "3 pictures"),
     "pixels in 0 to 255": (lambda: pgd(untargeted(Linear(), LABELS), 255 * PICTURES, SMALL), "from 0 to 1"),
     "one picture, no batch": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES[0], SMALL), r"\(1, 4, 4\)"),
     "no pictures": (lambda: deepfool(Linear(), PICTURES[:0]), r"\(0, 1, 4, 4\)"),
     "no steps": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, steps=0), "steps"),
+    "labels that are no whole numbers": (
+        lambda: untargeted(Linear(), LABELS / 2)(PICTURES),
+        "whole numbers from 0 to 1",
+    ),
+    "pixels that are no numbers": (lambda: untargeted(Linear(), LABELS)(PICTURES / 0), "NaN or infinite"),
+    "margins of nobody": (lambda: margin(torch.zeros(3, 2), LABELS[:0]), "as many classes, not 0"),
+    "steps without end": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, steps=10**5), "from 1 to 10,000"),
     "half a step": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, steps=1.5), "steps"),
     "a step backwards": (lambda: pgd(untargeted(Linear(), LABELS), PICTURES, SMALL, step_size=-1), "step_size"),
     "deepfool without steps": (lambda: deepfool(Linear(), PICTURES, steps=0), "steps"),

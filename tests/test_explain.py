@@ -16,14 +16,7 @@ from torch import Tensor, nn
 import labkit as lk
 from labkit import explain, perturb, shapes
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny networks are fastest, and their sums reproducible, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -70,7 +63,7 @@ def test_drawing_is_a_function_of_the_seed() -> None:
 
 @pytest.mark.parametrize("count, size", [(0, 24), (3, 13)])
 def test_a_drawing_needs_a_count_and_room(count: int, size: int) -> None:
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(ValueError, match="must be a whole number"):
         shapes.draw(count, size=size)
 
 
@@ -106,6 +99,12 @@ def test_a_class_that_does_not_exist(target: int | Tensor) -> None:
         explain.class_score(logits_of, target)(noise(3, 3, 4, 4))
 
 
+@pytest.mark.parametrize("batch", [noise(0, 3, 4, 4), torch.full((1, 3, 4, 4), torch.nan)])
+def test_a_score_of_nothing(batch: Tensor) -> None:
+    with pytest.raises(ValueError, match="at least one example, without NaN"):
+        explain.class_score(logits_of, 0)(batch)
+
+
 def test_names_and_scales_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match="number instead of 'ring'"):
         explain.class_score(logits_of, "ring")
@@ -139,7 +138,7 @@ def test_smoothgrad_has_the_mean_and_variance_of_a_quadratic() -> None:
 
 @pytest.mark.parametrize("arguments", [{"samples": 1}, {"noise": -0.1}])
 def test_smoothgrad_needs_noise_and_samples(arguments: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="two samples"):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
         explain.smoothgrad(quadratic, noise(1, 3, 2, 2), **arguments)
 
 
@@ -165,7 +164,7 @@ def test_integrated_gradients_add_up(trained: lk.Backbone, drawn: shapes.Shapes)
         (explain.integrated_gradients(score, pictures, steps=n).sum((1, 2, 3)) - gap).abs().mean() for n in (8, 128)
     ]
     assert errors[1] < 0.01 * gap.abs().mean() and errors[1] < 0.3 * errors[0]
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="steps"):
         explain.integrated_gradients(score, pictures, steps=0)
 
 
@@ -191,9 +190,10 @@ def test_grad_cam_explains_what_it_is_asked(drawn: shapes.Shapes) -> None:
         explain.grad_cam(network, "relu4", 4, pictures)
 
 
-def test_guided_backpropagation_cuts_what_is_negative() -> None:
+@pytest.mark.parametrize("inplace", [False, True])
+def test_guided_backpropagation_cuts_what_is_negative(inplace: bool) -> None:
     """relu(x) - 2 relu(y) + relu(z), seen through two ReLUs: y's path is cut; z's own ReLU is shut."""
-    model = nn.Sequential(nn.ReLU(), nn.Linear(3, 3, bias=False), nn.ReLU())
+    model = nn.Sequential(nn.ReLU(), nn.Linear(3, 3, bias=False), nn.ReLU(inplace))
     model[1].weight.data = torch.tensor([[1.0, -2.0, 1.0], [0, 0, 0], [0, 0, 0]])
     inputs = torch.tensor([[9.0, 1.0, -1.0]])
 
@@ -255,7 +255,7 @@ def test_deletion_curve_of_a_sum_of_pixels() -> None:
     start = explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value, 0.0, steps=2, until=0.4)
     torch.testing.assert_close(start, curve[:3])
     for arguments in ({"steps": 0}, {"until": 0}, {"until": 1.1}):
-        with pytest.raises(ValueError, match="at least one step"):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
             explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value, 0.0, **arguments)
     with pytest.raises(ValueError, match="maps of shape"):
         explain.deletion_curve(lambda x: x.sum((1, 2, 3)), pictures, value[:1], 0.0)
@@ -331,7 +331,7 @@ def test_occlusion_of_a_linear_score_is_the_mean_of_the_squares(stride: int) -> 
 
 @pytest.mark.parametrize("size, stride", [(9, 1), (0, 1), (3, 4), (3, 0)])
 def test_occlusion_needs_a_square_that_fits(size: int, stride: int) -> None:
-    with pytest.raises(ValueError, match="8x8 pixels"):
+    with pytest.raises(ValueError, match="whole number from 1"):
         perturb.occlusion(quadratic, noise(1, 3, 8, 8), size, stride)
 
 
@@ -353,7 +353,7 @@ def test_local_line_is_value_and_derivative() -> None:
     reference = LinearRegression().fit((x - 0.4).numpy(), torch.sin(2 * x[:, 0]).numpy(), sample_weight=gaussian)
     found = perturb.local_line(x, torch.sin(2 * x[:, 0]), query, width=0.7)
     np.testing.assert_allclose(found, [reference.intercept_, *reference.coef_], rtol=1e-8)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="width"):
         perturb.local_line(x, x[:, 0], query, width=0)
 
 
@@ -459,12 +459,12 @@ def test_erasing_fills_the_segments_that_are_not_kept() -> None:
 @pytest.mark.parametrize(
     "call, complaint",
     [
-        (lambda: perturb.shapley(random_game(1), 17), "at most 16"),
-        (lambda: perturb.kernel_shap(random_game(1), 17), "at most 16"),
-        (lambda: perturb.shapley(random_game(1), 0), "at least one"),
-        (lambda: perturb.lime(random_game(1), 0), "at least one"),
-        (lambda: perturb.lime(random_game(5), 5, samples=5), "more than 5 samples"),
-        (lambda: perturb.kernel_shap(random_game(5), 5, samples=9), "at least 10 samples"),
+        (lambda: perturb.shapley(random_game(1), 17), "from 1 to 16, not 17"),
+        (lambda: perturb.kernel_shap(random_game(1), 17), "from 1 to 16, not 17"),
+        (lambda: perturb.shapley(random_game(1), 0), "players .* not 0"),
+        (lambda: perturb.lime(random_game(1), 0), "players .* not 0"),
+        (lambda: perturb.lime(random_game(5), 5, samples=5), "samples .* from 6"),
+        (lambda: perturb.kernel_shap(random_game(5), 5, samples=9), "samples .* from 10"),
         (lambda: perturb.erasing(quadratic, noise(1, 3, 4, 4), torch.zeros(4, 5).long()), "segment for each pixel"),
         (lambda: perturb.erasing(quadratic, noise(2, 3, 4, 4), torch.zeros(4, 4).long()), "one picture"),
         (lambda: perturb.replacing(quadratic, noise(4), noise(0, 4)), "rows of 4 columns"),

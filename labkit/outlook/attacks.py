@@ -1,12 +1,6 @@
 """Adversarial attacks that know the model: small changes of pictures that mislead it.
 
-A ``model`` is anything that takes pictures (N, C, H, W) in [0, 1] to logits (N, K): a module, or `Backbone.logits`.
-It may sit on another device: its answers are brought home to the pictures, where everything else is computed.
-What an attack minimizes is what `descend` minimizes everywhere: an ``evaluate(pictures)`` that returns an
-`Evaluation`. `untargeted` and `targeted` make one from a model, and an `Evaluator` of losses is one.
-
->>> threat = Threat("linf", 8 / 255)
->>> fooling = pgd(untargeted(model, labels), pictures, threat)
+What is minimized is an ``evaluate(pictures)``: `untargeted` and `targeted` make one, and an `Evaluator` is one.
 """
 
 from __future__ import annotations
@@ -17,13 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.checks import check_numbers
+from ..base.checks import check_choice, check_numbers
 from ..base.devices import arithmetic
 from ..engine.evaluator import Evaluation
 from ..engine.optimization import descend, make_optimizer
@@ -31,9 +25,10 @@ from ..engine.parameters import Pixels
 from ..engine.progress import Progress
 from ..engine.runs import single_stage
 from ..pictures.geometry import size_of
+from .classifiers import Model, class_indices, logits_of
 
-Model: TypeAlias = Callable[[Tensor], Tensor]
 Evaluate: TypeAlias = Callable[[Tensor], Evaluation]
+Norm: TypeAlias = Literal["linf", "l2"]
 
 
 # --- what an attacker may do --------------------------------------------------------------------------------------
@@ -43,18 +38,21 @@ Evaluate: TypeAlias = Callable[[Tensor], Evaluation]
 class Threat:
     """A threat model: pixels stay in [0, 1], and a picture moves by at most ``epsilon`` in a norm.
 
-    ``norm``: "linf", the largest change of a pixel, or "l2", the Euclidean length of the change of a whole picture.
+    Args:
+        norm: "linf", the largest change of a pixel, or "l2", the Euclidean length of the change of a whole picture.
+        epsilon: at most 1 for "linf", where 8 of 255 levels are 8 / 255.
+
+    Example:
+        >>> threat, gray = Threat("linf", 8 / 255), torch.full((1, 3, 4, 4), 0.5)
+        >>> threat.check(threat.noise(gray), gray)
     """
 
-    norm: str
+    norm: Norm
     epsilon: float
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"the norm of a threat is linf or l2, not {self.norm!r}")
-        check_numbers(0, epsilon=self.epsilon)
-        if self.norm == "linf" and self.epsilon > 1:
-            raise ValueError(f"pixels run from 0 to 1, so epsilon is at most 1, not {self.epsilon}: 8 levels are 8/255")
+        check_choice("norm", self.norm, Norm)
+        check_numbers(0, most=1.0 if self.norm == "linf" else 1e6, epsilon=self.epsilon)
 
     def size(self, change: Tensor) -> Tensor:
         """The norm (N,) of changes (N, C, H, W)."""
@@ -64,13 +62,13 @@ class Threat:
         """The change of norm 1 along which a function with this gradient rises fastest; 0 where the gradient is 0."""
         if self.norm == "linf":
             return gradient.sign()
-        return gradient / broadcast_batch(self.size(gradient).clamp_min(1e-30))
+        return gradient / self.size(gradient).clamp_min(1e-30)[:, None, None, None]
 
     def shrink(self, change: Tensor) -> Tensor:
         """The nearest change of a norm of at most ``epsilon``."""
         if self.norm == "linf":
             return change.clamp(-self.epsilon, self.epsilon)
-        return change * broadcast_batch((self.epsilon / self.size(change).clamp_min(1e-30)).clamp_max(1))
+        return change * (self.epsilon / self.size(change).clamp_min(1e-30)).clamp_max(1)[:, None, None, None]
 
     def project(self, pictures: Tensor, originals: Tensor) -> Tensor:
         """``pictures`` brought back to what the threat allows near ``originals``."""
@@ -97,58 +95,37 @@ def check_range(pictures: Tensor) -> None:
         raise ValueError(f"pixels run from 0 to 1, not from {pictures.min():.4g} to {pictures.max():.4g}")
 
 
-def broadcast_batch(values: Tensor) -> Tensor:
-    """Values (N,) as (N, 1, 1, 1), one for each picture."""
-    return values.view(-1, 1, 1, 1)
-
-
-@arithmetic()
-def home_logits(model: Model, pictures: Tensor) -> Tensor:
-    """The logits (N, K) of pictures, on their device, wherever the model computes."""
-    return model(pictures).to(pictures.device)
-
-
-def batched_logits(model: Model, pictures: Tensor, batch: int = 64) -> Tensor:
-    """The same, but it is asked about ``batch`` pictures at a time."""
-    return torch.cat([home_logits(model, part) for part in pictures.split(batch)])
-
-
 # --- what an attacker wants ---------------------------------------------------------------------------------------
 
 
 def untargeted(model: Model, labels: Tensor) -> Evaluate:
     """Minimized when the model is wrong: minus the cross-entropy of the true ``labels`` (N,)."""
-    return partial(_cross_entropy, model, labels, -1.0)
+    return partial(_weighted_cross_entropy, model, labels, -1.0)
 
 
 def targeted(model: Model, classes: Tensor) -> Evaluate:
     """Minimized when the model sees what the attacker wants: the cross-entropy of the wanted ``classes`` (N,)."""
-    return partial(_cross_entropy, model, classes, 1.0)
+    return partial(_weighted_cross_entropy, model, classes, 1.0)
 
 
 @arithmetic()
-def _cross_entropy(model: Model, classes: Tensor, weight: float, pictures: Tensor) -> Evaluation:
+@torch.enable_grad()
+def _weighted_cross_entropy(model: Model, classes: Tensor, weight: float, pictures: Tensor) -> Evaluation:
     pictures = pictures.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = weight * cross_entropy(home_logits(model, pictures), classes)
-        (gradient,) = torch.autograd.grad(loss.sum(), pictures)
+    loss = weight * cross_entropy(logits_of(model, pictures), classes)
+    (gradient,) = torch.autograd.grad(loss.sum(), pictures)
     return Evaluation(loss.detach(), {("cross_entropy", ""): loss.detach()}, gradient)
 
 
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     """The cross-entropy (N,) of each picture, its class checked."""
-    if len(classes) != len(logits):
-        raise ValueError(f"{len(logits)} pictures need as many classes, not {len(classes)}")
-    kinds = logits.shape[1]
-    if classes.min() < 0 or classes.max() >= kinds:
-        raise ValueError(f"classes run from 0 to {kinds - 1}; there are {classes.min()} to {classes.max()}")
-    return F.cross_entropy(logits, classes.to(logits.device), reduction="none")
+    return F.cross_entropy(logits, class_indices(classes, logits), reduction="none")
 
 
 # --- attacks along a gradient: the one loop -----------------------------------------------------------------------
 
 
-class Nearby(Pixels):
+class _Nearby(Pixels):
     """Pictures as parameters: they step in the threat's steepest direction and are kept near their originals."""
 
     def __init__(self, originals: Tensor, threat: Threat, seed: int | None = None):
@@ -174,18 +151,18 @@ def attacking(
 ) -> Iterator[Progress]:
     """Projected gradient descent (Madry et al. 2018, arXiv:1706.06083), yielding `Progress` after every step.
 
-    evaluate: what is minimized.
-    pictures: (N, C, H, W) in [0, 1].
-    step_size: the norm of a step; None: ``2.5 * epsilon / steps``, so that every allowed picture is in reach.
-    seed: of a random start as far away as allowed; None starts at the pictures.
+    Args:
+        evaluate: what is minimized.
+        pictures: (N, C, H, W) in [0, 1].
+        step_size: the norm of a step; None: ``2.5 * epsilon / steps``, so that every allowed picture is in reach.
+        seed: of a random start as far away as allowed; None starts at the pictures.
     """
-    check_numbers(1, Integral, steps=steps)
+    check_numbers(1, Integral, most=10_000, steps=steps)
     step_size = 2.5 * threat.epsilon / steps if step_size is None else step_size
     check_numbers(0, step_size=step_size)
-    pixels = Nearby(pictures, threat, seed)
+    pixels = _Nearby(pictures, threat, seed)
     optimizer = make_optimizer("ascent", pixels.parameters, step_size)
-    stage = single_stage(size_of(pictures), steps, home=pictures.device)
-    return descend(stage, pixels, evaluate, optimizer)
+    return descend(single_stage(size_of(pictures), steps, home=pictures.device), pixels, evaluate, optimizer)
 
 
 def pgd(evaluate: Evaluate, pictures: Tensor, threat: Threat, **options: Any) -> Tensor:
@@ -194,48 +171,55 @@ def pgd(evaluate: Evaluate, pictures: Tensor, threat: Threat, **options: Any) ->
 
 
 def fgsm(evaluate: Evaluate, pictures: Tensor, threat: Threat) -> Tensor:
-    """The fast gradient sign method (Goodfellow et al. 2015, arXiv:1412.6572): one step of full size."""
+    """The fast gradient sign method (Goodfellow et al. 2015, arXiv:1412.6572): one step of full size.
+
+    Example:
+        >>> fooling = untargeted(torch.nn.Flatten(), torch.tensor([0]))  # four pixels are four logits
+        >>> fgsm(fooling, torch.full((1, 1, 2, 2), 0.5), Threat("linf", 0.1)).flatten()
+        tensor([0.4000, 0.6000, 0.6000, 0.6000])
+    """
     return pgd(evaluate, pictures, threat, steps=1, step_size=threat.epsilon)
 
 
 def deepfool(model: Model, pictures: Tensor, *, steps: int = 50, overshoot: float = 0.02, classes: int = 10) -> Tensor:
     """The nearest pictures, in l2, that the model names differently (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599).
 
-    Each step goes to the nearest boundary of the model made linear, and ``overshoot`` of it beyond. A picture that
-    keeps its name for all ``steps`` is returned as far as it came. As in the authors' code, only the ``classes`` with
-    the highest logits at the start, its own among them, are tried: each costs a backward pass.
+    Each step goes to the nearest boundary of the model made linear; after the last a picture may still have its name.
+
+    Args:
+        overshoot: how much further than the boundary a step goes, as a share of it.
+        classes: only so many, those with the highest logits at the start, are tried: each costs a backward pass.
     """
-    check_numbers(1, Integral, steps=steps)
-    check_numbers(2, Integral, classes=classes)
+    check_numbers(1, Integral, most=10_000, steps=steps)
+    check_numbers(2, Integral, most=100_000, classes=classes)
     check_numbers(0, overshoot=overshoot)
     check_range(pictures)
-    found, rows = pictures.clone(), torch.arange(len(pictures), device=pictures.device)
+    moved, rows = pictures.clone(), torch.arange(len(pictures), device=pictures.device)
     with torch.no_grad():
-        tried = home_logits(model, pictures).sort(dim=1, descending=True, stable=True).indices[:, :classes]
-    if tried.shape[1] < 2:
+        candidates = logits_of(model, pictures).sort(dim=1, descending=True, stable=True).indices[:, :classes]
+    if candidates.shape[1] < 2:
         raise ValueError("DeepFool crosses the boundary between two classes: a model with one logit has none")
     for _ in range(steps):
-        names, logits, slopes = _linearized(model, found, tried)
-        keeping = names == tried[:, 0]
-        if not keeping.any():
+        names, logits, slopes = _linearized(model, moved, candidates)
+        unfooled = names == candidates[:, 0]
+        if not unfooled.any():
             break
-        gaps = logits[:, :1] - logits  # how far each class is behind
-        slopes = slopes - slopes[:, :1]
+        gaps, slopes = logits[:, :1] - logits, slopes - slopes[:, :1]  # of the first to each class
         lengths = slopes.norm(dim=2).clamp_min(1e-12)
         nearest = (gaps / lengths)[:, 1:].argmin(1) + 1
         gap, slope, length = (values[rows, nearest] for values in (gaps, slopes, lengths))
         distance = (1 + overshoot) * (gap / length + 1e-6)
-        step = (distance / length)[:, None] * slope
-        found = torch.where(broadcast_batch(keeping), (found + step.view_as(found)).clamp(0, 1), found)
-    return found
+        step = ((distance / length)[:, None] * slope).view_as(moved)
+        moved = torch.where(unfooled[:, None, None, None], (moved + step).clamp(0, 1), moved)
+    return moved
 
 
 @arithmetic()
+@torch.enable_grad()
 def _linearized(model: Model, pictures: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The names (N,) of pictures, the logits (N, k) of each one's ``classes``, their gradients (N, k, C * H * W)."""
     pictures = pictures.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = home_logits(model, pictures)
-        chosen = logits.gather(1, classes)
-        slopes = [torch.autograd.grad(one.sum(), pictures, retain_graph=True)[0].flatten(1) for one in chosen.T]
+    logits = logits_of(model, pictures)
+    chosen = logits.gather(1, classes)
+    slopes = [torch.autograd.grad(logit.sum(), pictures, retain_graph=True)[0].flatten(1) for logit in chosen.T]
     return logits.argmax(1), chosen.detach(), torch.stack(slopes, 1)

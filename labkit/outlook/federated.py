@@ -6,21 +6,20 @@ place. Averaging, gossip, masking and the attack on a client's privacy are then 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..base.checks import check_numbers
 from ..base.devices import arithmetic, off_mps
 from ..losses.algebra import float64
+from .classifiers import check_batch
 
 # --- a model as a function of its weights -------------------------------------------------------------------------
 
@@ -45,7 +44,7 @@ def predict(model: nn.Module, weights: Tensor, inputs: Tensor) -> Tensor:
 
 def loss(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """The mean cross-entropy of the classes ``targets`` (n,)."""
-    return F.cross_entropy(predict(model, weights, inputs), targets)
+    return nn.functional.cross_entropy(predict(model, weights, inputs), targets)
 
 
 @arithmetic()
@@ -58,7 +57,7 @@ def gradient(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor)
 @arithmetic()
 def accuracy(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
     """The share of ``inputs`` (n, ...) that are given their class; of several models (K, P) the mean."""
-    answers = [predict(model, own, inputs).argmax(1) for own in weights.view(-1, weights.shape[-1])]
+    answers = [predict(model, vector, inputs).argmax(1) for vector in weights.view(-1, weights.shape[-1])]
     return (torch.stack(answers) == targets).float().mean().item()
 
 
@@ -67,9 +66,7 @@ def accuracy(weights: Tensor, model: nn.Module, inputs: Tensor, targets: Tensor)
 
 def iid_split(count: int, clients: int, seed: int = 0) -> list[Tensor]:
     """The indices 0 to ``count`` - 1, shuffled and dealt out evenly: every client's data look alike."""
-    check_whole(clients=clients)
-    if count < clients:
-        raise ValueError(f"{count} examples are too few for {clients} clients")
+    check_numbers(1, Integral, most=count, clients=clients)
     return list(torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tensor_split(clients))
 
 
@@ -79,21 +76,28 @@ def dirichlet_split(targets: Tensor, clients: int, alpha: float, seed: int = 0) 
     Each class is shared out in proportions drawn from a symmetric Dirichlet distribution: the smaller ``alpha``, the
     fewer clients hold most of a class. Drawn again until every client holds something; ValueError if none does so.
     """
-    check_whole(clients=clients)
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha must be a positive number, not {alpha}")
+    check_numbers(1, Integral, most=len(targets), clients=clients)
+    check_numbers(1e-6, alpha=alpha)
     random = np.random.default_rng(seed)
     for _ in range(1000):
-        held: list[list[Tensor]] = [[] for _ in range(clients)]
+        classes = []
         for label in targets.unique():
             indices = torch.from_numpy(random.permutation((targets == label).nonzero()[:, 0].cpu().numpy()))
             cuts = random.dirichlet([alpha] * clients).cumsum()[:-1] * len(indices)
-            for mine, part in zip(held, indices.tensor_split(cuts.astype(int).tolist()), strict=True):
-                mine.append(part)
-        split = [torch.cat(parts).to(targets.device) for parts in held]
-        if all(len(part) for part in split):
+            classes.append(indices.tensor_split(cuts.astype(int).tolist()))
+        split = [torch.cat(parts).to(targets.device) for parts in zip(*classes, strict=True)]
+        if all(map(len, split)):
             return split
     raise ValueError(f"with alpha={alpha:g}, {clients} clients never all got some of {len(targets)} examples")
+
+
+class Training(TypedDict, total=False):
+    """The arguments of `Client.train` that `fedavg` and `gossip` hand on."""
+
+    epochs: int
+    batch_size: int | None
+    learning_rate: float
+    proximal: float
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,9 @@ class Client:
     targets: Tensor
 
     def __post_init__(self) -> None:
-        if not len(self.inputs) == len(self.targets) > 0:
-            raise ValueError(
-                f"a client needs data: {len(self.inputs)} inputs and {len(self.targets)} targets will not do"
-            )
+        check_batch(self.inputs)
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(f"{len(self.inputs)} inputs need as many targets, not {len(self.targets)}")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -123,13 +126,14 @@ class Client:
         proximal: float = 0.0,
         seed: int = 0,
     ) -> Tensor:
-        """The weights (P,) after stochastic gradient descent on the client's own data, starting from ``weights``.
+        """The weights (P,) after stochastic gradient descent on the client's data, starting from ``weights``.
 
-        ``batch_size`` None takes all data at once. ``proximal`` is FedProx's mu (Li et al. 2020, arXiv:1812.06127):
-        it adds mu / 2 times the squared distance from the start to the loss.
+        Args:
+            batch_size: None takes all data at once.
+            proximal: mu of FedProx (arXiv:1812.06127): the loss has mu / 2 |w - weights|^2 in addition.
         """
         batch_size = len(self) if batch_size is None else batch_size
-        check_whole(epochs=epochs, batch_size=batch_size)
+        check_numbers(1, Integral, most=1_000_000, epochs=epochs, batch_size=batch_size)
         check_numbers(learning_rate=learning_rate, proximal=proximal)
         order = torch.Generator().manual_seed(seed)
         local = weights
@@ -145,10 +149,9 @@ class Client:
 
 @dataclass(frozen=True)
 class Round:
-    """What stands after a round of `fedavg` or `gossip`.
+    """What stands after a round: the common model's ``weights`` (P,), or after `gossip` each client's (K, P).
 
-    ``weights``: the common model (P,), or after gossip each client's own (K, P). ``sent``: bytes sent by all since the
-    start; ``busiest``: bytes that went in and out of the participant with most traffic.
+    ``sent``: bytes since the start; ``busiest``: those that went in and out of the participant with most traffic.
     """
 
     number: int
@@ -157,8 +160,17 @@ class Round:
     busiest: int
 
 
+def run_rounds(
+    rounds: int, weights: Tensor, step: Callable[[int, Tensor], Tensor], sent: int, busiest: int
+) -> Iterator[Round]:
+    """Yield every `Round` of ``step``, from its number and old weights to new ones, with bytes for each round."""
+    for number in range(1, rounds + 1):
+        weights = step(number, weights)
+        yield Round(number, weights, number * sent, number * busiest)
+
+
 def average(answers: Tensor, sizes: Tensor) -> Tensor:
-    """The mean (P,) of the clients' weights (K, P), each counting by how much data it has seen."""
+    """The mean (P,) of the clients' weights (K, P), each counting by the ``sizes`` (K,) of its data."""
     return (sizes / sizes.sum()).to(answers) @ answers
 
 
@@ -179,25 +191,29 @@ def fedavg(
     share: float = 1.0,
     combine: Callable[[Tensor, Tensor], Tensor] = average,
     seed: int = 0,
-    **training: Any,
+    **training: Unpack[Training],
 ) -> Iterator[Round]:
     """Federated averaging (McMahan et al. 2017, arXiv:1602.05629): a server averages what the clients train.
 
-    In each round a random ``share`` of the clients starts from the server's ``weights``; ``training`` goes to
-    `Client.train`, and ``combine``, `average` or `median`, makes new weights of the answers. One epoch with
-    ``batch_size=None`` is FedSGD, which equals gradient descent on the pooled data.
+    Yields a `Round` after each. With ``epochs=1, batch_size=None`` it is FedSGD: gradient descent on the pooled data.
+
+    Args:
+        weights: where the server starts (P,).
+        share: of the clients, drawn at random, that takes part in a round.
+        combine: `average` or `median`, makes new weights of the answers.
+        training: goes to `Client.train`.
     """
-    check_whole(clients=len(clients), rounds=rounds)
-    if not 0 < share <= 1:
-        raise ValueError(f"the share of clients must lie in (0, 1], not {share}")
-    draw = torch.Generator().manual_seed(seed)
-    taking_part = max(1, round(share * len(clients)))
-    for number in range(1, rounds + 1):
+    check_numbers(1, Integral, most=100_000, clients=len(clients), rounds=rounds)
+    check_numbers(1e-9, most=1.0, share=share)
+    draw, taking_part = torch.Generator().manual_seed(seed), max(1, round(share * len(clients)))
+
+    def step(number: int, weights: Tensor) -> Tensor:
         chosen = [clients[k] for k in torch.randperm(len(clients), generator=draw)[:taking_part].tolist()]
-        answers = torch.stack([c.train(weights, model, seed=seed + number, **training) for c in chosen])
-        weights = combine(answers, torch.tensor([len(client) for client in chosen]))
-        sent = 2 * number * taking_part * message_bytes(weights)  # down to each client and up again
-        yield Round(number, weights, sent, busiest=sent)  # all of it through the server
+        answers = torch.stack([client.train(weights, model, seed=seed + number, **training) for client in chosen])
+        return combine(answers, torch.tensor([len(client) for client in chosen]))
+
+    sent = 2 * taking_part * weights.nbytes  # down to each client and up again, all of it through the server
+    return run_rounds(rounds, weights, step, sent, busiest=sent)
 
 
 def gossip(
@@ -208,45 +224,42 @@ def gossip(
     *,
     rounds: int,
     seed: int = 0,
-    **training: Any,
+    **training: Unpack[Training],
 ) -> Iterator[Round]:
     """Decentralized averaging (Lian et al. 2017, arXiv:1705.09056): no server, each client averages with neighbors.
 
-    ``weights``: where all start (P,), or each (K, P). ``mixing`` (K, K), such as `metropolis` gives, says how much of
-    whose weights a client takes; ``training`` goes to `Client.train`. There is no common model, only each client's.
+    Yields a `Round` after each. There is no common model, only each client's.
+
+    Args:
+        weights: where all start (P,), or each (K, P).
+        mixing: (K, K), such as `metropolis` gives: how much of whose weights a client takes.
+        training: goes to `Client.train`.
     """
-    check_whole(clients=len(clients), rounds=rounds)
-    ones, count = mixing.new_ones(len(mixing)), len(clients)
-    if mixing.shape != (count, count) or not (
-        (mixing >= 0).all() and torch.allclose(mixing @ ones, ones) and torch.allclose(ones @ mixing, ones)
-    ):
-        raise ValueError(
-            f"the mixing matrix must be {count} x {count}, not negative, every row and column summing to 1"
-        )
-    links = (mixing > 0) & ~torch.eye(count, dtype=torch.bool, device=mixing.device)
+    check_numbers(1, Integral, most=100_000, clients=len(clients), rounds=rounds)
+    ones, sums, count = mixing.new_ones(len(mixing)), (mixing.sum(0), mixing.sum(-1)), len(clients)
+    if mixing.shape != (count, count) or (mixing < 0).any() or not all(torch.allclose(each, ones) for each in sums):
+        raise ValueError(f"mixing must be {count} x {count} and not negative, every row and column summing to 1")
     weights = weights.expand(count, -1)
-    for number in range(1, rounds + 1):
-        trained = [c.train(own, model, seed=seed + number, **training) for c, own in zip(clients, weights, strict=True)]
-        weights = mixing.to(weights) @ torch.stack(trained)
-        traffic = number * message_bytes(weights[0]) * links
-        yield Round(number, weights, int(traffic.sum()), busiest=int((traffic.sum(0) + traffic.sum(1)).max()))
 
+    def step(number: int, weights: Tensor) -> Tensor:
+        pairs = zip(clients, weights, strict=True)
+        return mixing.to(weights) @ torch.stack([c.train(w, model, seed=seed + number, **training) for c, w in pairs])
 
-def message_bytes(weights: Tensor) -> int:
-    """The size of one message that carries ``weights``."""
-    return weights.numel() * weights.element_size()
+    traffic = weights[0].nbytes * ((mixing > 0) & ~torch.eye(count, dtype=torch.bool, device=mixing.device))
+    busiest = (traffic.sum(0) + traffic.sum(1)).max()
+    return run_rounds(rounds, weights, step, int(traffic.sum()), int(busiest))
 
 
 def ring(clients: int) -> Tensor:
     """Who talks to whom (K, K), true and false: everybody with the next and the last, in a circle."""
-    check_numbers(2, Integral, clients=clients)
-    next_one = torch.eye(clients, dtype=torch.bool).roll(1, 0)
-    return (next_one | next_one.T) & ~torch.eye(clients, dtype=torch.bool)
+    check_numbers(2, Integral, most=10_000, clients=clients)
+    following = torch.eye(clients, dtype=torch.bool).roll(1, 0)
+    return following | following.T
 
 
 def random_graph(clients: int, rings: int = 2, seed: int = 0) -> Tensor:
     """Who talks to whom (K, K): several `ring` graphs, each in a random order, so that nobody is cut off."""
-    check_whole(rings=rings)
+    check_numbers(1, Integral, most=1000, rings=rings)
     random, graph = torch.Generator().manual_seed(seed), ring(clients)
     orders = [torch.randperm(clients, generator=random) for _ in range(rings)]
     return torch.stack([graph[order][:, order] for order in orders]).any(0)
@@ -265,10 +278,10 @@ def metropolis(graph: Tensor) -> Tensor:
 
 
 def contraction(mixing: Tensor) -> float:
-    """By how much a round of gossip shrinks the clients' disagreement, at least: the second largest |eigenvalue|."""
+    """By how much a round of gossip shrinks the clients' disagreement, at least: the second largest |eigenvalue|.
+
+    Example:
+        >>> round(contraction(metropolis(ring(4))), 4)
+        0.3333
+    """
     return torch.linalg.eigvalsh(float64(mixing)).abs().sort().values[-2].item()
-
-
-def check_whole(**numbers: int) -> None:
-    """Raise ValueError, naming the argument, when one of ``numbers`` is not a whole number of at least one."""
-    check_numbers(1, Integral, **numbers)

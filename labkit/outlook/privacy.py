@@ -1,14 +1,10 @@
-"""What an update of federated learning gives away, and two ways to keep it: noise, and masks that cancel.
-
-`reconstructing` turns a client's gradient back into its pictures, and `membership_advantage` says how well one can tell
-who was there. `private_fedsgd` bounds what any gradient can say about one example; `mask` and `unmask` let a server
-learn the sum of all updates and nothing else.
-"""
+"""What an update of federated learning gives away, and two ways to keep it: noise, and masks that cancel."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +19,8 @@ from ..engine.progress import Progress
 from ..engine.runs import single_stage
 from ..losses.algebra import float64
 from ..pictures.geometry import size_of
-from .federated import Client, Round, check_whole, loss, message_bytes
+from .classifiers import check_batch
+from .federated import Client, Round, loss, run_rounds
 
 # --- what an update gives away ------------------------------------------------------------------------------------
 
@@ -40,10 +37,15 @@ def reconstructing(
 ) -> Generator[Progress, None, bool]:
     """Deep leakage (Zhu et al. 2019, arXiv:1906.08935): the pictures that explain a client's gradient.
 
-    ``observed`` (P,) is the gradient at ``weights``, ``targets`` (n,) are the classes, ``shape`` (n, ...) the inputs'.
     This is the engine of the lab: the picture is the parameter, the loss the squared distance between its gradient and
     the client's. The model must be twice differentiable (sigmoid, not ReLU, whose second derivative is 0).
+
+    Args:
+        observed: the gradient (P,) at ``weights``.
+        targets: the classes (n,).
+        shape: (n, ...), of the inputs.
     """
+    check_numbers(1, Integral, most=100_000, steps=steps)
 
     def evaluate(picture: Tensor) -> Evaluation:
         picture = picture.detach().requires_grad_()
@@ -52,12 +54,10 @@ def reconstructing(
         mismatch = mismatch.detach()[None]
         return Evaluation(mismatch, {("mismatch", ""): mismatch}, slope)
 
-    check_whole(steps=steps)
     start = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(weights)
     pixels = Pixels(start, clamp=False)
-    return descend(
-        single_stage(size_of(start), steps), pixels, evaluate, make_optimizer("lbfgs", pixels.parameters, 1.0)
-    )
+    optimizer = make_optimizer("lbfgs", pixels.parameters, 1.0)
+    return descend(single_stage(size_of(start), steps), pixels, evaluate, optimizer)
 
 
 def membership_advantage(members: Tensor, others: Tensor) -> float:
@@ -66,8 +66,8 @@ def membership_advantage(members: Tensor, others: Tensor) -> float:
     An example counts as a member when its loss is at most a threshold. Of all thresholds the best: the largest
     difference between the shares of ``members`` (n,) and of ``others`` (m,) that are called so (arXiv:1709.01604).
     """
-    if not (len(members) and len(others)):
-        raise ValueError(f"losses of both kinds are needed, not of {len(members)} members and {len(others)} others")
+    check_batch(members)
+    check_batch(others)
     thresholds = torch.cat([members, others])
     called = [torch.searchsorted(x.sort().values, thresholds, right=True) / len(x) for x in (members, others)]
     return (called[0] - called[1]).max().item()
@@ -97,16 +97,20 @@ def private_fedsgd(
 ) -> Iterator[Round]:
     """DP-SGD (Abadi et al. 2016, arXiv:1607.00133) over clients, differentially private for each *example*.
 
-    In a round every example takes part with probability ``rate``; gradients are cut down to the length ``clip``; each
-    of K clients adds Gaussian noise of deviation ``noise * clip / sqrt(K)``, so that the sum, which is all the server
-    may see (`mask`), carries ``noise * clip``. `epsilon` says what this guarantees.
+    Yields a `Round` after each. Each of K clients adds Gaussian noise of deviation ``noise * clip / sqrt(K)``, so that
+    the sum, which is all the server may see (`mask`), carries ``noise * clip``. `epsilon` says what this guarantees.
+
+    Args:
+        rate: the probability with which an example takes part in a round.
+        clip: the length that gradients of examples are cut down to.
     """
-    check_whole(clients=len(clients), rounds=rounds)
+    check_numbers(1, Integral, most=100_000, clients=len(clients), rounds=rounds)
     check_numbers(noise=noise, learning_rate=learning_rate)
-    if not 0 < rate <= 1 or not clip > 0:
-        raise ValueError(f"rate must lie in (0, 1] and clip be positive, not {rate} and {clip}")
+    check_numbers(1e-9, most=1.0, rate=rate)
+    check_numbers(1e-9, clip=clip)
     random, expected = torch.Generator().manual_seed(seed), rate * sum(map(len, clients))
-    for number in range(1, rounds + 1):
+
+    def step(number: int, weights: Tensor) -> Tensor:
         total = torch.zeros_like(weights)
         for client in clients:
             chosen = torch.rand(len(client), generator=random) < rate
@@ -114,9 +118,10 @@ def private_fedsgd(
                 total = total + clipped_sum(weights, model, client.inputs[chosen], client.targets[chosen], clip)
             drawn = torch.randn(weights.shape, generator=random).to(weights)
             total = total + noise * clip / len(clients) ** 0.5 * drawn
-        weights = weights - learning_rate / expected * total
-        sent = 2 * number * len(clients) * message_bytes(weights)
-        yield Round(number, weights, sent, busiest=sent)
+        return weights - learning_rate / expected * total
+
+    sent = 2 * len(clients) * weights.nbytes
+    return run_rounds(rounds, weights, step, sent, busiest=sent)
 
 
 def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
@@ -124,11 +129,14 @@ def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
 
     Rényi accounting of the subsampled Gaussian mechanism at integer orders (Mironov et al. 2019, arXiv:1908.10530),
     converted after Balle et al. 2020 (arXiv:1905.09982).
+
+    Example:
+        >>> round(epsilon(2, rate=0.1, steps=100, delta=1e-4), 1)
+        2.2
     """
     check_numbers(noise=noise)
-    check_whole(steps=steps)
-    if not (0 < rate <= 1 and 0 < delta < 1):
-        raise ValueError(f"rate must lie in (0, 1] and delta in (0, 1), not {rate} and {delta}")
+    check_numbers(1, Integral, most=10**9, steps=steps)
+    check_numbers(1e-12, most=1.0, rate=rate, delta=delta)
     if noise == 0:
         return math.inf
     best = math.inf
@@ -147,23 +155,25 @@ def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
 MODULUS = 2**32
 
 
-def mask(update: Tensor, own: int, secrets: Mapping[int, int], bits: int = 16) -> Tensor:
-    """The message (P,), int64 in [0, 2^32), in which client ``own`` hides ``update`` (Bonawitz et al. 2017).
+def mask(update: Tensor, client: int, secrets: Mapping[int, int], bits: int = 16) -> Tensor:
+    """The message (P,), int64 in [0, 2^32), in which a ``client`` hides ``update`` (Bonawitz et al. 2017).
 
     The update is rounded to ``bits`` binary places, and for each other client a pad is added or subtracted that only
     the two can draw, from the number ``secrets[other]`` they share. Fresh secrets for every round, or differences leak.
-    The message lies on the CPU, to be sent. A teaching version: its random numbers are not cryptographic, and no client
-    may drop out.
+    The message lies on the CPU. A teaching version: no client may drop out, and no random number is cryptographic.
+
+    Example:
+        >>> unmask([mask(torch.tensor([1.5]), 0, {1: 42}), mask(torch.tensor([2.0]), 1, {0: 42})])
+        tensor([3.5000], dtype=torch.float64)
     """
+    check_numbers(0, Integral, most=30, bits=bits)
     fixed = (update.cpu().double() * 2**bits).round()
     if not (fixed.abs() * (len(secrets) + 1) < MODULUS / 2).all():
-        raise ValueError(
-            f"updates up to {update.abs().max():g} of all clients overflow 32 bits: take less than {bits=}"
-        )
+        raise ValueError(f"updates up to {update.abs().max():g} of all clients overflow 32 bits: take under {bits=}")
     message = fixed.long()
     for other, secret in secrets.items():
         pad = torch.randint(MODULUS, update.shape, generator=torch.Generator().manual_seed(secret))
-        message = message + (pad if own < other else -pad)
+        message = message + (pad if client < other else -pad)
     return message % MODULUS
 
 

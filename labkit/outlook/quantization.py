@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -15,27 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..base.devices import arithmetic
-from ..networks.backbone import Backbone
+from .classifiers import check_batch, logits_of
 from .rounding import Affine, magnitude, pack, signs, straight_through, uniform, xnor_dot
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
-Watcher: TypeAlias = Callable[[str, Layer, Tensor, Tensor], Tensor | None]
 Rounder: TypeAlias = Callable[[Tensor], Tensor]  # weights -> rounded weights of the same shape
 
 
 def layers_of(network: nn.Module) -> dict[str, Layer]:
     """The convolutions and linear layers, whose weights are rounded, by name. ValueError if there are none."""
-    found = {name: module for name, module in network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
-    if not found:
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    if not layers:
         raise ValueError(f"{type(network).__name__} has no convolution and no linear layer to quantize")
-    return found
-
-
-def _outputs(network: nn.Module, x: Tensor) -> Tensor:
-    """What the network says: a backbone's logits of pictures, or the result of calling any other module."""
-    with arithmetic():
-        return network.logits(x) if isinstance(network, Backbone) else network(x)
+    return layers
 
 
 def quantized(
@@ -48,12 +40,13 @@ def quantized(
 ) -> nn.Module:
     """A copy of ``network`` that computes with rounded numbers.
 
-    weights: how to round those of all layers (see `layers_of`), or of the named ones: a number of bits, or any function
-        such as `ternary`. With bits, `uniform` makes the grids, symmetric and one a channel unless ``options`` of it
-        say otherwise.
-    inputs: grids for what flows into the named layers, as `calibrate` finds them.
-    trainable: False rounds the weights once and for all. True rounds them anew whenever they are used, with
-        straight-through gradients: quantization-aware training; its parameters are the unrounded weights.
+    Args:
+        weights: how to round those of all layers (see `layers_of`), or of the named ones: a number of bits, or any
+            function such as `ternary`. With bits, `uniform` makes the grids, symmetric and one a channel unless
+            ``options`` of it say otherwise.
+        inputs: grids for what flows into the named layers, as `calibrate` computes them.
+        trainable: False rounds the weights once and for all. True rounds them anew whenever they are used, with
+            straight-through gradients: quantization-aware training; its parameters are the unrounded weights.
     """
     network = copy.deepcopy(network)
     layers = layers_of(network)
@@ -65,7 +58,7 @@ def quantized(
         if not trainable:
             parametrize.remove_parametrizations(layers[name], "weight", leave_parametrized=True)
     for name, grid in (inputs or {}).items():
-        layers[name].register_forward_pre_hook(_rounding_hook(grid))
+        layers[name].register_forward_pre_hook(lambda layer, inputs, *, grid=grid: grid(inputs[0]))
     return network
 
 
@@ -78,23 +71,20 @@ class _Rounding(nn.Module):
         return uniform(weight, self.how, **self.options)(weight) if isinstance(self.how, int) else self.how(weight)
 
 
-@torch.no_grad()
 def calibrate(network: nn.Module, pictures: Tensor, bits: int = 8, **options: bool | str) -> dict[str, Affine]:
     """A grid for the input of every layer, from what flows through the network when it sees ``pictures``.
 
-    One grid a layer, asymmetric unless ``options`` say otherwise (see `uniform`). ValueError for an empty set.
+    One grid a layer, asymmetric unless ``options`` say otherwise (see `uniform`).
     """
     grids: dict[str, Affine] = {}
 
-    def observe(name: str, layer: Layer, x: Tensor, y: Tensor) -> None:
-        grids[name] = uniform(x, bits, **{"symmetric": False, **options})
+    def observe(name: str, layer: Layer, inputs: tuple[Tensor], output: Tensor) -> None:
+        grids[name] = uniform(inputs[0], bits, **{"symmetric": False, **options})
 
-    with _watched(network, observe):
-        _outputs(network, _not_empty(pictures))
+    _watch(network, pictures, observe)
     return grids
 
 
-@torch.no_grad()
 def bias_corrected(rounded: nn.Module, network: nn.Module, pictures: Tensor) -> nn.Module:
     """A copy of ``rounded`` in which the mean output of every channel is what it is in ``network``, on ``pictures``.
 
@@ -103,95 +93,54 @@ def bias_corrected(rounded: nn.Module, network: nn.Module, pictures: Tensor) -> 
     """
     means: dict[str, Tensor] = {}
 
-    def note(name: str, layer: Layer, x: Tensor, y: Tensor) -> None:
-        means[name] = y.transpose(0, 1).flatten(1).mean(1)
+    def note(name: str, layer: Layer, inputs: tuple[Tensor], output: Tensor) -> None:
+        means[name] = output.transpose(0, 1).flatten(1).mean(1)
 
-    def correct(name: str, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
-        shift = means[name] - y.transpose(0, 1).flatten(1).mean(1)
+    def correct(name: str, layer: Layer, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        shift = means[name] - output.transpose(0, 1).flatten(1).mean(1)
         layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift, layer.weight.requires_grad)
-        return y + shift.view(-1, *[1] * (y.ndim - 2))
+        return output + shift.view(-1, *[1] * (output.ndim - 2))
 
     corrected = copy.deepcopy(rounded)
-    with _watched(network, note):
-        _outputs(network, _not_empty(pictures))
-    with _watched(corrected, correct):
-        _outputs(corrected, pictures)
+    _watch(network, pictures, note)
+    _watch(corrected, pictures, correct)
     return corrected
 
 
-def _rounding_hook(grid: Affine) -> Callable[..., Tensor]:
-    return lambda layer, inputs: grid(inputs[0])
-
-
-def _watching_hook(name: str, watch: Watcher) -> Callable[..., Tensor | None]:
-    return lambda layer, inputs, output: watch(name, layer, inputs[0], output)
-
-
-@contextmanager
-def _watched(network: nn.Module, watch: Watcher) -> Iterator[None]:
-    """Within, ``watch(name, layer, input, output)`` follows every layer; what it returns replaces the output."""
-    handles = [layer.register_forward_hook(_watching_hook(name, watch)) for name, layer in layers_of(network).items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _not_empty(pictures: Tensor) -> Tensor:
-    if len(pictures) == 0:
-        raise ValueError("there is nothing to calibrate on: give at least one picture")
-    return pictures
+@torch.no_grad()
+def _watch(network: nn.Module, pictures: Tensor, watch: Callable[..., Tensor | None]) -> None:
+    """Ask once; ``watch(name, layer, inputs, output)`` follows every layer, and what it returns replaces the output."""
+    with ExitStack() as hooks:
+        for name, layer in layers_of(network).items():
+            hooks.enter_context(layer.register_forward_hook(partial(watch, name)))
+        logits_of(network, pictures)
 
 
 def as_int8(network: nn.Module, pictures: Tensor) -> nn.Module:
     """A copy that stores int8 weights and calls PyTorch's quantized operations: torchao's export path for x86 CPUs.
 
     Calibrated on ``pictures``; takes batches of their shape, on the CPU. It is slower than ``network`` until
-    `torch.compile` has turned it into a program for whole numbers, which needs a C++ compiler. ModuleNotFoundError
-    without torchao, RuntimeError with one that is too old for this PyTorch.
+    `torch.compile` has turned it into a program for whole numbers, which needs a C++ compiler.
+
+    Raises:
+        RuntimeError: with a torchao that is too old for this PyTorch.
     """
-    with _quiet():
+    check_batch(pictures)
+    with torch.no_grad(), warnings.catch_warnings(), ExitStack() as afterwards:
+        warnings.simplefilter("ignore")  # the remarks of torchao and torch.export about their own future
+        afterwards.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
         quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
-        network, pictures = copy.deepcopy(network).cpu(), _not_empty(pictures).cpu()
-        with torch.no_grad():
-            exported = torch.export.export(_Callable(network), (pictures,)).module()
-            prepared = prepare_pt2e(exported, quantizer)
-            prepared(pictures)
-            converted = convert_pt2e(prepared)
+        exported = torch.export.export(copy.deepcopy(network).cpu(), (pictures.cpu(),)).module()
+        prepared = prepare_pt2e(exported, quantizer)
+        prepared(pictures.cpu())
+        converted = convert_pt2e(prepared)
     if not any(value.dtype == torch.int8 for value in converted.state_dict().values()):
-        raise RuntimeError(
-            f"torchao {version('torchao')} finds no layers in what torch {torch.__version__} exports: "
-            "install a torchao of the same months"
-        )
+        raise RuntimeError(f"torchao finds no layers in what torch {torch.__version__} exports: update torchao")
     return converted
-
-
-class _Callable(nn.Module):
-    """Any network, a backbone too, as a module that is called with pictures."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _outputs(self.network, x)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the remarks of torchao and torch.export about their own future."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 # --- mixed precision ---------------------------------------------------------------------------------------------
@@ -200,7 +149,7 @@ def _quiet() -> Iterator[None]:
 @torch.no_grad()
 def divergence(network: nn.Module, other: nn.Module, pictures: Tensor) -> float:
     """How differently two networks judge: the mean over pictures of KL(network's classes || other's), in nats."""
-    p, q = (_outputs(one, _not_empty(pictures)).log_softmax(1) for one in (network, other))
+    p, q = (logits_of(judge, pictures).log_softmax(1) for judge in (network, other))
     return F.kl_div(q, p, reduction="batchmean", log_target=True).item()
 
 
@@ -217,16 +166,16 @@ def sensitivity(
 def allocate(costs: Mapping[str, Mapping[int, float]], sizes: Mapping[str, int], budget: float) -> dict[str, int]:
     """Bits for each layer: the least sum of ``costs`` (layer -> bits -> cost) that fits a ``budget`` of bits in all.
 
-    sizes: how many weights each layer has. Exact: layer by layer, only choices survive that no other beats in both
-    size and cost. ValueError, with the least budget that will do, if nothing fits.
+    Exact: layer by layer, only choices survive that no other beats in both size and cost. ``sizes``: how many weights
+    each layer has. ValueError, with the least budget that will do, if nothing fits.
+
+    Example:
+        >>> allocate({"a": {2: 5, 4: 0}, "b": {2: 1, 4: 0}}, {"a": 10, "b": 10}, budget=60)
+        {'a': 4, 'b': 2}
     """
     front: list[tuple[float, float, dict[str, int]]] = [(0, 0.0, {})]
     for name, options in costs.items():
-        grown = [
-            (size + bits * sizes[name], cost + extra, {**chosen, name: bits})
-            for size, cost, chosen in front
-            for bits, extra in options.items()
-        ]
+        grown = [(s + b * sizes[name], c + options[b], {**bits, name: b}) for s, c, bits in front for b in options]
         front = []
         for choice in sorted(grown, key=lambda choice: choice[:2]):
             if choice[0] <= budget and (not front or choice[1] < front[-1][1]):
@@ -237,7 +186,6 @@ def allocate(costs: Mapping[str, Mapping[int, float]], sizes: Mapping[str, int],
     return front[-1][2]
 
 
-@torch.no_grad()
 def macs(network: nn.Module, pictures: Tensor) -> dict[str, int]:
     """How many products a layer adds up for one of ``pictures`` (multiply-accumulates), counted as they flow through.
 
@@ -245,11 +193,10 @@ def macs(network: nn.Module, pictures: Tensor) -> dict[str, int]:
     """
     counts = dict.fromkeys(layers_of(network), 0)
 
-    def count(name: str, layer: Layer, x: Tensor, y: Tensor) -> None:
-        counts[name] += y[0].numel() * layer.weight[0].numel()
+    def count(name: str, layer: Layer, inputs: tuple[Tensor], output: Tensor) -> None:
+        counts[name] += output[0].numel() * layer.weight[0].numel()
 
-    with _watched(network, count):
-        _outputs(network, _not_empty(pictures))
+    _watch(network, pictures, count)
     return counts
 
 
@@ -266,27 +213,21 @@ class XnorConv2d(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
         super().__init__(inputs, outputs, kernel, stride, padding, bias=bias)
-        self.border = padding, padding
+        self.border = [padding] * 4
 
     def forward(self, input: Tensor) -> Tensor:
-        x = self._padded(input)
-        bits = (
-            straight_through(signs(x), x.clamp(-1, 1)),
-            straight_through(signs(self.weight), self.weight.clamp(-1, 1)),
-        )
+        """The output (N, C, h, w), computed on signs that are floating-point numbers."""
+        x = F.pad(input, self.border)
+        bits = (straight_through(signs(numbers), numbers.clamp(-1, 1)) for numbers in (x, self.weight))
         return self._scaled(F.conv2d(*bits, stride=self.stride), x)
 
     def packed(self, x: Tensor) -> Tensor:
         """The output computed with XOR and popcount alone, on signs packed eight to a byte."""
-        x = self._padded(x)
+        x = F.pad(x, self.border)
         columns = F.unfold(x, self.kernel_size, stride=self.stride)  # (N, C k k, positions)
         dots = xnor_dot(pack(self.weight.flatten(1))[:, None], pack(columns.mT)[:, None], columns.shape[1])
         places = [(side - k) // s + 1 for side, k, s in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)]
         return self._scaled(dots.unflatten(2, places).to(x.dtype), x)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        rows, columns = self.border
-        return F.pad(x, (columns, columns, rows, rows))
 
     def _scaled(self, dots: Tensor, x: Tensor) -> Tensor:
         k = F.avg_pool2d(x.abs().mean(1, keepdim=True), self.kernel_size, self.stride)

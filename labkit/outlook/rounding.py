@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.checks import check_choice, check_numbers
 from ..losses.algebra import at_least_float32
+
+Clip: TypeAlias = Literal["minmax", "percentile", "mse", "kl"]
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
@@ -45,10 +50,6 @@ class Affine:
         q = ((x / self.scale).round() + self.zero_point).clamp(self.low, self.high)
         return q.to(torch.int8 if self.high < 128 else torch.int32)
 
-    def dequantize(self, q: Tensor) -> Tensor:
-        """The real numbers that whole numbers stand for."""
-        return (q - self.zero_point) * self.scale
-
     def __call__(self, x: Tensor) -> Tensor:
         """``x`` rounded to the nearest point of the grid.
 
@@ -65,12 +66,18 @@ def affine(
 ) -> Affine:
     """The grid of 2^bits points (one fewer when symmetric) that covers [low, high] and holds zero exactly.
 
-    symmetric: zero_point 0 and as many points on either side, as weights have it; else the points are spread over
-        the range alone. power_of_two: round the scale up to a power of two (fixed point: rescaling is a shift).
+    Args:
+        bits: from 2 to 16.
+        symmetric: zero_point 0 and as many points on either side, as weights have it; else the points are spread over
+            the range alone.
+        power_of_two: round the scale up to a power of two (fixed point: rescaling is a shift).
+
+    Example:
+        >>> affine(-1, 1, bits=2, symmetric=True)(torch.tensor([0.4, 0.6, 9.0]))
+        tensor([0., 1., 1.])
     """
     low, high = (x if isinstance(x, Tensor) else torch.tensor(float(x)) for x in (low, high))
-    if bits not in range(2, 17):
-        raise ValueError(f"bits must be a whole number from 2 to 16, not {bits}")
+    check_numbers(2, Integral, most=16, bits=bits)
     if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low <= high).all()):
         raise ValueError("a range runs from a finite low to a finite high: are there NaN or infinite numbers?")
     top = 2 ** (bits - 1) - 1
@@ -90,16 +97,18 @@ def uniform(
     *,
     axis: int | None = None,
     symmetric: bool = True,
-    clip: str = "minmax",
+    clip: Clip = "minmax",
     power_of_two: bool = False,
 ) -> Affine:
     """A grid for the numbers in ``x``: calibration.
 
-    axis: one grid for each index along it (0: the output channels of weights); None: one for all.
-    clip: how the range is constrained. "minmax" covers everything; "percentile" leaves out the outermost 0.1 %;
-        "mse" minimizes the mean square error, and "kl" the divergence of the rounded histogram (Migacz 2017).
-    symmetric, power_of_two: see `affine`.
+    Args:
+        axis: one grid for each index along it (0: the output channels of weights); None: one for all.
+        symmetric, power_of_two: see `affine`.
+        clip: how the range is constrained. "minmax" covers everything; "percentile" leaves out the outermost 0.1 %;
+            "mse" minimizes the mean square error, and "kl" the divergence of the rounded histogram (Migacz 2017).
     """
+    check_choice("clip", clip, Clip)
     if x.numel() == 0:
         raise ValueError("there is nothing to calibrate on: give at least one number")
     grid = partial(affine, bits=bits, symmetric=symmetric, power_of_two=power_of_two)
@@ -110,13 +119,9 @@ def uniform(
     if clip == "percentile":
         out = round(rows.shape[1] * 0.0005)
         low, high = (rows.kthvalue(k, dim=1, keepdim=True).values for k in (out + 1, rows.shape[1] - out))
-    elif clip in ("mse", "kl"):
-        low, high = _searched(rows, low, high, grid, _square_error if clip == "mse" else _divergence)
     elif clip != "minmax":
-        raise ValueError(f"clip is minmax, percentile, mse or kl, not {clip!r}")
-    shape = [1] * x.ndim if axis is not None else []
-    if axis is not None:
-        shape[axis] = -1
+        low, high = _searched(rows, low, high, grid, _square_error if clip == "mse" else _divergence)
+    shape = [] if axis is None else [-1 if k == axis % x.ndim else 1 for k in range(x.ndim)]
     return grid(low.view(shape), high.view(shape))
 
 
