@@ -60,10 +60,10 @@ class OurNotebooks:
         return [Notebook.from_parent(parent, path=file_path) if type(each) is IPyNbFile else each for each in found]
 
 
-<<<<<<< HEAD
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(OurNotebooks())
-=======
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny networks are many times faster, and their sums reproducible, on one thread."""
@@ -71,13 +71,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-IPyNbCell.sanitize, IPyNbCell.compare_outputs, IPyNbCell.format_output_compare = sanitize, compare, explain
-nbval.kernel.start_new_kernel = functools.partial(
-    nbval.kernel.start_new_kernel, env=kernel_environment(os.environ.get("LABKIT_MACHINE", "plain"))
-)
->>>>>>> w-c
 
 
 @pytest.hookimpl(optionalhook=True)
