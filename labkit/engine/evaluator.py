@@ -65,8 +65,6 @@ class Evaluator:
     A picture on another device is brought to the network's, and what is computed comes back to the picture's.
 
     Args:
-        backbone: the network; it stays as it is.
-        loss: what is minimized.
         size: (height, width) of the pictures, each at most 65,536.
         precision: "float32", "tf32", "bfloat16" (the network computes in bfloat16; pixels, statistics and losses stay
             in float32) or "auto" (see `pick_precision`).
@@ -122,7 +120,7 @@ class Evaluator:
     def plus(self, loss: Loss) -> Evaluator:
         """One that evaluates a further loss as well; what this one has prepared is not computed again."""
         with torch.no_grad():
-            return self._with(BoundSum.of([*summands(self.loss), *summands(loss.bind(self, self.size))]))
+            return self._with(BoundSum([*summands(self.loss), *summands(loss.bind(self, self.size))]))
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""
@@ -139,7 +137,7 @@ class Evaluator:
         """The gradient (N, 3, H, W) of each term of the loss by itself, by name; their sum is the loss's."""
         gradients: dict[str, Tensor] = {}
         for summand in summands(self.loss):
-            evaluation = self._with(BoundSum.of([summand]))(picture)
+            evaluation = self._with(BoundSum([summand]))(picture)
             (name,) = evaluation.terms
             gradients[name] = gradients.get(name, 0) + evaluation.gradient
         return gradients
@@ -234,7 +232,7 @@ class Evaluator:
     def _tiles(self, layers: Sequence[str], size: Size) -> list[Tile]:
         key = tuple(layers), size
         if key not in self.cuts:
-            self.backbone.check_layers(layer for layer in layers if layer != PIXELS)
+            self.backbone.check_layers(set(layers) - {PIXELS})
             self.cuts[key] = cut(self.backbone, layers, size, self._tile(layers, size))
         return self.cuts[key]
 

@@ -57,9 +57,7 @@ def resized_moments(state: State, size: Size) -> State:
 
 
 class Average:
-    """A running mean of iterates, exponential with ``decay`` in [0, 1), corrected for its start.
-
-    0: the last iterate itself.
+    """A running mean of iterates, exponential with ``decay``, corrected for its start (0: the last iterate itself).
 
     Example:
         >>> average = Average(0.9)
@@ -105,8 +103,6 @@ def descend(
     loss was finite.
 
     Args:
-        stage: how many steps, and where to go on from if the run was saved.
-        parameterization: of the picture; ``optimizer`` changes its parameters.
         evaluate: from a picture to its loss and gradient; may draw from ``generator``, whose state is saved with the
             rest.
         average: of the iterates, which is what progress shows; None: the last iterate.

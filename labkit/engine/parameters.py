@@ -158,15 +158,12 @@ def make_parameterization(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Parameterization:
-    """The parameterization ``name``.
+    """The parameterization ``name``: "fourier", "laplacian", "cppn" or "pixels".
 
     Args:
-        name: "fourier", "laplacian", "cppn" or "pixels".
         shape: (N, 3, H, W) of the pictures, sides of at most 65,536.
         start: the pictures to start from; None: noise.
         decay: see `Fourier`.
-        generator: of the noise.
-        device: of the parameters.
     """
     check_choice("parameterization", name, Kind)
     check_numbers(1, Integral, most=65_536, pictures=shape[0], height=shape[2], width=shape[3])
@@ -224,7 +221,6 @@ class DeepPrior(Parameterization):
         size: (height, width), from 32 to 8192 each.
         seed: of the weights and the noise.
         shake: the deviation of fresh noise that is added to the input at every step.
-        device: of the network.
     """
 
     def __init__(self, size: Size, seed: int = 0, shake: float = 0.03, device: torch.device | str | None = None):

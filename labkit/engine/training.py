@@ -45,7 +45,6 @@ def train_steps(
     """Train ``model`` in place, yielding `Trained` after every step: Adam, its step falling to zero along a cosine.
 
     Args:
-        model: the network.
         error: of one random batch, drawn with the generator that it gets: a number that depends on the weights.
         steps: at most ten million.
         learning_rate: of the first step, at most 10.

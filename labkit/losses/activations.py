@@ -24,7 +24,6 @@ class activation(Loss):
     """The mean of a layer's features to a power: with ``-``, DeepDream's objective (Mordvintsev et al. 2015).
 
     Args:
-        layer: its name.
         channel: the only channel that counts.
         neuron: the only position, (row, column), in fractions of the map's height and width, in [0, 1).
         direction: a vector (C,) on which features are projected, instead of a channel.
@@ -112,12 +111,9 @@ class BoundActivation(BoundLoss):
 
 
 class class_logit(Loss):
-    """The logit of one class: with ``-``, the picture that the network would call that class.
+    """The logit of one class, by number or name: with ``-``, the picture that the network would call that class.
 
     The statistics are averages of the last features over the head's grid of cells, so that they add up over tiles.
-
-    Args:
-        target: the class, by number or name.
     """
 
     name = "class_logit"
@@ -173,8 +169,7 @@ class guide(Loss):
     the guide's vector with the largest dot product, as in the original DeepDream notebook (Google 2015).
 
     Args:
-        picture: the guide, anything `as_picture` takes; shrunk to the picture's longer side if it is larger.
-        layer: whose features are compared.
+        picture: the guide; shrunk to the longer side of the pictures that are compared with it.
     """
 
     name = "guide"
@@ -203,8 +198,7 @@ class caricature(Loss):
     (Carter et al. 2019), kept above 0.1 so that noise finds its way, holds the picture to the photo's subject.
 
     Args:
-        photo: anything `as_picture` takes; it is resized to the picture.
-        layer: whose features are compared.
+        photo: resized to the picture.
         power: of the cosine, from 0 to 100.
     """
 

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,20 +27,17 @@ Terms: TypeAlias = dict[tuple[str, str], Tensor]
 Slices: TypeAlias = tuple[slice, slice]
 Layers: TypeAlias = str | Iterable[str] | Mapping[str, float] | None  # None: the recommended ones
 Weight: TypeAlias = float | Tensor  # of a loss in a sum
+L = TypeVar("L", "Loss", "BoundLoss")
 
 
 class FeatureSource(Protocol):
-    """What computes features and statistics of any picture, however large: an `Evaluator`."""
+    """What computes features and statistics of any picture, however large: see `Evaluator`."""
 
     backbone: Backbone
 
-    def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
-        """Features (N, C, h, w) of the named layers in float32, and the picture itself under "pixels"."""
-        ...
+    def features(self, picture: Tensor, layers: Sequence[str]) -> Features: ...
 
-    def statistics(self, loss: BoundLoss, picture: Tensor) -> Statistics:
-        """The statistics of ``loss``, summed over the whole picture."""
-        ...
+    def statistics(self, loss: BoundLoss, picture: Tensor) -> Statistics: ...
 
 
 @dataclass(frozen=True)
@@ -82,9 +79,8 @@ class Crop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        like: dict[str, Any] = {"dtype": gradient.dtype, "device": gradient.device}
-        whole = torch.empty(ctx.shape, **like, memory_format=torch.channels_last).zero_()
-        whole[..., *ctx.spans] = gradient
+        whole = torch.empty(ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
+        whole.zero_()[..., *ctx.spans] = gradient
         return whole, None
 
 
@@ -199,10 +195,11 @@ class Sum(Loss):
         self.summands, self.layers = summands, _layers(summands)
 
     def bind(self, source: FeatureSource, size: Size) -> BoundSum:
-        device, bound = source.backbone.device, []
+        bound: list[tuple[Weight, BoundLoss]] = []
         for weight, loss in self.summands:
-            bound.append((weight.to(device) if isinstance(weight, Tensor) else weight, loss.bind(source, size)))
-        return BoundSum.of(bound)
+            weight = weight.to(source.backbone.device) if isinstance(weight, Tensor) else weight
+            bound.append((weight, loss.bind(source, size)))
+        return BoundSum(bound)
 
     def __repr__(self) -> str:
         text = ""
@@ -214,16 +211,12 @@ class Sum(Loss):
         return text
 
 
-@dataclass
 class BoundSum(BoundLoss):
     """A weighted sum of bound losses. Its statistics are theirs, by (number of the summand, name)."""
 
-    summands: list[tuple[Weight, BoundLoss]]
-
-    @classmethod
-    def of(cls, summands: list[tuple[Weight, BoundLoss]]) -> BoundSum:
-        """The sum of these, which reads what they read."""
-        return cls(_layers(summands), summands, linear=all(loss.linear for _, loss in summands))
+    def __init__(self, summands: list[tuple[Weight, BoundLoss]]):
+        super().__init__(_layers(summands), linear=all(loss.linear for _, loss in summands))
+        self.summands = summands
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         return {
@@ -255,17 +248,10 @@ def _layers(summands: Iterable[tuple[Weight, Loss | BoundLoss]]) -> tuple[str, .
     return tuple(layers)
 
 
-@overload
-def summands(loss: Loss) -> list[tuple[Weight, Loss]]: ...
-
-
-@overload
-def summands(loss: BoundLoss) -> list[tuple[Weight, BoundLoss]]: ...
-
-
-def summands(loss: Any) -> Any:
+def summands(loss: L) -> list[tuple[Weight, L]]:
     """The losses that a loss is the sum of, each with its weight; of any but a sum itself, with weight 1."""
-    return loss.summands if isinstance(loss, (Sum, BoundSum)) else [(1.0, loss)]
+    parts: Any = loss.summands if isinstance(loss, (Sum, BoundSum)) else [(1.0, loss)]
+    return parts
 
 
 def total(values: Iterable[Tensor]) -> Tensor:

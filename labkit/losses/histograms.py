@@ -75,7 +75,7 @@ class BoundHistogram(BoundTargetStatistic):
         return Counts.apply(tamed((values - low) / span), weights, -BEYOND, 1 + BEYOND, self.bins)
 
     def distance(self, layer: str, means: Means) -> Tensor:
-        mean, target = means["histogram"], self.targets[layer]["histogram"]
+        mean, target = means[layer, "histogram"], self.targets[layer, "histogram"]
         span = float64(self.ranges[layer][1])[:, 0] / self.bins
         distance = (cramer(mean, target) * span).mean(1)
         if self.relative:

@@ -25,7 +25,7 @@ class content(Loss):
     """How far the features are from a photo's: ||F - P||^2 (Gatys et al. 2016, arXiv:1508.06576), averaged over layers.
 
     Args:
-        photo: anything `as_picture` takes; it is resized to the picture.
+        photo: resized to the picture.
         layers: names, or layer -> weight; None: the recommended ones.
         relative: divide by ||P||^2, so that a weight means the same for every network and layer: 0 is the photo itself
             and 1 an empty picture's distance. False gives the plain mean square over channels and positions.
@@ -41,7 +41,7 @@ class content(Loss):
         weights = self.weights or layer_weights(source.backbone.recommended.content)
         photo = resize(self.photo, size).to(source.backbone.device)
         targets = source.features(photo, tuple(weights))
-        return BoundSum.of([(weight, self._at(layer, targets[layer])) for layer, weight in weights.items()])
+        return BoundSum([(weight, self._at(layer, targets[layer])) for layer, weight in weights.items()])
 
     def _at(self, layer: str, target: Tensor) -> BoundLoss:
         def gap(features: Features, window: Window) -> Tensor:
@@ -54,12 +54,8 @@ class content(Loss):
 class pixel_mse(Loss):
     """How far the pixels themselves are from a picture's: the mean of mask (x - p)^2 over pixels and colors.
 
-    In films it holds a frame to the last one's result: the temporal loss of Ruder, Dosovitskiy and Brox 2016
-    (arXiv:1604.08610).
-
-    Args:
-        picture: anything `as_picture` takes; it is resized to the picture that is changed.
-        mask: where it counts, (1, 1, H, W) in [0, 1]; None: everywhere.
+    ``mask``: (1, 1, H, W) in [0, 1], where it counts; None: everywhere. In films it holds a frame to the last one's
+    result: the temporal loss of Ruder, Dosovitskiy and Brox 2016 (arXiv:1604.08610).
     """
 
     name = "pixel_mse"

@@ -162,28 +162,31 @@ class BoundGram(BoundStyle):
     """The squared distance of Gram matrices."""
 
     def distance(self, layer: str, means: Means) -> Tensor:
-        second, target = means["second"], self.targets[layer]["second"]
+        second, target = means[layer, "second"], self.targets[layer, "second"]
         gap = (second - target).square().sum((1, 2))
         return gap / (target.square().sum((1, 2)) if self.relative else 4 * second.shape[1] ** 2)
 
 
 class BoundWasserstein(BoundStyle):
-    """The squared 2-Wasserstein distance of Gaussians; "factor" among a target's: F with F F^T its covariance."""
+    """The squared 2-Wasserstein distance of Gaussians. Targets are also a "factor" F, F F^T the painting's covariance,
+    and that one's "trace"."""
 
-    def target(self, means: Means) -> Means:
-        covariance = _covariance(means)
-        return means | {"factor": _factor(covariance), "trace": _trace(covariance)}
+    def set_targets(self, targets: Means) -> None:
+        self.targets = dict(targets)
+        for layer in self.layers:
+            covariance = _covariance(layer, targets)
+            self.targets |= {(layer, "factor"): _factor(covariance), (layer, "trace"): _trace(covariance)}
 
     def distance(self, layer: str, means: Means) -> Tensor:
-        target, covariance = self.targets[layer], _covariance(means)
-        gap, trace = means["first"] - target["first"], _trace(covariance) + target["trace"]
-        distance = gap.square().sum(1) + trace - 2 * RootTrace.apply(covariance, target["factor"])
-        return distance / (_trace(target["second"]) if self.relative else covariance.shape[1])
+        target, covariance = self.targets, _covariance(layer, means)
+        gap, trace = means[layer, "first"] - target[layer, "first"], _trace(covariance) + target[layer, "trace"]
+        distance = gap.square().sum(1) + trace - 2 * RootTrace.apply(covariance, target[layer, "factor"])
+        return distance / (_trace(target[layer, "second"]) if self.relative else covariance.shape[1])
 
 
-def _covariance(means: Means) -> Tensor:
-    first = means["first"]
-    return means["second"] - first[:, :, None] * first[:, None, :]
+def _covariance(layer: str, means: Means) -> Tensor:
+    first = means[layer, "first"]
+    return means[layer, "second"] - first[:, :, None] * first[:, None, :]
 
 
 def _trace(matrices: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from .algebra import (
 )
 
 Weights: TypeAlias = dict[str, float]  # of layers
-Means: TypeAlias = dict[str, Tensor]  # of one layer, by kind of statistic
+Means: TypeAlias = dict[tuple[str, str], Tensor]  # over positions, by (layer, kind of statistic)
 
 
 class TargetStatisticLoss(Loss):
@@ -73,9 +73,8 @@ class TargetStatisticLoss(Loss):
         masks = [None] * count if painting_masks is None else as_list(painting_masks)
         if len(masks) != count:
             raise ValueError(f"there are {count} paintings and {len(masks)} masks of paintings")
-        self.painting_masks = [
-            None if m is None else as_mask(m, size_of(p)) for m, p in zip(masks, self.paintings, strict=True)
-        ]
+        sizes = map(size_of, self.paintings)
+        self.painting_masks = [m if m is None else as_mask(m, size) for m, size in zip(masks, sizes, strict=True)]
         self.mask, self.relative, self.scale, self.shares = mask, relative, scale, normalized_weights(weights, "style")
         self.weights = layer_weights(layers)
         self.layers = tuple(self.weights)
@@ -91,12 +90,8 @@ class TargetStatisticLoss(Loss):
             bound.spatial_weights = spatial_weights(mask, backbone, weights, size_of(painting))
             means.append(bound.means(source.statistics(bound, painting)))
         bound.spatial_weights = spatial_weights(self.mask, backbone, weights, size)
-        for layer in weights:
-            mixed = {
-                kind: total([share * mean[layer][kind] for share, mean in zip(self.shares, means, strict=True)])
-                for kind in means[0][layer]
-            }
-            bound.targets[layer] = bound.target(mixed)
+        shared = list(zip(self.shares, means, strict=True))
+        bound.set_targets({key: total([share * mean[key] for share, mean in shared]) for key in means[0]})
         return bound
 
     @abstractmethod
@@ -111,7 +106,7 @@ class BoundTargetStatistic(BoundLoss):
     """Means over positions, layer by layer, and how far they are from the paintings'.
 
     ``weights``: of the layers. ``spatial_weights``: layer -> how much each position counts, (h, w); all alike if there
-    are none. ``targets``: layer -> kind of statistic -> the paintings' mean.
+    are none. ``targets``: the means of the paintings.
     """
 
     name: str
@@ -119,19 +114,18 @@ class BoundTargetStatistic(BoundLoss):
     relative: bool
     device: torch.device
     spatial_weights: dict[str, Tensor] = field(default_factory=dict, init=False)
-    targets: dict[str, Means] = field(default_factory=dict, init=False)
+    targets: Means = field(default_factory=dict, init=False)
 
     @abstractmethod
     def distance(self, layer: str, means: Means) -> Tensor:
-        """How far (N,) a layer's means are from its target."""
+        """How far (N,) a layer's means are from its targets."""
 
-    def target(self, means: Means) -> Means:
-        """What `distance` needs to know of the paintings' ``means`` in a layer."""
-        return means
+    def set_targets(self, targets: Means) -> None:
+        """Keep the mixture of the paintings' means."""
+        self.targets = targets
 
     def weighted(self, layer: str, features: Features, window: Window) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The owned features (N, C, h, w) of a layer, as they were computed, their spatial weights (h, w), None if all
-        count alike, and the count."""
+        """A layer's owned features (N, C, h, w), their weights (h, w), None if all count alike, and their count."""
         f = window.crop(layer, features[layer])
         count = f.new_full((), f[0, 0].numel(), dtype=torch.promote_types(f.dtype, torch.float32))
         if layer not in self.spatial_weights:
@@ -139,20 +133,18 @@ class BoundTargetStatistic(BoundLoss):
         weights = window.crop_target(layer, self.spatial_weights[layer]).to(count)
         return f, weights, weights.sum()
 
-    def means(self, statistics: Statistics) -> dict[str, Means]:
-        """Layer -> kind of statistic -> its mean over positions."""
-        means: dict[str, Means] = {layer: {} for layer in self.layers}
+    def means(self, statistics: Statistics) -> Means:
+        """The means over positions; on the network's device, wherever the statistics come from."""
+        means: Means = {}
         for (layer, kind), summed in statistics.items():
             if kind != "count":
-                means[layer][kind] = summed / statistics[layer, "count"]
+                means[layer, kind] = (summed / statistics[layer, "count"]).to(self.device)
         return means
 
     def terms(self, statistics: Statistics) -> Terms:
-        terms: Terms = {}
-        for layer, means in self.means(statistics).items():
-            # The statistics may come from another device; what is made of them is as they are.
-            distance = self.distance(layer, {kind: mean.to(self.device) for kind, mean in means.items()})
-            terms[self.name, layer] = (self.weights[layer] * distance).to(statistics[layer, "count"])
+        means, terms = self.means(statistics), {}
+        for layer, weight in self.weights.items():
+            terms[self.name, layer] = (weight * self.distance(layer, means)).to(statistics[layer, "count"])
         return terms
 
 
