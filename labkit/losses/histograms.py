@@ -12,7 +12,7 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..base.devices import is_mps
 from ..pictures.geometry import Size
-from .algebra import Features, FeatureSource, Layers, Statistics, Window, at_least_float32, float64
+from .algebra import FeatureSource, Layers, at_least_float32, float64
 from .target_statistics import BoundTargetStatistic, Means, TargetStatisticLoss, Weights
 
 CHUNK = 2**20  # values counted before they are added up
@@ -41,9 +41,7 @@ class histogram(TargetStatisticLoss):
         super().__init__(painting, layers, **options)
         self.bins = bins
 
-    def without_targets(
-        self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size
-    ) -> BoundHistogram:
+    def prepare(self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size) -> BoundHistogram:
         ranges: dict[str, tuple[Tensor, Tensor]] = {}
         features = [source.features(painting, tuple(weights)) for painting in paintings]
         for layer in weights:
@@ -61,13 +59,9 @@ class BoundHistogram(BoundTargetStatistic):
     ranges: dict[str, tuple[Tensor, Tensor]]
     bins: int
 
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        sums: Statistics = {}
-        for layer in self.layers:
-            f, weights, sums[layer, "count"] = self.weighted(layer, features, window)
-            values = at_least_float32(f).flatten(2)
-            sums[layer, "histogram"] = self.counts(values, layer, None if weights is None else weights.flatten())
-        return sums
+    def sums(self, layer: str, f: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        values = at_least_float32(f).flatten(2)
+        return {"histogram": self.counts(values, layer, None if weights is None else weights.flatten())}
 
     def counts(self, values: Tensor, layer: str, weights: Tensor | None = None) -> Tensor:
         """The histogram (N, C, K) of a layer's ``values`` (N, C, M), each counted by its weight (M,), if any."""

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from ..base.checks import check_choice
 from ..base.devices import is_mps
 from ..pictures.geometry import Size, size_of
-from .algebra import Features, FeatureSource, Layers, Statistics, Window, at_least_float32, float64, total
+from .algebra import FeatureSource, Layers, at_least_float32, float64, total
 from .target_statistics import BoundTargetStatistic, Means, TargetStatisticLoss, Weights
 
 Statistic: TypeAlias = Literal["gram", "wasserstein"]
@@ -122,9 +122,7 @@ class style(TargetStatisticLoss):
         super().__init__(painting, layers, **options)
         self.statistic = statistic
 
-    def without_targets(
-        self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size
-    ) -> BoundStyle:
+    def prepare(self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size) -> BoundStyle:
         backbone = source.backbone
         common = tuple(weights), self.name, weights, self.relative, backbone.device
         if self.statistic == "gram":
@@ -145,17 +143,11 @@ class BoundStyle(BoundTargetStatistic):
 
     singular: Set[str] = frozenset()
 
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        sums: Statistics = {}
-        for layer in self.layers:
-            f, weights, sums[layer, "count"] = self.weighted(layer, features, window)
-            f = f.double() if layer in self.singular else f
-            if weights is None:
-                sums[layer, "second"], sums[layer, "first"] = Moments.apply(f)
-            else:  # sqrt(w) f has the second moment w f f^T
-                sums[layer, "second"], _ = Moments.apply(weights.sqrt() * f)
-                sums[layer, "first"] = (weights * f).sum((2, 3))
-        return sums
+    def sums(self, layer: str, f: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        f = f.double() if layer in self.singular else f
+        # sqrt(w) f has the second moment w f f^T
+        second, first = Moments.apply(f if weights is None else weights.sqrt() * f)
+        return {"second": second, "first": first if weights is None else (weights * f).sum((2, 3))}
 
 
 class BoundGram(BoundStyle):
@@ -168,8 +160,7 @@ class BoundGram(BoundStyle):
 
 
 class BoundWasserstein(BoundStyle):
-    """The squared 2-Wasserstein distance of Gaussians. Targets are also a "factor" F, F F^T the painting's covariance,
-    and that one's "trace"."""
+    """The squared 2-Wasserstein distance of Gaussians; targets are also a "factor" F of S' = F F^T, and its "trace"."""
 
     def set_targets(self, targets: Means) -> None:
         self.targets = dict(targets)
@@ -210,8 +201,8 @@ def _factor(matrices: Tensor) -> Tensor:
 def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors of symmetric matrices, found on one thread.
 
-    LAPACK meets its threads thousands of times in one decomposition. Where they sleep between meetings, as notebooks'
-    do (OMP_WAIT_POLICY=passive), two take 79 ms for 512 channels; one takes 24, two that never sleep 16.
+    LAPACK meets its threads thousands of times. Where they sleep between meetings, as notebooks' do
+    (OMP_WAIT_POLICY=passive), two take 79 ms for 512 channels; one takes 24, two that never sleep 16.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -85,7 +85,7 @@ class TargetStatisticLoss(Loss):
         backbone.check_layers(weights)
         side = max(1, round(self.scale * max(size)))
         paintings = [resize(painting, side).to(backbone.device) for painting in self.paintings]
-        bound, means = self.without_targets(source, weights, paintings, size), []
+        bound, means = self.prepare(source, weights, paintings, size), []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
             bound.spatial_weights = spatial_weights(mask, backbone, weights, size_of(painting))
             means.append(bound.means(source.statistics(bound, painting)))
@@ -95,10 +95,10 @@ class TargetStatisticLoss(Loss):
         return bound
 
     @abstractmethod
-    def without_targets(
+    def prepare(
         self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size
     ) -> BoundTargetStatistic:
-        """The bound loss, ready to take statistics of the ``paintings`` and of pictures of ``size``."""
+        """The bound loss without its targets, for statistics of the ``paintings`` and of pictures of ``size``."""
 
 
 @dataclass
@@ -124,14 +124,22 @@ class BoundTargetStatistic(BoundLoss):
         """Keep the mixture of the paintings' means."""
         self.targets = targets
 
-    def weighted(self, layer: str, features: Features, window: Window) -> tuple[Tensor, Tensor | None, Tensor]:
-        """A layer's owned features (N, C, h, w), their weights (h, w), None if all count alike, and their count."""
-        f = window.crop(layer, features[layer])
-        count = f.new_full((), f[0, 0].numel(), dtype=torch.promote_types(f.dtype, torch.float32))
-        if layer not in self.spatial_weights:
-            return f, None, count
-        weights = window.crop_target(layer, self.spatial_weights[layer]).to(count)
-        return f, weights, weights.sum()
+    @abstractmethod
+    def sums(self, layer: str, f: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        """Sums by kind over a layer's features (N, C, h, w), weighted by (h, w) unless all positions count alike."""
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        statistics: Statistics = {}
+        for layer in self.layers:
+            f, weights = window.crop(layer, features[layer]), None
+            count = f.new_full((), f[0, 0].numel(), dtype=torch.promote_types(f.dtype, torch.float32))
+            if layer in self.spatial_weights:
+                weights = window.crop_target(layer, self.spatial_weights[layer]).to(count)
+                count = weights.sum()
+            for kind, summed in self.sums(layer, f, weights).items():
+                statistics[layer, kind] = summed
+            statistics[layer, "count"] = count
+        return statistics
 
     def means(self, statistics: Statistics) -> Means:
         """The means over positions; on the network's device, wherever the statistics come from."""
