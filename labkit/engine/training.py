@@ -47,15 +47,14 @@ def train_steps(
     Args:
         error: of one random batch, drawn with the generator that it gets: a number that depends on the weights.
         steps: at most ten million.
-        learning_rate: of the first step, at most 10.
+        learning_rate: of the first step.
         clip: the largest norm of the gradient; a longer one is shortened to it.
         precision: of the products in ``error``: see `pick_precision`; weights and their steps stay in float32.
         seed: of the batches.
         resume: what `Trained.save` wrote in a training with the same arguments.
     """
     check_numbers(1, Integral, most=10**7, steps=steps)
-    check_numbers(0, most=10, learning_rate=learning_rate)
-    check_numbers(0, clip=clip)
+    check_numbers(0, most=1e6, learning_rate=learning_rate, clip=clip)
     device = next(model.parameters()).device
     if device.type == "cpu":
         keep_memory()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, TypeAlias
@@ -49,8 +49,12 @@ class Moments(torch.autograd.Function):
     def forward(ctx: Any, f: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(f)
         ctx.set_materialize_grads(False)
-        sums = [(chunk @ chunk.mT, chunk.sum(2)) for chunk in map(at_least_float32, _chunks(f.flatten(2)))]
-        second, first = map(total, zip(*sums, strict=True))
+        f = f.flatten(2)
+        if f.itemsize >= 4:
+            return f @ f.mT, f.sum(2)
+        most = CHUNK if f.device.type == "cpu" else 64 * CHUNK  # small for a cache, large for few launches
+        chunks = map(Tensor.float, f.split(max(1, most // f[..., 0].numel()), 2))
+        second, first = map(total, zip(*[(chunk @ chunk.mT, chunk.sum(2)) for chunk in chunks], strict=True))
         return second, first
 
     @staticmethod
@@ -64,14 +68,6 @@ class Moments(torch.autograd.Function):
         if first is not None:
             gradient += first.to(f)[:, None, None]
         return gradient.permute(0, 3, 1, 2)
-
-
-def _chunks(f: Tensor) -> Sequence[Tensor]:
-    """Features (N, C, M) cut along their positions, to be converted to float32; whole if they need not be."""
-    if f.itemsize >= 4:
-        return [f]
-    most = CHUNK if f.device.type == "cpu" else 64 * CHUNK  # small for a cache, large for few launches
-    return f.split(max(1, most // f[..., 0].numel()), 2)
 
 
 class RootTrace(torch.autograd.Function):
