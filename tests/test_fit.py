@@ -102,13 +102,8 @@ def test_a_state_is_kept_with_what_decides_the_result(tmp_path: Path) -> None:
     first, error = problem()
     save_checkpoint(next(now for now in train_steps(first, error, steps=9) if now.step == 4), path, settings)
     second, error = problem()
-    assert [now.step for now in train_steps(second, error, steps=9, resume=load_checkpoint(path, settings))] == [
-        5,
-        6,
-        7,
-        8,
-        9,
-    ]
+    rest = train_steps(second, error, steps=9, resume=load_checkpoint(path, settings))
+    assert [now.step for now in rest] == [5, 6, 7, 8, 9]
     assert torch.equal(second.weight, whole.weight)
     with pytest.raises(ValueError, match=r"names was a,b and is now a, side was None and is now 8; delete it, or"):
         load_checkpoint(path, {**settings, "names": "a", "side": 8})

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.base.devices import pick_precision
+from labkit.engine.evaluator import least_side
 
 SIZE = (64, 96)
 STYLE_LAYERS = "relu1_1", "relu2_1", "relu3_1", "relu4_1"
@@ -181,3 +182,18 @@ def test_other_precisions_are_refused(monkeypatch: pytest.MonkeyPatch, precision
         monkeypatch.setenv("LABKIT_PRECISION", precision)
         with pytest.raises(ValueError, match=message):
             pick_precision("auto", CPU)
+
+
+# --- the least size -----------------------------------------------------------------------------------------------
+
+
+def test_the_least_side_is_that_of_the_deepest_layer(pocket: lk.Backbone) -> None:
+    loss = lk.total_variation() - lk.activation("relu1_1") - lk.activation("relu4_3")
+    assert least_side(pocket, loss) == pocket.minimum_size("relu4_3") > pocket.minimum_size("relu1_1")
+    assert least_side(pocket, lk.total_variation()) == 1
+
+
+@pytest.mark.parametrize("size", [(0, 64), (64, 70_000), (64, 64.5)])
+def test_sizes_without_a_meaning_are_refused(pocket: lk.Backbone, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"(height|width) must be a whole number from 1 to 65,536"):
+        lk.Evaluator(pocket, lk.total_variation(), size)

@@ -311,7 +311,7 @@ GRAY = torch.full((1, 3, 64, 64), 0.5)
         ({"content_weight": -1}, "content_weight must be a number from 0 to 1e+12, not -1"),
         ({"style_weight": float("nan")}, "style_weight must be a number from 0 to 1e+12, not nan"),
         ({"tv_weight": float("inf")}, "tv_weight must be a number from 0 to 1e+12, not inf"),
-        ({"tv_exponent": 0}, "the exponent must be positive, not 0"),
+        ({"tv_exponent": 0}, "exponent must be a number from 0.001 to 10, not 0"),
         ({"learning_rate": -1}, "learning_rate must be a number of at least 0, not -1"),
         ({"avg_decay": 1}, "avg_decay must be a number from 0 to 0.9999, not 1"),
         ({"painting": []}, "there are 0 paintings and 0 weights"),
@@ -340,7 +340,7 @@ def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, opt
     "options, message",
     [
         ({"histogram_weight": -1}, "histogram_weight must be a number from 0 to 1e+12, not -1"),
-        ({"style_scale": 0}, "the style's scale must be positive, not 0"),
+        ({"style_scale": 0}, "scale must be a number from 0.001 to 100, not 0"),
         ({"style_weights": [1, 2]}, "there are 1 paintings and 2 weights: give each one"),
         ({"painting": [GRAY, GRAY], "style_weights": [1, -1]}, "style weights must be positive numbers, not [1.0, -"),
         ({"painting": [GRAY, GRAY], "style_weights": [0, 0]}, "style weights must be positive numbers"),

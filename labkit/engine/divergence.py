@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-
-class Step(NamedTuple):
-    """A step whose verdict may still be on its way: its number, its loss, the parameters before it."""
-
-    number: int
-    loss: Tensor
-    before: list[Tensor]
-    verdict: Callable[[], list[bool]]
 
 
 class Watch:
@@ -27,34 +17,33 @@ class Watch:
 
     def __init__(self, parameters: Sequence[Tensor]):
         self.parameters = parameters
-        self.good = self.before = self._copies()
-        self.unread: deque[Step] = deque()
         self.late = parameters[0].device.type != "cpu"  # reading a number waits for the device
+        self.unread: deque[tuple[int, Tensor, list[Tensor], Callable[[], list[bool]]]] = deque()
+        self.before_step()
+        self.good = self.before
 
     def before_step(self) -> None:
-        self.before = self._copies()
+        """Keep the parameters as they are."""
+        self.before = [parameter.detach().clone() for parameter in self.parameters]
 
-    def after_step(self, number: int, loss: Tensor, last: bool) -> Step | None:
-        """The step that diverged, if one has: the parameters are back at the last ones whose loss was finite.
+    def after_step(self, number: int, loss: Tensor, last: bool) -> tuple[int, Tensor] | None:
+        """The number and loss of the step that diverged, if one has; the parameters are back at the last good ones.
 
         A GPU is asked about the step before, so that it never runs dry, unless this step is the ``last``.
         """
-        whole = torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all()
-        verdict = on_its_way(torch.stack([loss.isfinite().all(), whole]))
-        self.unread.append(Step(number, loss, self.before, verdict))
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all()
+        flags = on_its_way(torch.stack([loss.isfinite().all(), finite]))
+        self.unread.append((number, loss, self.before, flags))
         while len(self.unread) > (self.late and not last):
-            step = self.unread.popleft()
-            loss_is_finite, parameters_are_finite = step.verdict()
+            number, loss, before, flags = self.unread.popleft()
+            loss_is_finite, parameters_are_finite = flags()
             if loss_is_finite:
-                self.good = step.before
+                self.good = before
             if not (loss_is_finite and parameters_are_finite):
                 for parameter, saved in zip(self.parameters, self.good, strict=True):
                     parameter.data.copy_(saved)
-                return step
+                return number, loss
         return None
-
-    def _copies(self) -> list[Tensor]:
-        return [parameter.detach().clone() for parameter in self.parameters]
 
 
 def on_its_way(flags: Tensor) -> Callable[[], list[bool]]:
@@ -64,9 +53,4 @@ def on_its_way(flags: Tensor) -> Callable[[], list[bool]]:
     arriving = torch.empty_like(flags, device="cpu", pin_memory=True).copy_(flags, non_blocking=True)
     arrived = torch.cuda.Event()
     arrived.record(torch.cuda.current_stream(flags.device))
-
-    def read() -> list[bool]:
-        arrived.synchronize()
-        return arriving.tolist()
-
-    return read
+    return lambda: arrived.synchronize() or arriving.tolist()

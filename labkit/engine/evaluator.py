@@ -6,7 +6,9 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -14,27 +16,17 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..base.checks import check_numbers
 from ..base.devices import arithmetic, asked, pick_precision
 from ..base.memory import keep_memory
-from ..losses.algebra import (
-    PIXELS,
-    BoundLoss,
-    BoundSum,
-    Features,
-    Loss,
-    Statistics,
-    Terms,
-    Window,
-    at_least_float32,
-    summands,
-    total,
-)
+from ..losses.algebra import PIXELS, BoundLoss, BoundSum, Features, Loss, Statistics, Terms, Window, summands, total
 from ..networks.backbone import Backbone
-from ..pictures.geometry import size_of
+from ..pictures.geometry import Size, size_of
 from .tiles import LEAST, Tile, cut, estimate, free_memory, ran_out, tile_for_memory
 
 SMALL = 512**2  # pixels; pictures up to here are not cut unasked
 LARGE = 1024  # the side of tiles that processes share unasked
+LARGEST = 65_536  # the most pixels that a picture's side may have
 T = TypeVar("T")
 
 
@@ -53,10 +45,10 @@ class Evaluation:
     @property
     def terms(self) -> dict[str, Tensor]:
         """The terms by name: those of one name's layers are added."""
-        found: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
         for (name, _), value in self.layer_terms.items():
-            found[name] = found.get(name, 0) + value
-        return found
+            terms[name] = terms.get(name, 0) + value
+        return terms
 
 
 def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
@@ -65,8 +57,11 @@ def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
     Raises ValueError for an unknown layer, and when ``size`` (height, width) has a smaller side.
     """
     layers = [layer for layer in loss.layers if layer != PIXELS]
+    if not layers:
+        return 1
     backbone.check_layers(layers)
-    least, deepest = max(((backbone.minimum_size(layer), layer) for layer in layers), default=(1, ""))
+    deepest = max(layers, key=backbone.layers.index)  # a picture that reaches it reaches all
+    least = backbone.minimum_size(deepest)
     if min(size) < least:
         raise ValueError(
             f"a picture of {size[1]}x{size[0]} pixels is too small for {deepest} of {backbone.name}: "
@@ -76,54 +71,59 @@ def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
 
 
 class Evaluator:
-    """Computes loss and gradient for pictures of one size: ``Evaluator(backbone, loss, size)(picture)``.
+    """Computes loss and gradient for pictures of one size.
 
-    ``size`` is (height, width). ``precision``: "float32", "tf32", "bfloat16" (the network computes in bfloat16; pixels,
-    statistics and losses stay in float32) or "auto" (see `pick_precision`). No gradient of the weights is computed, and
-    the network runs no further than the deepest layer that the loss reads. A picture on another device is brought to
-    the network's, and what is computed comes back to the picture's.
+    No gradient of the weights is computed, and the network runs no further than the deepest layer that the loss reads.
+    A picture on another device is brought to the network's, and what is computed comes back to the picture's.
 
-    ``tile``: the side in pixels of the squares that a large picture is cut into: the gradient is the same, and memory
-    no longer grows with the network's features (see `labkit.engine.tiles`). "auto" (the default) cuts when the whole
-    would take more than half of the free memory; None never cuts. When memory runs out, the tile is halved, with a
-    warning, unless it is None. ``distributed``: share the tiles among the processes of `torch.distributed`, each of
-    which calls with the same picture and gets the same result.
+    Args:
+        size: (height, width) of the pictures, each at most 65,536.
+        precision: "float32", "tf32", "bfloat16" (the network computes in bfloat16; pixels, statistics and losses stay
+            in float32) or "auto" (see `pick_precision`).
+        tile: the side in pixels, at least 64, of the squares that a large picture is cut into: the gradient is the
+            same, and memory no longer grows with the network's features (see `labkit.engine.tiles`). "auto" cuts when
+            the whole would take more than half of the free memory; None never cuts. When memory runs out, the tile is
+            halved, with a warning, unless it is None.
+        distributed: share the tiles among the processes of `torch.distributed`, each of which calls with the same
+            picture and gets the same result.
+
+    Example:
+        >>> network, picture = lk.load_backbone("pocket", "cpu"), lk.photo("coffee", (48, 64))
+        >>> evaluation = lk.Evaluator(network, -lk.activation("relu3_1"), (48, 64))(picture)
+        >>> list(evaluation.terms), evaluation.gradient.shape == picture.shape
+        (['activation'], True)
     """
 
     def __init__(
         self,
         backbone: Backbone,
         loss: Loss,
-        size: tuple[int, int],
+        size: Size,
         precision: str = "auto",
         tile: str | int | None = "auto",
         distributed: bool = False,
     ):
-        if not (tile in ("auto", None) or (isinstance(tile, int) and tile >= LEAST)):
-            raise ValueError(f'tile is "auto", None, or at least {LEAST} pixels, not {tile!r}')
+        check_numbers(1, Integral, most=LARGEST, height=size[0], width=size[1])
+        if not (tile in ("auto", None) or (isinstance(tile, int) and LEAST <= tile <= LARGEST)):
+            raise ValueError(f'tile is "auto", None, or from {LEAST} to {LARGEST:,} pixels, not {tile!r}')
         if distributed and not dist.is_initialized():
             raise ValueError("there are no processes to share tiles with: start them with torchrun")
         if backbone.device.type == "cpu":
             keep_memory()
         self.backbone = backbone.cast(pick_precision(precision, backbone.device))
+        self.device = backbone.device
         self.tf32 = asked(precision) == "tf32"
         self.size, self.tile, self.distributed = size, tile, distributed
-        self.cuts: dict[tuple[tuple[str, ...], tuple[int, int]], list[Tile]] = {}
+        self.cuts: dict[tuple[tuple[str, ...], Size], list[Tile]] = {}
         self.slopes: dict[int, Statistics] = {}  # of a linear loss, by the size of the batch
         with torch.no_grad():
             self.loss: BoundLoss = loss.bind(self, size)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        return self.backbone.device
-
     def __call__(self, picture: Tensor) -> Evaluation:
-        home = picture.device
-        picture = picture.detach().to(self.device)
-        found = self._with_tiles(self.loss.layers, picture, lambda tiles: self._evaluate(picture, tiles))
-        terms = {key: term.to(home) for key, term in found.layer_terms.items()}
-        return replace(found, loss=found.loss.to(home), layer_terms=terms, gradient=found.gradient.to(home))
+        home, picture = picture.device, picture.detach().to(self.device)
+        loss, terms, gradient = self._cut(picture, self.loss.layers, self._evaluate)
+        terms = {key: term.detach().to(home) for key, term in terms.items()}
+        return Evaluation(loss.detach().to(home), terms, gradient.to(home), self)
 
     def differentiable(self, picture: Tensor) -> Tensor:
         """The loss (N,) as a node of torch's graph, for pictures that are computed from something: never in tiles."""
@@ -131,37 +131,30 @@ class Evaluator:
 
     def plus(self, loss: Loss) -> Evaluator:
         """One that evaluates a further loss as well; what this one has prepared is not computed again."""
-        other = copy(self)
         with torch.no_grad():
-            other.loss = BoundSum.of([*summands(self.loss), *summands(loss.bind(self, self.size))])
-        other.cuts, other.slopes = {}, {}
-        return other
+            return self._with(BoundSum([*summands(self.loss), *summands(loss.bind(self, self.size))]))
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""
-        there = picture.to(self.device)
-        found = self._with_tiles(layers, there, lambda tiles: self._features(there, layers, tiles))
-        return {layer: values.to(picture.device) for layer, values in found.items()}
+        features = self._cut(picture.to(self.device), layers, partial(self._features, layers))
+        return {layer: values.to(picture.device) for layer, values in features.items()}
 
+    @torch.no_grad()
     def statistics(self, loss: BoundLoss, picture: Tensor) -> Statistics:
         """The statistics of ``loss`` summed over the whole picture. Not differentiable."""
-        there = picture.to(self.device)
-        with torch.no_grad():
-            found = self._with_tiles(loss.layers, there, lambda tiles: self._summed(loss, there, tiles))
-        return {key: value.to(picture.device) for key, value in found.items()}
+        sums = self._cut(picture.to(self.device), loss.layers, partial(self._summed, loss))
+        return {key: value.to(picture.device) for key, value in sums.items()}
 
     def gradients_by_term(self, picture: Tensor) -> dict[str, Tensor]:
         """The gradient (N, 3, H, W) of each term of the loss by itself, by name; their sum is the loss's."""
-        found: dict[str, Tensor] = {}
-        for weight, loss in summands(self.loss):
-            alone = copy(self)
-            alone.loss, alone.slopes = BoundSum.of([(weight, loss)]), {}
-            evaluation = alone(picture)
+        gradients: dict[str, Tensor] = {}
+        for summand in summands(self.loss):
+            evaluation = self._with(BoundSum([summand]))(picture)
             (name,) = evaluation.terms
-            found[name] = found.get(name, 0) + evaluation.gradient
-        return found
+            gradients[name] = gradients.get(name, 0) + evaluation.gradient
+        return gradients
 
-    def plan(self, size: tuple[int, int]) -> str:
+    def plan(self, size: Size) -> str:
         """In words, how pictures of ``size`` are evaluated; empty when they are not cut."""
         layers, tiles = self.loss.layers, self._tiles(self.loss.layers, size)
         if len(tiles) < 2:
@@ -170,23 +163,26 @@ class Evaluator:
         part, whole = (estimate(self.backbone, layers, s) / 2**30 for s in (max(sides), size))
         return f"{size[1]}x{size[0]} pixels in {len(tiles)} tiles: about {part:.1f} GB at a time, not {whole:.1f}"
 
-    # --- in one piece ---
+    def _with(self, loss: BoundLoss) -> Evaluator:
+        other = copy(self)
+        other.loss, other.slopes = loss, {}
+        return other
 
-    def _evaluate(self, picture: Tensor, tiles: list[Tile]) -> Evaluation:
+    # --- in one piece: features -> statistics -> terms -> gradient ---
+
+    def _evaluate(self, picture: Tensor, tiles: list[Tile]) -> tuple[Tensor, Terms, Tensor]:
         if len(tiles) > 1:
             return self._evaluate_tiles(picture, tiles)
-        picture = picture.requires_grad_()
         with torch.enable_grad():
-            loss, terms = self._combine(self._whole(picture))
+            loss, terms = self._combine(self._statistics(self.loss, picture.requires_grad_(), Window()))
             (gradient,) = torch.autograd.grad(loss.sum(), picture)
-        return Evaluation(loss.detach(), {key: term.detach() for key, term in terms.items()}, gradient, self)
-
-    def _whole(self, picture: Tensor) -> Statistics:
-        return self.loss.statistics(self._forward(picture, self.loss.layers), Window())
+        return loss, terms, gradient
 
     def _forward(self, picture: Tensor, layers: Sequence[str]) -> Features:
-        found = self.backbone.run(picture, [layer for layer in layers if layer != PIXELS])
-        return {PIXELS: picture} | found
+        return {PIXELS: picture, **self.backbone.run(picture, [layer for layer in layers if layer != PIXELS])}
+
+    def _statistics(self, loss: BoundLoss, picture: Tensor, window: Window) -> Statistics:
+        return loss.statistics(self._forward(picture, loss.layers), window)
 
     def _combine(self, statistics: Statistics) -> tuple[Tensor, Terms]:
         terms = self.loss.terms(statistics)
@@ -194,7 +190,7 @@ class Evaluator:
 
     # --- in tiles ---
 
-    def _evaluate_tiles(self, picture: Tensor, tiles: list[Tile]) -> Evaluation:
+    def _evaluate_tiles(self, picture: Tensor, tiles: list[Tile]) -> tuple[Tensor, Terms, Tensor]:
         """Two passes: the statistics of the whole picture; then each tile's gradient, by the loss's slope in them.
 
         The slope of a linear loss never changes: it is kept, and saves the first pass from the second evaluation on.
@@ -207,57 +203,52 @@ class Evaluator:
         for tile, share in self._local_tiles(tiles):
             part = picture[..., *tile.reads].detach().requires_grad_()
             with torch.enable_grad():
-                statistics = self.loss.statistics(self._forward(part, self.loss.layers), tile.window)
+                statistics = self._statistics(self.loss, part, tile.window)
                 change = total((slopes[key] * s).sum() for key, s in statistics.items() if s.requires_grad)
                 (added,) = torch.autograd.grad(change, part)
             gradient[..., *tile.reads] += share * added
             _accumulate(sums, statistics, share)
         if self.distributed:
             dist.all_reduce(gradient)
-        if whole is None:
-            whole = self._gathered(sums)
         if self.loss.linear:
             self.slopes[len(picture)] = slopes
-        return Evaluation(*self._combine(whole), gradient, self)
+        return *self._combine(self._gathered(sums) if whole is None else whole), gradient
 
-    def _slopes(self, total: Statistics) -> Statistics:
+    def _slopes(self, whole: Statistics) -> Statistics:
         """The derivative of the loss with respect to each of the statistics."""
         with torch.enable_grad():
-            total = {key: value.detach().requires_grad_() for key, value in total.items()}
-            loss, _ = self._combine(total)
-            slopes = torch.autograd.grad(loss.sum(), list(total.values()), allow_unused=True, materialize_grads=True)
-        return dict(zip(total, slopes, strict=True))
+            leaves = {key: value.detach().requires_grad_() for key, value in whole.items()}
+            loss, _ = self._combine(leaves)
+            slopes = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(leaves, slopes, strict=True))
 
     def _summed(self, loss: BoundLoss, picture: Tensor, tiles: list[Tile]) -> Statistics:
         sums: Statistics = {}
         for tile, share in self._local_tiles(tiles):
-            features = self._forward(picture[..., *tile.reads], loss.layers)
-            _accumulate(sums, loss.statistics(features, tile.window), share)
+            _accumulate(sums, self._statistics(loss, picture[..., *tile.reads], tile.window), share)
         return self._gathered(sums)
 
-    def _features(self, picture: Tensor, layers: Sequence[str], tiles: list[Tile]) -> Features:
+    def _features(self, layers: Sequence[str], picture: Tensor, tiles: list[Tile]) -> Features:
         if len(tiles) == 1:
-            return {layer: at_least_float32(f) for layer, f in self._forward(picture, layers).items()}
+            return {layer: Window().crop_float32(layer, f) for layer, f in self._forward(picture, layers).items()}
         whole: dict[str, Tensor] = {}
         for tile in tiles:
-            for layer, part in self._forward(picture[..., *tile.reads], layers).items():
-                if layer == PIXELS:
-                    continue
-                size = self.backbone.map_size(layer, size_of(picture))
-                part = tile.window.crop_float32(layer, part)
-                whole.setdefault(layer, part.new_empty(*part.shape[:2], *size))
+            features = self._forward(picture[..., *tile.reads], layers)
+            for layer in set(layers) - {PIXELS}:
+                part = tile.window.crop_float32(layer, features[layer])
+                if layer not in whole:
+                    whole[layer] = part.new_empty(*part.shape[:2], *self.backbone.map_size(layer, size_of(picture)))
                 tile.window.crop_target(layer, whole[layer]).copy_(part)
-        return {PIXELS: picture} | whole
+        return {PIXELS: picture, **whole}
 
-    def _tiles(self, layers: Sequence[str], size: tuple[int, int]) -> list[Tile]:
+    def _tiles(self, layers: Sequence[str], size: Size) -> list[Tile]:
         key = tuple(layers), size
         if key not in self.cuts:
-            tile = self._tile(layers, size)
-            whole = Tile((slice(None), slice(None)), Window())
-            self.cuts[key] = [whole] if tile is None else cut(self.backbone, layers, size, tile)
+            self.backbone.check_layers(set(layers) - {PIXELS})
+            self.cuts[key] = cut(self.backbone, layers, size, self._tile(layers, size))
         return self.cuts[key]
 
-    def _tile(self, layers: Sequence[str], size: tuple[int, int]) -> int | None:
+    def _tile(self, layers: Sequence[str], size: Size) -> int | None:
         if self.distributed:  # without asking for free memory, which the processes would answer differently
             share = math.ceil((size[0] * size[1] / dist.get_world_size()) ** 0.5)
             return min(share, self.tile if isinstance(self.tile, int) else LARGE)
@@ -267,20 +258,20 @@ class Evaluator:
             return None
         return tile_for_memory(self.backbone, layers, size, free_memory(self.device))
 
-    def _with_tiles(self, layers: Sequence[str], picture: Tensor, work: Callable[[list[Tile]], T]) -> T:
-        """Do ``work`` on tiles; when memory runs out, on smaller ones."""
+    def _cut(self, picture: Tensor, layers: Sequence[str], work: Callable[[Tensor, list[Tile]], T]) -> T:
+        """Do ``work`` on the picture in tiles, or in one; when memory runs out, in smaller ones."""
         size = size_of(picture)
         while True:
             try:
                 with arithmetic(self.tf32):
-                    return work(self._tiles(layers, size))
+                    return work(picture, self._tiles(layers, size))
             except (RuntimeError, MemoryError) as error:
                 smaller = (self._tile(layers, size) or max(size)) // 2
                 fixed = self.tile is None or self.distributed or "logits" in layers
                 if fixed or smaller < LEAST or not ran_out(error):
                     raise
             # Outside of the except clause, which keeps alive all that the failed attempt has computed.
-            warnings.warn(f"memory ran out: going on in tiles of {smaller} pixels", stacklevel=4)
+            warnings.warn(f"memory ran out: going on in tiles of {smaller} pixels", stacklevel=3)
             self.tile = smaller
             self.cuts.clear()
             if self.device.type == "cuda":
@@ -292,8 +283,7 @@ class Evaluator:
         """The tiles of this process, each with the share that counts; one that counts nothing if there are too few."""
         if not self.distributed:
             return [(tile, 1.0) for tile in tiles]
-        own = tiles[dist.get_rank() :: dist.get_world_size()]
-        return [(tile, 1.0) for tile in own] or [(tiles[0], 0.0)]
+        return [(tile, 1.0) for tile in tiles[dist.get_rank() :: dist.get_world_size()]] or [(tiles[0], 0.0)]
 
     def _gathered(self, sums: Statistics) -> Statistics:
         """Statistics summed over the processes, in one message."""
@@ -312,19 +302,16 @@ class _Differentiable(torch.autograd.Function):
     def forward(ctx: Any, picture: Tensor, evaluator: Evaluator) -> Tensor:
         ctx.evaluator, ctx.picture = evaluator, picture.detach().to(evaluator.device).requires_grad_()
         with torch.enable_grad(), arithmetic(evaluator.tf32):
-            ctx.loss, _ = evaluator._combine(evaluator._whole(ctx.picture))
+            ctx.loss, _ = evaluator._combine(evaluator._statistics(evaluator.loss, ctx.picture, Window()))
         return ctx.loss.detach().to(picture.device)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> Any:
-        return _way_back(ctx, *slopes)
-
-
-@once_differentiable
-def _way_back(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-    with arithmetic(ctx.evaluator.tf32):
-        (gradient,) = torch.autograd.grad(ctx.loss, ctx.picture, slope.to(ctx.loss), retain_graph=True)
-    return gradient.to(slope.device), None
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (slope,) = slopes
+        with arithmetic(ctx.evaluator.tf32):
+            (gradient,) = torch.autograd.grad(ctx.loss, ctx.picture, slope.to(ctx.loss), retain_graph=True)
+        return gradient.to(slope.device), None
 
 
 def _accumulate(sums: Statistics, statistics: Statistics, share: float) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..base.checks import check_choice
 from ..base.devices import arithmetic
+from ..pictures.geometry import Size
 from .divergence import Watch
 from .evaluator import Evaluation
 from .parameters import Parameterization
@@ -35,37 +36,44 @@ def make_optimizer(name: Optimizer, parameters: list[Tensor], learning_rate: flo
     check_choice("optimizer", name, Optimizer)
     if name == "adam":
         return torch.optim.Adam(parameters, learning_rate, betas=(0.9, 0.99))
-    if name == "lbfgs":
-        history = 20 if sum(parameter.numel() for parameter in parameters) <= LARGE else 5
-        return torch.optim.LBFGS(
-            parameters, learning_rate, max_iter=1, history_size=history, tolerance_grad=-1, tolerance_change=-1
-        )
-    return torch.optim.SGD(parameters, learning_rate)
+    if name == "ascent":
+        return torch.optim.SGD(parameters, learning_rate)
+    history = 20 if sum(parameter.numel() for parameter in parameters) <= LARGE else 5
+    return torch.optim.LBFGS(
+        parameters, learning_rate, max_iter=1, history_size=history, tolerance_grad=-1, tolerance_change=-1
+    )
 
 
-def resized_moments(state: State, size: tuple[int, int]) -> State:
+def resized_moments(state: State, size: Size) -> State:
     """The state of an Adam optimizer carried over to pictures of another size, so that a new scale starts warm.
 
     The first moment is resized bicubically, the second bilinearly, because it must stay positive.
     """
-    warm = {key: value for key, value in state.items() if key != "state"} | {"state": {}}
+    warm: State = {}
     for index, moments in state["state"].items():
         first = F.interpolate(moments["exp_avg"], size, mode="bicubic", align_corners=False)
         second = F.interpolate(moments["exp_avg_sq"], size, mode="bilinear", align_corners=False)
-        warm["state"][index] = {"step": moments["step"], "exp_avg": first, "exp_avg_sq": second.clamp_min(0)}
-    return warm
+        warm[index] = {"step": moments["step"], "exp_avg": first, "exp_avg_sq": second.clamp_min(0)}
+    return state | {"state": warm}
 
 
 class Average:
-    """A running mean of iterates, exponential with ``decay``, corrected for its start (0: the last iterate itself)."""
+    """A running mean of iterates, exponential with ``decay``, corrected for its start (0: the last iterate itself).
+
+    Example:
+        >>> average = Average(0.9)
+        >>> average.update(torch.ones(2))
+        >>> average.value.tolist()
+        [1.0, 1.0]
+    """
 
     def __init__(self, decay: float):
         if not 0 <= decay < 1:
             raise ValueError(f"the decay of an average lies in [0, 1), not {decay}")
-        self.decay, self.weight = decay, 0.0
-        self.total: Tensor = torch.zeros(())
+        self.decay, self.weight, self.total = decay, 0.0, torch.zeros(())
 
     def update(self, picture: Tensor) -> None:
+        """Take one more iterate into the mean."""
         if self.decay == 0:
             self.total, self.weight = picture, 1.0
             return
@@ -75,13 +83,8 @@ class Average:
 
     @property
     def value(self) -> Tensor:
+        """The mean of what it was updated with."""
         return self.total / self.weight
-
-    def state_dict(self) -> State:
-        return {"total": self.total.clone(), "weight": self.weight}
-
-    def load_state_dict(self, state: State, device: torch.device | None = None) -> None:
-        self.total, self.weight = state["total"].to(device, copy=True), state["weight"]
 
 
 def descend(
@@ -97,81 +100,82 @@ def descend(
 ) -> Generator[Progress, None, bool]:
     """Minimize what ``evaluate`` computes; yield `Progress` after every step; return whether all went well.
 
-    ``evaluate(picture)`` may draw from ``generator``, whose state is saved and resumed with the rest. A loss or picture
-    that is not finite ends the run with a warning that names the step, back at the last picture whose loss was finite.
-    ``display_transform`` makes the picture that progress shows from the pixels, and changes nothing in the run.
+    A loss or picture that is not finite ends the run with a warning that names the step, back at the last picture whose
+    loss was finite.
+
+    Args:
+        evaluate: from a picture to its loss and gradient; may draw from ``generator``, whose state is saved with the
+            rest.
+        average: of the iterates, which is what progress shows; None: the last iterate.
+        plan: see `Progress`.
+        display_transform: makes the picture that progress shows from the pixels, and changes nothing in the run.
     """
-    average, run, saved = average or Average(0), stage.run, stage.state
-    if saved:
-        for parameter, value in zip(parameterization.parameters, saved["parameters"], strict=True):
+    average, run, parameters = average or Average(0), stage.run, parameterization.parameters
+    if saved := stage.state:
+        for parameter, value in zip(parameters, saved["parameters"], strict=True):
             if parameter.shape != value.shape:
                 raise ValueError("the saved run was of another picture, size or setting: go on with the same, or anew")
             parameter.data.copy_(value)
         if saved["optimizer"]["param_groups"][0].keys() != optimizer.state_dict()["param_groups"][0].keys():
             raise ValueError("the saved run had another optimizer: go on with the same, or anew")
         optimizer.load_state_dict(deepcopy(saved["optimizer"]))  # which it would go on to change
-        average.load_state_dict(saved["average"], parameterization.picture().device)
+        average.weight = saved["average"]["weight"]
+        average.total = saved["average"]["total"].to(parameters[0].device, copy=True)
         if generator is not None:
             generator.set_state(saved["generator"])
 
     def snapshot(at: int) -> State:
         if at != step:
-            raise ValueError(
-                f"the run has gone on from step {at + 1} to step {step + 1}: save before asking for the next"
-            )
+            gone_on = f"the run has gone on from step {at + 1} to step {step + 1}"
+            raise ValueError(f"{gone_on}: save before asking for the next")
         return {
             "identity": dict(run.identity()),
             "stage": stage.number,
             "step": step + 1,
-            "parameters": [parameter.detach().clone() for parameter in parameterization.parameters],
+            "parameters": [parameter.detach().clone() for parameter in parameters],
             "optimizer": deepcopy(optimizer.state_dict()),
-            "average": average.state_dict(),
+            "average": {"total": average.total.clone(), "weight": average.weight},
             "generator": None if generator is None else generator.get_state(),
         }
 
-    watch = Watch(parameterization.parameters)
+    evaluations: list[Evaluation] = []
+
+    @arithmetic()
+    def closure() -> Any:
+        evaluations.append(evaluate(parameterization.picture()))
+        parameterization.backward(evaluations[-1].gradient)
+        return evaluations[-1].loss.sum()
+
+    watch = Watch(parameters)
     for step in range(saved["step"] if saved else 0, stage.steps):
-        evaluations: list[Evaluation] = []
-
-        @arithmetic()
-        def closure(evaluations: list[Evaluation] = evaluations) -> Any:
-            evaluation = evaluate(parameterization.picture())
-            evaluations.append(evaluation)
-            parameterization.backward(evaluation.gradient)
-            return evaluation.loss.sum()
-
         watch.before_step()
         optimizer.step(closure)
         parameterization.project()
-        evaluation = evaluations[0]
+        evaluation = evaluations.pop()
         diverged = watch.after_step(step, evaluation.loss, last=step + 1 == stage.steps)
         if diverged:
             average.decay = 0  # what it gathered may be infinite
+            number, loss = diverged
             warnings.warn(
-                f"diverged at step {stage.steps_before + diverged.number + 1} (the loss is {diverged.loss.mean():g}): "
-                "stopped, back at the last good picture; try a smaller learning rate or precision='float32'",
+                f"diverged at step {stage.steps_before + number + 1} (the loss is {loss.mean():g}): stopped, back at "
+                "the last good picture; try a smaller learning rate or precision='float32'",
                 stacklevel=2,
             )
         average.update(parameterization.picture())
-        yield Progress(
-            step=stage.steps_before + step + 1,
-            of=sum(run.steps),
-            stage=stage.number + 1,
-            stages=len(run.sizes),
-            elapsed=time.perf_counter() - run.started,
-            evaluation=evaluation,
-            pixels=average.value,
-            snapshot=partial(snapshot, step),
-            current=stage,
-            plan=plan,
-            display_transform=display_transform,
-        )
+        steps, stages = (stage.steps_before + step + 1, sum(run.steps)), (stage.number + 1, len(run.sizes))
+        elapsed, save = time.perf_counter() - run.started, partial(snapshot, step)
+        yield Progress(*steps, *stages, elapsed, evaluation, average.value, save, stage, plan, display_transform)
         if diverged:
             return False
     return True
 
 
-def pyramid(size: tuple[int, int], factors: Iterable[float], least: int) -> list[tuple[int, int]]:
-    """``size`` (height, width) times each factor, but none with a side below ``least``; ``size`` if none is left."""
+def pyramid(size: Size, factors: Iterable[float], least: int) -> list[Size]:
+    """``size`` (height, width) times each factor, but none with a side below ``least``; ``size`` if none is left.
+
+    Example:
+        >>> pyramid((100, 200), [0.25, 0.5, 1], least=32)
+        [(50, 100), (100, 200)]
+    """
     sizes = [(round(size[0] * factor), round(size[1] * factor)) for factor in factors]
     return [s for s in sizes if min(s) >= least] or [size]

@@ -5,89 +5,69 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Literal, Protocol, TypeAlias
+from numbers import Integral
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..base.checks import check_choice
+from ..base.checks import check_choice, check_numbers
 from ..base.deterministic import Conv2d, enlarged
 from ..losses.algebra import total
 from ..pictures.color import color_correlation
-from ..pictures.geometry import antialiased, size_of
+from ..pictures.geometry import Size, antialiased, size_of
 
 Kind: TypeAlias = Literal["fourier", "laplacian", "cppn", "pixels"]
 
 
-class Parameterization(Protocol):
-    """What a picture is computed from: what the loop steps on."""
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The tensors that an optimizer changes in place."""
-        ...
-
-    def picture(self) -> Tensor:
-        """The picture (N, 3, H, W) as the parameters now have it."""
-        ...
-
-    def backward(self, gradient: Tensor) -> None:
-        """Turn a gradient with respect to the picture into gradients of the parameters."""
-
-    def project(self) -> None:
-        """Bring the parameters back to what makes a picture in [0, 1]."""
-
-
-class Pixels:
-    """The plainest parameterization: the parameters are the pixels."""
-
-    def __init__(self, picture: Tensor, clamp: bool = True):
-        self.tensor, self.clamp = picture.detach().clone().contiguous(), clamp
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [self.tensor]
-
-    def picture(self) -> Tensor:
-        return self.tensor
-
-    def backward(self, gradient: Tensor) -> None:
-        """Turn a gradient with respect to the picture into gradients of the parameters."""
-        self.tensor.grad = gradient
-
-    def project(self) -> None:
-        """Bring the parameters back to what makes a picture in [0, 1]."""
-        if self.clamp:
-            self.tensor.clamp_(0, 1)
-
-
-class Rendered(ABC):
-    """Base of the parameterizations that compute their picture, differentiably, from parameters of another kind."""
+class Parameterization(ABC):
+    """What a picture is computed from: ``parameters``, tensors that an optimizer changes in place."""
 
     parameters: list[Tensor]
     latest: Tensor
 
     @abstractmethod
     def render(self) -> Tensor:
-        """The picture (N, 3, H, W) in [0, 1]."""
+        """The picture (N, 3, H, W), differentiably."""
 
     def picture(self) -> Tensor:
+        """The picture (N, 3, H, W) as the parameters now have it."""
         with torch.enable_grad():
             self.latest = self.render()
         return self.latest.detach()
 
     def backward(self, gradient: Tensor) -> None:
-        found = torch.autograd.grad(self.latest, self.parameters, gradient)
-        for parameter, slope in zip(self.parameters, found, strict=True):
+        """Turn a gradient with respect to the latest picture into gradients of the parameters."""
+        slopes = torch.autograd.grad(self.latest, self.parameters, gradient)
+        for parameter, slope in zip(self.parameters, slopes, strict=True):
             parameter.grad = slope
 
     def project(self) -> None:  # noqa: B027, it is not left out
-        """Nothing: every value of the parameters makes a picture in [0, 1]."""
+        """Bring the parameters back to what makes a picture in [0, 1]: nothing, where all of them do."""
+
+
+class Pixels(Parameterization):
+    """The plainest parameterization: the parameters are the pixels, kept in [0, 1] if they are to be clamped."""
+
+    def __init__(self, picture: Tensor, clamp: bool = True):
+        self.tensor, self.clamp = picture.detach().clone().contiguous(), clamp
+        self.parameters = [self.tensor]
+
+    def render(self) -> Tensor:
+        return self.tensor
+
+    picture = render
+
+    def backward(self, gradient: Tensor) -> None:
+        self.tensor.grad = gradient
+
+    def project(self) -> None:
+        if self.clamp:
+            self.tensor.clamp_(0, 1)
 
 
 def to_rgb(decorrelated: Tensor, root: Tensor) -> Tensor:
-    """Decorrelated values (N, 3, H, W) of any size as a picture in [0, 1]; ``root`` is `color_correlation`."""
+    """Decorrelated values (N, 3, H, W) of any size as a picture in [0, 1]; ``root``: see `color_correlation`."""
     return torch.einsum("rc,nchw->nrhw", root, decorrelated).sigmoid()
 
 
@@ -97,10 +77,18 @@ def from_rgb(picture: Tensor) -> Tensor:
     return torch.einsum("cr,nrhw->nchw", inverse, picture.clamp(0.02, 0.98).logit())
 
 
-class Fourier(Rendered):
+class Fourier(Parameterization):
     """Complex amplitudes of waves, in decorrelated colors: one step changes all scales of the picture alike.
 
     An amplitude counts by 1 / frequency ** ``decay``, as in natural pictures, so that fine detail does not come first.
+
+    Args:
+        start: decorrelated values (N, 3, H, W): see `from_rgb`.
+        decay: 0: every frequency counts alike.
+
+    Example:
+        >>> torch.allclose(Fourier(torch.zeros(1, 3, 8, 8)).picture(), torch.tensor(0.5))
+        True
     """
 
     def __init__(self, start: Tensor, decay: float = 1.0):
@@ -116,14 +104,16 @@ class Fourier(Rendered):
         return to_rgb(torch.fft.irfft2(amplitudes, s=self.size, norm="ortho"), self.colors)
 
 
-class Laplacian(Rendered):
-    """A sum of maps, each half as large as the last and enlarged to the picture, in decorrelated colors."""
+class Laplacian(Parameterization):
+    """A sum of maps, each half as large as the last and enlarged to the picture, in decorrelated colors (`from_rgb`).
 
-    def __init__(self, start: Tensor, smallest: int = 4):
+    The smallest has a shorter side of about 4.
+    """
+
+    def __init__(self, start: Tensor):
         self.size, self.colors = size_of(start), color_correlation(start.device)
         rest, self.parameters = start, []
-        levels = max(1, int(math.log2(min(self.size) / smallest)) + 1)
-        for level in reversed(range(levels)):
+        for level in reversed(range(max(1, int(math.log2(min(self.size) / 4)) + 1))):
             size = tuple(max(1, math.ceil(side / 2**level)) for side in self.size)
             part = antialiased(rest, size, "bilinear") if level else rest
             rest = rest - enlarged(part, self.size)
@@ -133,35 +123,30 @@ class Laplacian(Rendered):
         return to_rgb(total(enlarged(part, self.size) for part in self.parameters), self.colors)
 
 
-class Cppn(Rendered):
-    """A small network from a place's coordinates to its color (Mordvintsev et al. 2018): smooth, and without scale."""
+class Cppn(Parameterization):
+    """A small network from a place's coordinates to its color (Mordvintsev et al. 2018): smooth, and without scale.
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        generator: torch.Generator | None,
-        device: torch.device | None,
-        width: int = 24,
-    ):
-        number, _, height, width_px = shape
-        place = torch.meshgrid(*(math.sqrt(3) * torch.linspace(-1, 1, s) for s in (height, width_px)), indexing="ij")
-        self.place = torch.stack(place).view(1, 2, -1).to(device)
-        self.size, self.parameters = (height, width_px), []
-        sizes = [2, *[width] * 8, 3]
-        for index, (i, o) in enumerate(pairwise(sizes)):
-            i = i if index == 0 else 2 * i
-            spread = 0.0 if index == len(sizes) - 2 else i**-0.5  # the last layer starts at gray
-            weight = spread * torch.randn(number, o, i, generator=generator)
-            self.parameters += [weight.to(device).requires_grad_(), torch.zeros(number, o, 1, device=device)]
-            self.parameters[-1].requires_grad_()
+    It has 8 layers of 24 channels; ``shape`` is that of the pictures, (N, 3, H, W).
+    """
+
+    def __init__(self, shape: Sequence[int], generator: torch.Generator | None, device: torch.device | None):
+        number, _, *self.size = shape
+        place = torch.meshgrid(*(math.sqrt(3) * torch.linspace(-1, 1, s) for s in self.size), indexing="ij")
+        self.place, self.parameters = torch.stack(place).view(1, 2, -1).to(device), []
+        for inputs, outputs in [(2, 24), *[(48, 24)] * 7, (48, 3)]:
+            spread = 0.0 if outputs == 3 else inputs**-0.5  # the last layer starts at gray
+            weight = spread * torch.randn(number, outputs, inputs, generator=generator)
+            self.parameters += [weight.to(device), torch.zeros(number, outputs, 1, device=device)]
+        for parameter in self.parameters:
+            parameter.requires_grad_()
 
     def render(self) -> Tensor:
         x = self.place
-        for index in range(0, len(self.parameters), 2):
-            x = self.parameters[index] @ x + self.parameters[index + 1]
-            if index < len(self.parameters) - 2:
+        for weight, bias in zip(self.parameters[::2], self.parameters[1::2], strict=True):
+            if x is not self.place:
                 bent = x.atan()
                 x = torch.cat([bent / 0.67, bent.square() / 0.6], 1)  # both of about unit size
+            x = weight @ x + bias
         return x.sigmoid().view(len(x), 3, *self.size)
 
 
@@ -173,8 +158,15 @@ def make_parameterization(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Parameterization:
-    """The parameterization ``name`` of pictures of ``shape`` (N, 3, H, W), from noise or from the picture ``start``."""
+    """The parameterization ``name``: "fourier", "laplacian", "cppn" or "pixels".
+
+    Args:
+        shape: (N, 3, H, W) of the pictures, sides of at most 65,536.
+        start: the pictures to start from; None: noise.
+        decay: see `Fourier`.
+    """
     check_choice("parameterization", name, Kind)
+    check_numbers(1, Integral, most=65_536, pictures=shape[0], height=shape[2], width=shape[3])
     if name == "cppn":
         if start is not None:
             raise ValueError("a CPPN cannot start from a picture: use fourier, laplacian or pixels")
@@ -185,11 +177,11 @@ def make_parameterization(
     values = 0.01 * noise if start is None else from_rgb(start)
     if name == "laplacian":
         return Laplacian(values)
-    found = Fourier(values, decay)
+    waves = Fourier(values, decay)
     if start is None:  # noise of natural pictures' color: equally strong in the parameters, not in the pixels
-        amplitudes = 0.01 * torch.randn(found.parameters[0].shape, generator=generator)
-        found.parameters[0].data.copy_(amplitudes)
-    return found
+        (amplitudes,) = waves.parameters
+        amplitudes.data.copy_(0.01 * torch.randn(amplitudes.shape, generator=generator))
+    return waves
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
@@ -200,12 +192,12 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 
 
 class Hourglass(nn.Module):
-    """A network from a map to a picture of its size: ``levels`` times down by half, and up again, with a few channels
-    handed across at each size."""
+    """A network from a map to a picture of its size: four times down by half, and up again, with a few channels handed
+    across at each size."""
 
-    def __init__(self, inputs: int = 16, width: int = 32, levels: int = 4, across: int = 4):
+    def __init__(self, inputs: int = 16, width: int = 32, across: int = 4):
         super().__init__()
-        sources = [inputs, *[width] * (levels - 1)]
+        sources = [inputs, width, width, width]
         self.down = nn.ModuleList(nn.Sequential(block(s, width, 2), block(width, width)) for s in sources)
         self.across = nn.ModuleList(nn.Conv2d(s, across, 1) for s in sources)
         self.up = nn.ModuleList(block(width + across, width) for _ in sources)
@@ -222,15 +214,17 @@ class Hourglass(nn.Module):
         return self.last(x).sigmoid()
 
 
-class DeepPrior(Rendered):
+class DeepPrior(Parameterization):
     """A picture (1, 3, H, W) as what an untrained network makes of fixed noise; the weights are the parameters.
 
-    A little fresh noise of deviation ``shake`` is added to the input at every step.
+    Args:
+        size: (height, width), from 32 to 8192 each.
+        seed: of the weights and the noise.
+        shake: the deviation of fresh noise that is added to the input at every step.
     """
 
-    def __init__(
-        self, size: tuple[int, int], seed: int = 0, shake: float = 0.03, device: torch.device | str | None = None
-    ):
+    def __init__(self, size: Size, seed: int = 0, shake: float = 0.03, device: torch.device | str | None = None):
+        check_numbers(32, Integral, most=8192, height=size[0], width=size[1])
         # Random numbers are drawn where the network is: every step needs 16 of them a pixel.
         self.generator, self.shake = torch.Generator(device or "cpu").manual_seed(seed), shake
         with torch.random.fork_rng(devices=[]):

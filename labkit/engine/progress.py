@@ -42,9 +42,8 @@ class Progress(Resumable):
     """Where a computation stands after a step: what `dreaming` and `stylizing` yield.
 
     ``step`` of ``of``, counted over all stages; ``stage`` of ``stages`` (octaves or scales); ``elapsed`` in seconds;
-    ``plan`` says how this stage's picture is cut into tiles, if it is.
-    `picture`, `terms` and `loss` are read when asked for, so that a step costs no copy from the device;
-    ``display_transform`` makes the picture to show from the pixels.
+    ``plan``: how this stage's picture is cut into tiles, if it is; ``display_transform``: from the pixels to what is
+    shown. `picture`, `terms` and `loss` are read when asked for, so that a step costs no copy from the device.
     """
 
     step: int

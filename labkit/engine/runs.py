@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from ..base.checks import check_numbers
+from ..pictures.geometry import Size
 
 State: TypeAlias = dict[str, Any]
 Saved: TypeAlias = State | str | Path | None  # what `resume` takes
@@ -18,41 +22,35 @@ Saved: TypeAlias = State | str | Path | None  # what `resume` takes
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of a run: ``steps`` at one ``size`` (height, width)."""
+    """One stretch of a ``run``: ``steps`` at one ``size`` (height, width), after ``steps_before`` in earlier stages.
+
+    ``state``: what to go on from, if the run was saved in this stage.
+    """
 
     run: Run
     number: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.run.sizes[self.number]
-
-    @property
-    def steps(self) -> int:
-        return self.run.steps[self.number]
-
-    @property
-    def steps_before(self) -> int:
-        return sum(self.run.steps[: self.number])
-
-    @property
-    def state(self) -> State | None:
-        """What to go on from, if the run was saved in this stage."""
-        state = self.run.state
-        return state if state and state["stage"] == self.number else None
+    size: Size
+    steps: int
+    steps_before: int
+    state: State | None
 
 
 @dataclass
 class Run:
-    """The stages of a run: ``sizes`` (height, width), small to large, and the ``steps`` at each.
+    """The stages of a run.
 
-    ``resume``: what `Progress.state_dict` returned or `Progress.save` wrote. ``identity``: what must be as it was then,
-    by name, asked for when a run is saved or resumed. ``home``: the device of its pictures.
+    Args:
+        sizes: (height, width) of each stage, small to large.
+        steps: in each stage, at most a million.
+        resume: what `Progress.state_dict` returned or `Progress.save` wrote.
+        identity: what must be as it was then, by name, asked for when a run is saved or resumed.
+        home: the device of its pictures.
 
-    Raises ValueError for a file without a saved run, and, naming what differs, for a saved run of another identity.
+    Raises:
+        ValueError: for a file without a saved run, and, naming what differs, for a saved run of another identity.
     """
 
-    sizes: Sequence[tuple[int, int]]
+    sizes: Sequence[Size]
     steps: Sequence[int]
     resume: Saved = None
     identity: Callable[[], Mapping[str, Any]] = dict
@@ -61,18 +59,22 @@ class Run:
     started: float = field(init=False)
 
     def __post_init__(self) -> None:
+        for steps in self.steps:
+            check_numbers(0, Integral, most=10**6, steps=steps)
         self.state = restored(self.resume)
-        if self.state is not None and (said := differences(self.state.get("identity", {}), self.identity())):
-            raise ValueError(f"the saved run was another one: {said}; go on with the same, or start anew")
+        if self.state is not None and (changed := differences(self.state.get("identity", {}), self.identity())):
+            raise ValueError(f"the saved run was another one: {changed}; go on with the same, or start anew")
 
     def __iter__(self) -> Iterator[Stage]:
         """The stages that are left, from the one that was saved on."""
         self.started = time.perf_counter()
-        for number in range(self.state["stage"] if self.state else 0, len(self.sizes)):
-            yield Stage(self, number)
+        saved = self.state["stage"] if self.state else 0
+        for number in range(saved, len(self.sizes)):
+            state = self.state if number == saved else None
+            yield Stage(self, number, self.sizes[number], self.steps[number], sum(self.steps[:number]), state)
 
 
-def single_stage(size: tuple[int, int], steps: int, **options: Any) -> Stage:
+def single_stage(size: Size, steps: int, **options: Any) -> Stage:
     """The only stage of a run at one size. For the options see `Run`."""
     (stage,) = Run([size], [steps], **options)
     return stage

@@ -44,13 +44,17 @@ def train_steps(
 ) -> Iterator[Trained]:
     """Train ``model`` in place, yielding `Trained` after every step: Adam, its step falling to zero along a cosine.
 
-    error: of one random batch, drawn with the generator given to it: a number that depends on the model's weights.
-    clip: the largest norm of the gradient; a longer one is shortened to it.
-    precision: of the products in ``error``: see `pick_precision`; weights and their steps stay in float32.
-    seed: of the batches. resume: what `Trained.save` wrote in a training with the same arguments.
+    Args:
+        error: of one random batch, drawn with the generator that it gets: a number that depends on the weights.
+        steps: at most ten million.
+        learning_rate: of the first step.
+        clip: the largest norm of the gradient; a longer one is shortened to it.
+        precision: of the products in ``error``: see `pick_precision`; weights and their steps stay in float32.
+        seed: of the batches.
+        resume: what `Trained.save` wrote in a training with the same arguments.
     """
-    check_numbers(1, Integral, steps=steps)
-    check_numbers(0, learning_rate=learning_rate, clip=clip)
+    check_numbers(1, Integral, most=10**7, steps=steps)
+    check_numbers(0, most=1e6, learning_rate=learning_rate, clip=clip)
     device = next(model.parameters()).device
     if device.type == "cpu":
         keep_memory()
@@ -58,17 +62,17 @@ def train_steps(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    first = 0
+    first, parts = 0, (model, optimizer, schedule)
     if resume is not None:  # read on the CPU, where Adam's counters stay: on a GPU each step would wait for them
         state = resume if isinstance(resume, dict) else torch.load(resume, map_location="cpu", weights_only=True)
-        for part, saved in zip((model, optimizer, schedule), state["parts"], strict=True):
+        for part, saved in zip(parts, state["parts"], strict=True):
             part.load_state_dict(saved)
         generator.set_state(state["generator"].cpu())
         first = state["step"]
 
     def snapshot() -> State:
-        parts = [part.state_dict() for part in (model, optimizer, schedule)]
-        return {"parts": parts, "generator": generator.get_state(), "step": step}
+        states = [part.state_dict() for part in parts]
+        return {"parts": states, "generator": generator.get_state(), "step": step}
 
     started = time.perf_counter()
     for step in range(first + 1, steps + 1):
@@ -98,38 +102,47 @@ def load_checkpoint(path: str | Path, settings: Mapping[str, Any]) -> State | No
         return None
     state = torch.load(path, map_location="cpu", weights_only=True)
     old = state.get("settings", dict.fromkeys(settings, "not kept"))
-    if said := differences(old, settings):
-        raise ValueError(f"{path} is of another training: {said}; delete it, or choose another --output")
+    if changed := differences(old, settings):
+        raise ValueError(f"{path} is of another training: {changed}; delete it, or choose another --output")
     return state
 
 
 def crops(
     photos: Sequence[Sequence[Tensor]], side: int, count: int, generator: Generator, turns: bool = True
 ) -> list[Tensor]:
-    """Random squares of random photos, mirrored, and turned by right angles: a batch (count, C, side, side).
+    """Random squares of random photos, mirrored, and turned by right angles; each pixel is as likely as any other.
 
-    Each photo is a sequence of pictures (1, C, H, W) of the same thing, whose sizes are whole multiples of the first's;
-    for each of them there is a batch, of the same squares. Each pixel is as likely as any other; photos with a side
-    under ``side`` are left out, and ValueError is raised when none is left.
+    Args:
+        photos: each a sequence of pictures (1, C, H, W) of the same thing, whose sizes are whole multiples of the
+            first's. Photos with a side under ``side`` are left out.
+        side: of the squares, in pixels of the first pictures.
+        count: how many squares, at most 4096.
+        turns: False: they are mirrored, but not turned.
+
+    Returns:
+        For each picture of a photo a batch (count, C, side, side) of the same squares.
+
+    Raises:
+        ValueError: when no photo is large enough.
     """
+    check_numbers(1, Integral, most=4096, count=count, side=side)
     photos = [photo for photo in photos if min(photo[0].shape[-2:]) >= side]
     if not photos:
         raise ValueError(f"no photo is large enough for crops of {side} pixels")
     areas = torch.tensor([float(photo[0].numel()) for photo in photos])
-    found: list[list[Tensor]] = []
+    rows: list[list[Tensor]] = []
     for index in torch.multinomial(areas, count, replacement=True, generator=generator).tolist():
         height, width = photos[index][0].shape[-2:]
         top, left, turn, mirror = (
             int(torch.randint(n, (), generator=generator)) for n in (height - side + 1, width - side + 1, 4, 2)
         )
-        row = []
+        rows.append([])
         for picture in photos[index]:
             times = picture.shape[-1] // width
             part = picture[..., top * times : (top + side) * times, left * times : (left + side) * times]
             part = part.rot90(turn if turns else 0, (2, 3))
-            row.append(part.flip(3) if mirror else part)
-        found.append(row)
-    return [torch.cat(batch) for batch in zip(*found, strict=True)]
+            rows[-1].append(part.flip(3) if mirror else part)
+    return [torch.cat(batch) for batch in zip(*rows, strict=True)]
 
 
 def shifted(side: int, shift: int, generator: Generator) -> tuple[Any, slice, slice]:

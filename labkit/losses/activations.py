@@ -4,38 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ..base.checks import check_numbers
 from ..networks.backbone import Backbone, averages
-from ..pictures.geometry import resize
-from ..pictures.reading import as_picture
-from .algebra import (
-    BoundLoss,
-    BoundMean,
-    Features,
-    FeatureSource,
-    Loss,
-    Statistics,
-    Sum,
-    Terms,
-    Window,
-    at_least_float32,
-    position_count,
-)
+from ..pictures.geometry import Size, resize
+from ..pictures.reading import PictureLike, as_picture
+from .algebra import BoundLoss, BoundMean, Features, FeatureSource, Loss, Statistics, Sum, Terms, Window
 from .styles import Moments
+
+MOST_PICTURES = 1024  # of a batch
 
 
 class activation(Loss):
     """The mean of a layer's features to a power: with ``-``, DeepDream's objective (Mordvintsev et al. 2015).
 
-    ``channel`` keeps one channel, ``neuron`` (row, column) one position (fractions of the map's height and width, in
-    [0, 1)), ``direction`` a vector (C,) on which features are projected. ``power`` 2 (the default) is DeepDream's mean
-    square, 1 the plain mean of feature visualization. ``relative`` takes the logarithm, so that in a sum of layers each
-    one counts by its relative growth and not by the size of its numbers.
+    Args:
+        channel: the only channel that counts.
+        neuron: the only position, (row, column), in fractions of the map's height and width, in [0, 1).
+        direction: a vector (C,) on which features are projected, instead of a channel.
+        power: 2 is DeepDream's mean square, 1 the plain mean of feature visualization; at most 16.
+        relative: take the logarithm, so that in a sum of layers each one counts by its relative growth and not by the
+            size of its numbers.
+
+    Example:
+        >>> network, picture = lk.load_backbone("pocket", "cpu"), lk.photo("coffee", (32, 32))
+        >>> bool(lk.Evaluator(network, lk.activation("relu2_1"), (32, 32))(picture).loss > 0)
+        True
     """
 
     name = "activation"
@@ -50,6 +49,7 @@ class activation(Loss):
         power: int = 2,
         relative: bool = False,
     ):
+        check_numbers(1, Integral, most=16, power=power)
         if channel is not None and direction is not None:
             raise ValueError("give a channel or a direction, not both")
         if relative and power % 2:
@@ -61,29 +61,25 @@ class activation(Loss):
         self.layers, self.channel, self.neuron, self.direction = (layer,), channel, neuron, direction
         self.power, self.relative = power, relative
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
-        backbone, (layer,) = source.backbone, self.layers
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
+        backbone, (layer,), direction, spot = source.backbone, self.layers, self.direction, None
         backbone.check_layers(self.layers)
-        wanted = self.channel if self.direction is None else len(self.direction) - 1
-        if wanted is not None:
-            there = backbone.channels(layer)
-            if not -there <= wanted < there or (self.direction is not None and wanted != there - 1):
-                raise ValueError(f"{layer} of {backbone.name} has {there} channels, numbered from 0 to {there - 1}")
-        direction, spot = self.direction, None
+        if direction is not None or self.channel is not None:
+            count = backbone.channels(layer)
+            if not (-count <= self.channel < count if direction is None else len(direction) == count):
+                raise ValueError(f"{layer} of {backbone.name} has {count} channels, numbered from 0 to {count - 1}")
         if direction is not None:
             direction = direction.to(backbone.device)
         if self.neuron is not None:
             height, width = backbone.map_size(layer, size)
             spot = torch.zeros(height, width, device=backbone.device)
             spot[int(self.neuron[0] * height), int(self.neuron[1] * width)] = 1
-        return BoundActivation(
-            self.layers, self.channel, direction, spot, self.power, self.relative, linear=not self.relative
-        )
+        return BoundActivation(self.layers, self, direction, spot, linear=not self.relative)
 
     def _arguments(self) -> str:
-        extras = {"channel": self.channel, "neuron": self.neuron, "power": None if self.power == 2 else self.power}
-        extras["relative"] = self.relative or None
-        shown = [f"{key}={value}" for key, value in extras.items() if value is not None]
+        options = {"channel": self.channel, "neuron": self.neuron, "power": None if self.power == 2 else self.power}
+        options["relative"] = self.relative or None
+        shown = [f"{key}={value}" for key, value in options.items() if value is not None]
         return ", ".join([*self.layers, *shown, *(["direction"] if self.direction is not None else [])])
 
 
@@ -91,29 +87,27 @@ class activation(Loss):
 class BoundActivation(BoundLoss):
     """An `activation` of a network: its direction (C,) and its ``spot``, a map (h, w) that is 1 at the neuron."""
 
-    channel: int | None
+    loss: activation
     direction: Tensor | None
     spot: Tensor | None
-    power: int
-    relative: bool
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
         f = features[layer]
         f = window.crop_float32(layer, f[..., None, None] if f.ndim == 2 else f)  # the logits have no positions
-        if self.channel is not None:
-            f = f[:, self.channel, None]
+        if self.loss.channel is not None:
+            f = f[:, self.loss.channel, None]
         if self.direction is not None:
             f = torch.einsum("nchw,c->nhw", f, self.direction.to(f))[:, None]
-        values = (f**self.power).mean(1)
+        values = (f**self.loss.power).mean(1)
         if self.spot is None:
-            return {"sum": values.sum((1, 2)), "count": position_count(f)}
+            return {"sum": values.sum((1, 2)), "count": values.new_full((), values[0].numel())}
         spot = window.crop_target(layer, self.spot)
         return {"sum": (values * spot).sum((1, 2)), "count": spot.sum()}
 
     def terms(self, statistics: Statistics) -> Terms:
         mean = statistics["sum"] / statistics["count"]
-        return {(activation.name, self.layers[0]): mean.clamp_min(1e-12).log() if self.relative else mean}
+        return {(self.loss.name, self.layers[0]): mean.clamp_min(1e-12).log() if self.loss.relative else mean}
 
 
 class class_logit(Loss):
@@ -127,12 +121,16 @@ class class_logit(Loss):
     def __init__(self, target: int | str):
         self.target, self.layers = target, ("logits",)
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         backbone = source.backbone
         backbone.check_layers(self.layers)
         target = backbone.class_index(self.target)
         if backbone.head is None:  # a wrapped network, whose logits come out of it whole
-            return BoundLogit(self.layers, target)
+
+            def logit(features: Features, window: Window) -> Tensor:
+                return window.crop_float32("logits", features["logits"])[:, target, None]
+
+            return BoundMean(self.layers, (self.name, "logits"), logit)
         last = backbone.names[-1]
         linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
         rows, columns = (averages(side, backbone.grid, backbone.device) for side in backbone.map_size(last, size))
@@ -140,19 +138,6 @@ class class_logit(Loss):
 
     def _arguments(self) -> str:
         return repr(self.target)
-
-
-@dataclass
-class BoundLogit(BoundLoss):
-    """A `class_logit` of a network whose logits are known for whole pictures alone."""
-
-    target: int
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        return {"logit": at_least_float32(features["logits"][:, self.target])}
-
-    def terms(self, statistics: Statistics) -> Terms:
-        return {(class_logit.name, "logits"): statistics["logit"]}
 
 
 @dataclass
@@ -180,35 +165,29 @@ class BoundHead(BoundLoss):
 class guide(Loss):
     """How well each place matches its best counterpart in a guide picture; with ``-``, a guided dream.
 
-    The mean over positions of max_j f . g_j, where g_j are the guide's feature vectors: its gradient at a place is the
-    guide's vector with the largest dot product, as in the original DeepDream notebook (Google 2015).
+    The mean over positions of max_j f . g_j / C, where g_j are the guide's feature vectors: its gradient at a place is
+    the guide's vector with the largest dot product, as in the original DeepDream notebook (Google 2015).
+
+    Args:
+        picture: the guide; shrunk to the longer side of the pictures that are compared with it.
     """
 
     name = "guide"
 
-    def __init__(self, picture: Any, layer: str):
+    def __init__(self, picture: PictureLike, layer: str):
         self.picture, self.layers = as_picture(picture), (layer,)
         if len(self.picture) != 1:
             raise ValueError(f"a guide is one picture, not a batch of {len(self.picture)}")
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
-        source.backbone.check_layers(self.layers)
-        shrunk = resize(self.picture, max(size)).to(source.backbone.device)
-        vectors = source.features(shrunk, self.layers)[self.layers[0]].flatten(2)[0]
-        return BoundGuide(self.layers, (self.name, self.layers[0]), vectors, linear=True)
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
+        (layer,), shrunk = self.layers, resize(self.picture, max(size)).to(source.backbone.device)
+        vectors = source.features(shrunk, self.layers)[layer].flatten(2)[0]
 
+        def match(features: Features, window: Window) -> Tensor:
+            f = window.crop_float32(layer, features[layer])
+            return torch.einsum("nchw,cm->nhwm", f, vectors).amax(-1)
 
-@dataclass
-class BoundGuide(BoundMean):
-    """A `guide` of a network: its feature ``vectors`` (C, M)."""
-
-    vectors: Tensor
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        (layer,) = self.layers
-        f = window.crop_float32(layer, features[layer])
-        match = torch.einsum("nchw,cm->nhwm", f, self.vectors).amax(-1)
-        return {"sum": match.sum((1, 2)) / f.shape[1], "count": position_count(f)}
+        return BoundMean(self.layers, (self.name, layer), match, vectors.new_tensor(len(vectors)))
 
 
 class caricature(Loss):
@@ -217,39 +196,39 @@ class caricature(Loss):
     f . p / ||p||^2 times (f . p / ||f|| ||p||) ^ ``power``, where f and p are the features of picture and photo at one
     layer, all positions together: the photo itself has 1, and one that says the same twice as loudly 2. The cosine
     (Carter et al. 2019), kept above 0.1 so that noise finds its way, holds the picture to the photo's subject.
+
+    Args:
+        photo: resized to the picture.
+        power: of the cosine, from 0 to 100.
     """
 
     name = "caricature"
 
-    def __init__(self, photo: Any, layer: str, *, power: float = 1.0):
-        if not power >= 0:
-            raise ValueError(f"the power of the cosine must not be negative, but is {power}")
+    def __init__(self, photo: PictureLike, layer: str, *, power: float = 1.0):
+        check_numbers(0, most=100, power=power)
         self.photo, self.layers, self.power = as_picture(photo), (layer,), power
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
-        source.backbone.check_layers(self.layers)
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         photo = resize(self.photo, size).to(source.backbone.device)
-        target = source.features(photo, self.layers)[self.layers[0]]
-        return BoundCaricature(self.layers, target, target.square().sum((1, 2, 3)).clamp_min(1e-12), self.power)
+        return BoundCaricature(self.layers, source.features(photo, self.layers)[self.layers[0]], self.power)
 
 
 @dataclass
 class BoundCaricature(BoundLoss):
-    """A `caricature` of a network: the photo's features (N, C, h, w), their square (N,), the power of the cosine."""
+    """A `caricature` of a network: the photo's features (N, C, h, w), and the power of the cosine."""
 
-    target: Tensor
-    target_square: Tensor
+    photo: Tensor
     power: float
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
         f = window.crop_float32(layer, features[layer])
-        product = (f * window.crop_target(layer, self.target)).sum((1, 2, 3))
+        product = (f * window.crop_target(layer, self.photo)).sum((1, 2, 3))
         return {"product": product, "square": f.square().sum((1, 2, 3))}
 
     def terms(self, statistics: Statistics) -> Terms:
         product, square = statistics["product"], statistics["square"]
-        target = self.target_square.to(product.device)
+        target = self.photo.square().sum((1, 2, 3)).clamp_min(1e-12).to(product.device)
         cosine = product / (square * target).clamp_min(1e-12).sqrt()
         return {(caricature.name, self.layers[0]): product / target * cosine.clamp_min(0.1) ** self.power}
 
@@ -266,7 +245,7 @@ class diversity(Loss):
     def __init__(self, layer: str):
         self.layers = (layer,)
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         source.backbone.check_layers(self.layers)
         return BoundDiversity(self.layers)
 
@@ -276,14 +255,12 @@ class BoundDiversity(BoundLoss):
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         (layer,) = self.layers
-        second, _ = Moments.apply(window.crop(layer, features[layer]))
-        return {"second": second}
+        return {"second": Moments.apply(window.crop(layer, features[layer]))[0]}
 
     def terms(self, statistics: Statistics) -> Terms:
-        second = statistics["second"]
-        if len(second) < 2:
+        unit = normalize(statistics["second"].flatten(1), dim=1)
+        if len(unit) < 2:
             raise ValueError("diversity compares the pictures of a batch: ask for variations=2 or more")
-        unit = normalize(second.flatten(1), dim=1)
         return {(diversity.name, self.layers[0]): ((unit @ unit.T).sum(1) - 1) / (len(unit) - 1)}
 
 
@@ -292,16 +269,21 @@ class BoundDiversity(BoundLoss):
 
 def per_picture(losses: Sequence[Loss]) -> Loss:
     """One loss for each picture of a batch: a contact sheet of channels is ``per_picture([-activation(...), ...])``."""
-    identity = torch.eye(len(losses))
-    return Sum([(identity[index], loss) for index, loss in enumerate(losses)])
+    return Sum(list(zip(torch.eye(len(losses)), losses, strict=True)))
 
 
 def between(first: Loss, last: Loss, pictures: int) -> Loss:
-    """From ``first`` to ``last`` in even steps, one for each picture of a batch."""
+    """From ``first`` to ``last`` in even steps, one for each of the ``pictures`` of a batch, at most 1024."""
+    check_numbers(1, Integral, most=MOST_PICTURES, pictures=pictures)
     share = torch.linspace(0, 1, pictures)
     return Sum([(1 - share, first), (share, last)])
 
 
 def channels(layer: str, numbers: Sequence[int]) -> Loss:
-    """The mean activation of one channel for each picture of a batch, negated: what each of them looks for."""
+    """The mean activation of one channel for each picture of a batch, negated: what each of them looks for.
+
+    Example:
+        >>> lk.channels("relu4_3", [3, 5]).layers
+        ('relu4_3',)
+    """
     return per_picture([-activation(layer, channel=number, power=1) for number in numbers])

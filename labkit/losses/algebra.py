@@ -9,35 +9,35 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..base.devices import off_mps
 from ..networks.backbone import Backbone
+from ..pictures.geometry import Size
 
 PIXELS = "pixels"  # the name under which losses find the picture itself among the features
 Features: TypeAlias = Mapping[str, Tensor]
 Statistics: TypeAlias = dict[Any, Tensor]
 Terms: TypeAlias = dict[tuple[str, str], Tensor]
 Slices: TypeAlias = tuple[slice, slice]
+Layers: TypeAlias = str | Iterable[str] | Mapping[str, float] | None  # None: the recommended ones
+Weight: TypeAlias = float | Tensor  # of a loss in a sum
+L = TypeVar("L", "Loss", "BoundLoss")
 
 
 class FeatureSource(Protocol):
-    """What computes features and statistics of any picture, however large: an `Evaluator`."""
+    """What computes features and statistics of any picture, however large: see `Evaluator`."""
 
     backbone: Backbone
 
-    def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
-        """Features (N, C, h, w) of the named layers in float32, and the picture itself under "pixels"."""
-        ...
+    def features(self, picture: Tensor, layers: Sequence[str]) -> Features: ...
 
-    def statistics(self, loss: BoundLoss, picture: Tensor) -> Statistics:
-        """The statistics of ``loss``, summed over the whole picture."""
-        ...
+    def statistics(self, loss: BoundLoss, picture: Tensor) -> Statistics: ...
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class Window:
 
     def crop_target(self, layer: str, whole: Tensor) -> Tensor:
         """The owned part of something known for the whole picture, such as a target."""
-        rows, columns = self.outer.get(layer, (slice(None), slice(None)))
-        return whole[..., rows, columns]
+        return whole[..., *self.outer[layer]] if layer in self.outer else whole
 
 
 class Crop(torch.autograd.Function):
@@ -80,26 +79,35 @@ class Crop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        like = {"dtype": gradient.dtype, "device": gradient.device, "memory_format": torch.channels_last}
-        whole = torch.empty(ctx.shape, **like).zero_()
-        whole[..., *ctx.spans] = gradient
+        whole = torch.empty(ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
+        whole.zero_()[..., *ctx.spans] = gradient
         return whole, None
 
 
 class Loss(ABC):
     """What is wanted of a picture, whatever the network and the size. ``bind`` makes it ready for one of each.
 
-    ``layers``: the layers it reads; none for the backbone's recommended ones.
+    Losses add, and are multiplied by numbers or by tensors with one weight for each picture of a batch.
+    ``layers``: those it reads; none for the backbone's recommended ones.
+
+    Example:
+        >>> 2 * lk.total_variation() - 0.5 * lk.activation("relu4_3", channel=7)
+        2 * total_variation() - 0.5 * activation(relu4_3, channel=7)
     """
 
     name = "loss"
     layers: tuple[str, ...] = ()
 
     @abstractmethod
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
-        """This loss for pictures of ``size`` (height, width): layers checked, targets computed.
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
+        """This loss made ready; it stays as it is itself.
 
-        ``source`` gives features and statistics as the evaluation will see them. The loss itself stays as it is.
+        Args:
+            source: gives features and statistics as the evaluation will see them.
+            size: (height, width) of the pictures.
+
+        Raises:
+            ValueError: for layers and classes that the network does not have.
         """
 
     def __add__(self, other: Loss) -> Loss:
@@ -111,7 +119,7 @@ class Loss(ABC):
     def __sub__(self, other: Loss) -> Loss:
         return self + -other
 
-    def __mul__(self, weight: float | Tensor) -> Loss:
+    def __mul__(self, weight: Weight) -> Loss:
         if isinstance(weight, (int, float)) and not math.isfinite(weight):
             raise ValueError(f"a weight must be a finite number, not {weight}")
         return Sum([(w * weight, loss) for w, loss in summands(self)])
@@ -141,13 +149,13 @@ class BoundLoss(ABC):
 
     @abstractmethod
     def statistics(self, features: Features, window: Window) -> Statistics:
-        """Sums over the positions that ``window`` owns, each under a name of its own; they add up over tiles."""
+        """Sums over the positions that ``window`` owns, by names of its own; they add up over tiles."""
 
     @abstractmethod
     def terms(self, statistics: Statistics) -> Terms:
-        """The summands (N,) of the loss by (name, layer), from statistics summed over the whole picture.
+        """The weighted summands (N,) of the loss by (name, layer), from statistics of the whole picture.
 
-        They are weighted, as they enter the loss; the layer is "" where there is no one layer.
+        The layer is "" where there is no single one.
         """
 
     def value(self, statistics: Statistics) -> Tensor:
@@ -157,29 +165,41 @@ class BoundLoss(ABC):
 
 @dataclass
 class BoundMean(BoundLoss):
-    """One term, the mean over positions of what ``statistics`` names "sum", "count" of them."""
+    """One term, ``key``: the mean over positions of ``values``, divided by ``scale``.
+
+    ``values``: features and window -> a map (N, h, w) or (N, C, h, w) of the positions that the window owns.
+    """
 
     key: tuple[str, str]
+    values: Callable[[Features, Window], Tensor]
+    scale: Tensor | None = None
+    linear: bool = field(default=True, kw_only=True)
+
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        values = self.values(features, window)
+        # Filled in place: a number that is copied from the host makes it wait for the device.
+        count = values.new_full((), values[0].numel())
+        return {"sum": values.sum(tuple(range(1, values.ndim))), "count": count}
 
     def terms(self, statistics: Statistics) -> Terms:
-        return {self.key: statistics["sum"] / statistics["count"]}
+        mean = statistics["sum"] / statistics["count"]
+        return {self.key: mean if self.scale is None else mean / self.scale.to(mean.device)}
 
 
 class Sum(Loss):
-    """A weighted sum of losses; a weight is a number, or a tensor (N,) with one for each picture of the batch."""
+    """A weighted sum of losses: ``summands``, each with its weight, a number or a tensor (N,)."""
 
     name = "sum"
 
-    def __init__(self, summands: list[tuple[float | Tensor, Loss]]):
-        self.summands = summands
-        self.layers = tuple(dict.fromkeys(layer for _, loss in summands for layer in loss.layers))
+    def __init__(self, summands: list[tuple[Weight, Loss]]):
+        self.summands, self.layers = summands, _layers(summands)
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundSum:
-        device = source.backbone.device
-        return BoundSum.of(
-            (weight.to(device) if isinstance(weight, Tensor) else weight, loss.bind(source, size))
-            for weight, loss in self.summands
-        )
+    def bind(self, source: FeatureSource, size: Size) -> BoundSum:
+        bound: list[tuple[Weight, BoundLoss]] = []
+        for weight, loss in self.summands:
+            weight = weight.to(source.backbone.device) if isinstance(weight, Tensor) else weight
+            bound.append((weight, loss.bind(source, size)))
+        return BoundSum(bound)
 
     def __repr__(self) -> str:
         text = ""
@@ -191,51 +211,47 @@ class Sum(Loss):
         return text
 
 
-@dataclass
 class BoundSum(BoundLoss):
-    """A weighted sum of bound losses."""
+    """A weighted sum of bound losses. Its statistics are theirs, by (number of the summand, name)."""
 
-    summands: list[tuple[float | Tensor, BoundLoss]]
-
-    @classmethod
-    def of(cls, summands: Iterable[tuple[float | Tensor, BoundLoss]]) -> BoundSum:
-        summands = list(summands)
-        layers = tuple(dict.fromkeys(layer for _, loss in summands for layer in loss.layers))
-        return cls(layers, summands, linear=all(loss.linear for _, loss in summands))
+    def __init__(self, summands: list[tuple[Weight, BoundLoss]]):
+        super().__init__(_layers(summands), linear=all(loss.linear for _, loss in summands))
+        self.summands = summands
 
     def statistics(self, features: Features, window: Window) -> Statistics:
         return {
-            (number, key): value
+            (number, name): value
             for number, (_, loss) in enumerate(self.summands)
-            for key, value in loss.statistics(features, window).items()
+            for name, value in loss.statistics(features, window).items()
         }
 
     def terms(self, statistics: Statistics) -> Terms:
-        found: Terms = {}
-        for number, (weight, loss) in enumerate(self.summands):
-            own = {key: value for (owner, key), value in statistics.items() if owner == number}
-            for key, value in loss.terms(own).items():
-                if isinstance(weight, Tensor) and len(weight) not in (1, len(value)):
-                    raise ValueError(
-                        f"a loss with weights for {len(weight)} pictures needs as many, not {len(value)}: "
-                        f"variations={len(weight)}"
-                    )
-                weight = weight.to(value.device) if isinstance(weight, Tensor) else weight
-                found[key] = found.get(key, 0) + weight * value
-        return found
+        by_summand: list[Statistics] = [{} for _ in self.summands]
+        for (number, name), value in statistics.items():
+            by_summand[number][name] = value
+        terms: Terms = {}
+        for (weight, loss), statistics in zip(self.summands, by_summand, strict=True):
+            for key, value in loss.terms(statistics).items():
+                if isinstance(weight, Tensor):
+                    if len(weight) not in (1, len(value)):
+                        wants = f"a loss with weights for {len(weight)} pictures needs as many"
+                        raise ValueError(f"{wants}, not {len(value)}: variations={len(weight)}")
+                    weight = weight.to(value.device)
+                terms[key] = terms.get(key, 0) + weight * value
+        return terms
 
 
-@overload
-def summands(loss: Loss) -> list[tuple[float | Tensor, Loss]]: ...
+def _layers(summands: Iterable[tuple[Weight, Loss | BoundLoss]]) -> tuple[str, ...]:
+    layers: dict[str, None] = {}  # in order, and each once
+    for _, loss in summands:
+        layers |= dict.fromkeys(loss.layers)
+    return tuple(layers)
 
 
-@overload
-def summands(loss: BoundLoss) -> list[tuple[float | Tensor, BoundLoss]]: ...
-
-
-def summands(loss: Any) -> Any:
+def summands(loss: L) -> list[tuple[Weight, L]]:
     """The losses that a loss is the sum of, each with its weight; of any but a sum itself, with weight 1."""
-    return loss.summands if isinstance(loss, (Sum, BoundSum)) else [(1.0, loss)]
+    parts: Any = loss.summands if isinstance(loss, (Sum, BoundSum)) else [(1.0, loss)]
+    return parts
 
 
 def total(values: Iterable[Tensor]) -> Tensor:
@@ -249,13 +265,6 @@ def total(values: Iterable[Tensor]) -> Tensor:
 # --- what the losses share ---------------------------------------------------------------------------------------
 
 
-def position_count(features: Tensor) -> Tensor:
-    """How many positions a map (N, C, h, w) has: the additive count by which a sum becomes a mean."""
-    # Filled in place: a number that is copied from the host makes it wait for the device.
-    number, dtype = features.shape[2] * features.shape[3], torch.promote_types(features.dtype, torch.float32)
-    return features.new_full((), number, dtype=dtype)
-
-
 def at_least_float32(values: Tensor) -> Tensor:
     """In float32, if they come in less: sums over many positions need it."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
@@ -267,19 +276,20 @@ def float64(values: Tensor) -> Tensor:
 
 
 def layer_names(layers: str | Iterable[str]) -> tuple[str, ...]:
-    """One name or several as a tuple."""
+    """One name or several as a tuple. ValueError if there is none."""
     names = (layers,) if isinstance(layers, str) else tuple(layers)
     if not names:
         raise ValueError("name at least one layer")
     return names
 
 
-def layer_weights(layers: str | Iterable[str] | Mapping[str, float]) -> tuple[tuple[str, ...], list[float]]:
-    """Layer names and their weights, which sum to one."""
+def layer_weights(layers: Layers) -> dict[str, float]:
+    """Layer -> its weight, of sum 1, from names or weights; {} for None."""
+    if layers is None:
+        return {}
     names = layer_names(layers)
-    return names, normalized_weights(
-        [layers[name] for name in names] if isinstance(layers, Mapping) else [1] * len(names), "layer"
-    )
+    weights = [layers[name] for name in names] if isinstance(layers, Mapping) else [1.0] * len(names)
+    return dict(zip(names, normalized_weights(weights, "layer"), strict=True))
 
 
 def normalized_weights(weights: Iterable[float], what: str) -> list[float]:

@@ -2,69 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..base.checks import check_numbers
 from ..base.devices import is_mps
-from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
-from .target_statistics import BoundTargetStatistic, TargetStatisticLoss
+from ..pictures.geometry import Size
+from .algebra import FeatureSource, Layers, at_least_float32, float64
+from .target_statistics import BoundTargetStatistic, Means, TargetStatisticLoss, Weights
 
 CHUNK = 2**20  # values counted before they are added up
 BEYOND = 3.0  # how far the bins go on, in ranges of the painting and in the logarithm: to e^3, 20 times as far
 
 
 class histogram(TargetStatisticLoss):
-    """How far the histogram of each channel is from a painting's. For the arguments see `TargetStatisticLoss`.
+    """How far the histogram of each channel is from a painting's.
 
     Cramer's distance, the integral of (F - G)^2 where F and G are the cumulative histograms, averaged over channels. A
     feature is drawn to where its share of smaller features is the painting's, as by the histogram matching of Risser
-    et al. (arXiv:1701.08893). Matching needs ranks, which need the whole picture; counts add up over tiles, and their
-    distance has a gradient without jumps. Moments say how large features are; histograms also say how they are spread,
-    which keeps contrast stable.
+    et al. (arXiv:1701.08893). Matching needs ranks, which need the whole picture; counts add up over tiles, and, as
+    each value is shared by its three nearest bins, have a gradient without jumps. Moments say how large features are;
+    histograms also say how they are spread, which keeps contrast stable. Add it to a style: alone, it does not see
+    channels together.
 
-    The histogram has ``bins`` (64 by default) between the painting's least and greatest value, and goes on beyond these
-    in the logarithm. A value is shared by its three nearest bins, so that counts have a gradient without jumps.
-    ``relative`` divides by the distance of nothing. Add it to a style: alone, it does not see channels together.
+    Args:
+        painting, layers, options: see `TargetStatisticLoss`. ``relative`` divides by the distance of nothing.
+        bins: from 2 to 1024 between the painting's least and greatest value; they go on beyond in the logarithm.
     """
 
     name = "histogram"
 
-    def __init__(
-        self,
-        painting: Any,
-        layers: Iterable[str] | Mapping[str, float] | None = None,
-        *,
-        bins: int = 64,
-        **options: Any,
-    ):
-        if bins < 2:
-            raise ValueError(f"a histogram needs at least 2 bins, not {bins}")
+    def __init__(self, painting: Any, layers: Layers = None, *, bins: int = 64, **options: Any):
+        check_numbers(2, Integral, most=1024, bins=bins)
         super().__init__(painting, layers, **options)
         self.bins = bins
 
-    def without_targets(
-        self, source: FeatureSource, weights: dict[str, float], paintings: list[Tensor], size: tuple[int, int]
-    ) -> BoundHistogram:
-        limits: dict[str, tuple[Tensor, Tensor]] = {}
-        for painting in paintings:
-            features = source.features(painting, tuple(weights))
-            for layer in weights:
-                values = features[layer].transpose(0, 1).flatten(1)
-                low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-                if layer in limits:
-                    low, high = torch.minimum(low, limits[layer][0]), torch.maximum(high, limits[layer][1])
-                limits[layer] = low, high
-        ranges = {
-            layer: (low, (high - low).clamp_min(1e-6 * high.abs().max().clamp_min(1e-6)))
-            for layer, (low, high) in limits.items()
-        }
-        return BoundHistogram(
-            tuple(weights), self.name, weights, self.relative, source.backbone.device, ranges, self.bins
-        )
+    def prepare(self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size) -> BoundHistogram:
+        ranges: dict[str, tuple[Tensor, Tensor]] = {}
+        features = [source.features(painting, tuple(weights)) for painting in paintings]
+        for layer in weights:
+            values = torch.cat([f[layer].transpose(0, 1).flatten(1) for f in features], 1)
+            low, high = values.aminmax(dim=1, keepdim=True)
+            ranges[layer] = low, (high - low).clamp_min(1e-6 * high.abs().max().clamp_min(1e-6))
+        device = source.backbone.device
+        return BoundHistogram(tuple(weights), self.name, weights, self.relative, device, ranges, self.bins)
 
 
 @dataclass
@@ -74,26 +59,23 @@ class BoundHistogram(BoundTargetStatistic):
     ranges: dict[str, tuple[Tensor, Tensor]]
     bins: int
 
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        found: Statistics = {}
-        for layer in self.layers:
-            f, weights, found[layer, "count"] = self.weighted(layer, features, window)
-            values = at_least_float32(f).flatten(2)
-            found[layer, "histogram"] = self.counts(values, layer, None if weights is None else weights.flatten())
-        return found
+    def sums(self, layer: str, f: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        values = at_least_float32(f).flatten(2)
+        return {"histogram": self.counts(values, layer, None if weights is None else weights.flatten())}
 
     def counts(self, values: Tensor, layer: str, weights: Tensor | None = None) -> Tensor:
+        """The histogram (N, C, K) of a layer's ``values`` (N, C, M), each counted by its weight (M,), if any."""
         low, span = self.ranges[layer]
         return Counts.apply(tamed((values - low) / span), weights, -BEYOND, 1 + BEYOND, self.bins)
 
-    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
-        mean, target = means["histogram"], self.targets[layer]["histogram"]
+    def distance(self, layer: str, means: Means) -> Tensor:
+        mean, target = means[layer, "histogram"], self.targets[layer, "histogram"]
         span = float64(self.ranges[layer][1])[:, 0] / self.bins
-        found = (cramer(mean, target) * span).mean(1)
+        distance = (cramer(mean, target) * span).mean(1)
         if self.relative:
             nothing = self.counts(torch.zeros_like(target[..., :1]), layer)
-            found = found / (cramer(nothing, target) * span).mean(1)
-        return found.to(mean.dtype).to(mean.device)
+            distance = distance / (cramer(nothing, target) * span).mean(1)
+        return distance.to(mean.dtype).to(mean.device)
 
 
 def tamed(values: Tensor) -> Tensor:
@@ -116,24 +98,22 @@ class Counts(torch.autograd.Function):
         ctx.plan = low, high, bins
         # GPUs add in any order: whole numbers, of which Apple's cannot add long ones, have the same sum in each.
         dtype, unit = (torch.float32, 1) if is_mps(values.device) else (torch.int64, 2**42)
-        found = values.new_zeros(*values.shape[:2], round((high - low) * bins) + 1)
+        counts = values.new_zeros(*values.shape[:2], round((high - low) * bins) + 1)
         for first in range(0, values.shape[2], CHUNK):  # then sums stay below 2^62, and float32 counts every one
             span = slice(first, first + CHUNK)
             nearest, away = _places(values[..., span], *ctx.plan)
             weight = 1.0 if guide is None else guide[span]
-            part = torch.zeros_like(found, dtype=dtype)
+            part = torch.zeros_like(counts, dtype=dtype)
             for step, share in ((-1, (0.5 - away) ** 2 / 2), (0, 0.75 - away**2), (1, (0.5 + away) ** 2 / 2)):
-                places = (nearest + step).clamp(0, found.shape[2] - 1)
+                places = (nearest + step).clamp(0, counts.shape[2] - 1)
                 part.scatter_add_(2, places, (unit * share * weight).to(dtype))
-            found += part.to(found.dtype) / unit
-        return found
+            counts += part.to(counts.dtype) / unit
+        return counts
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (gradient,) = gradients
-        values, guide = ctx.saved_tensors
-        low, high, bins = ctx.plan
-        nearest, away = _places(values, *ctx.plan)
+        (gradient,), (values, guide), (low, high, bins) = gradients, ctx.saved_tensors, ctx.plan
+        nearest, away = _places(values, low, high, bins)
         slope = torch.zeros_like(values)
         for step, share in ((-1, away - 0.5), (0, -2 * away), (1, away + 0.5)):
             slope += share * gradient.gather(2, (nearest + step).clamp(0, gradient.shape[2] - 1))

@@ -2,118 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..pictures.geometry import resize
-from ..pictures.reading import as_picture
+from ..pictures.geometry import Size, resize
+from ..pictures.reading import PictureLike, as_picture
 from .algebra import (
     PIXELS,
     BoundLoss,
     BoundMean,
+    BoundSum,
     Features,
     FeatureSource,
+    Layers,
     Loss,
-    Statistics,
-    Terms,
     Window,
     layer_weights,
-    position_count,
 )
 
 
 class content(Loss):
     """How far the features are from a photo's: ||F - P||^2 (Gatys et al. 2016, arXiv:1508.06576), averaged over layers.
 
-    ``layers``: names, or layer -> weight; None: the recommended ones.
-    ``relative`` (the default) divides by ||P||^2, so that a weight means the same for every network and layer: 0 is
-    the photo itself and 1 an empty picture's distance. False gives the plain mean square over channels and positions.
+    Args:
+        photo: resized to the picture.
+        layers: names, or layer -> weight; None: the recommended ones.
+        relative: divide by ||P||^2, so that a weight means the same for every network and layer: 0 is the photo itself
+            and 1 an empty picture's distance. False gives the plain mean square over channels and positions.
     """
 
     name = "content"
 
-    def __init__(
-        self, photo: Any, layers: str | Iterable[str] | Mapping[str, float] | None = None, *, relative: bool = True
-    ):
-        self.photo, self.relative = as_picture(photo), relative
-        self.layers, self.weights = ((), []) if layers is None else layer_weights(layers)
+    def __init__(self, photo: PictureLike, layers: Layers = None, *, relative: bool = True):
+        self.photo, self.relative, self.weights = as_picture(photo), relative, layer_weights(layers)
+        self.layers = tuple(self.weights)
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
-        layers, weights = self.layers, self.weights
-        if not layers:
-            layers, weights = layer_weights(source.backbone.recommended.content)
-        source.backbone.check_layers(layers)
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
+        weights = self.weights or layer_weights(source.backbone.recommended.content)
         photo = resize(self.photo, size).to(source.backbone.device)
-        targets = source.features(photo, layers)
-        scales = {
-            layer: target.square().mean((1, 2, 3)).clamp_min(1e-12) if self.relative else target.new_ones(1)
-            for layer, target in targets.items()
-        }
-        return BoundContent(layers, dict(zip(layers, weights, strict=True)), targets, scales, linear=True)
+        targets = source.features(photo, tuple(weights))
+        return BoundSum([(weight, self._at(layer, targets[layer])) for layer, weight in weights.items()])
 
+    def _at(self, layer: str, target: Tensor) -> BoundLoss:
+        def gap(features: Features, window: Window) -> Tensor:
+            return (window.crop_float32(layer, features[layer]) - window.crop_target(layer, target)).square()
 
-@dataclass
-class BoundContent(BoundLoss):
-    """A `content` of a network; by layer: its weight, the photo's features, what squared distances are divided by."""
-
-    weights: dict[str, float]
-    targets: Features
-    scales: dict[str, Tensor]
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        found: Statistics = {}
-        for layer in self.layers:
-            f = window.crop_float32(layer, features[layer])
-            gap = f - window.crop_target(layer, self.targets[layer])
-            found[layer, "sum"] = gap.square().sum((1, 2, 3))
-            found[layer, "count"] = position_count(f) * f.shape[1]
-        return found
-
-    def terms(self, statistics: Statistics) -> Terms:
-        found: Terms = {}
-        for layer in self.layers:
-            mean = statistics[layer, "sum"] / statistics[layer, "count"]
-            found[content.name, layer] = self.weights[layer] * (mean / self.scales[layer].to(mean.device))
-        return found
+        scale = target.square().mean((1, 2, 3)).clamp_min(1e-12) if self.relative else None
+        return BoundMean((layer,), (self.name, layer), gap, scale)
 
 
 class pixel_mse(Loss):
     """How far the pixels themselves are from a picture's: the mean of mask (x - p)^2 over pixels and colors.
 
     ``mask``: (1, 1, H, W) in [0, 1], where it counts; None: everywhere. In films it holds a frame to the last one's
-    result (the temporal loss of Ruder, Dosovitskiy and Brox 2016, arXiv:1604.08610).
+    result: the temporal loss of Ruder, Dosovitskiy and Brox 2016 (arXiv:1604.08610).
     """
 
     name = "pixel_mse"
     layers = (PIXELS,)
 
-    def __init__(self, picture: Any, mask: Tensor | None = None):
+    def __init__(self, picture: PictureLike, mask: Tensor | None = None):
         self.picture = as_picture(picture)
         self.mask = torch.ones_like(self.picture[:, :1]) if mask is None else mask
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
-        target, mask = (resize(one, size).to(source.backbone.device) for one in (self.picture, self.mask.float()))
-        return BoundPixelError(self.layers, (self.name, ""), target, mask, linear=True)
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
+        target, mask = (resize(x, size).to(source.backbone.device) for x in (self.picture, self.mask.float()))
+
+        def gap(features: Features, window: Window) -> Tensor:
+            picture = window.crop_float32(PIXELS, features[PIXELS])
+            p, m = (window.crop_target(PIXELS, whole).to(picture) for whole in (target, mask))
+            return (m * (picture - p).square()).mean(1)
+
+        return BoundMean(self.layers, (self.name, ""), gap)
 
     def _arguments(self) -> str:
         return ""
-
-
-@dataclass
-class BoundPixelError(BoundMean):
-    """An `pixel_mse` for pictures of one size: the target (N, 3, H, W) and the mask (N, 1, H, W)."""
-
-    target: Tensor
-    mask: Tensor
-
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        picture = window.crop_float32(PIXELS, features[PIXELS])
-        target, mask = (window.crop_target(PIXELS, one).to(picture) for one in (self.target, self.mask))
-        return {
-            "sum": (mask * (picture - target).square()).mean(1).sum((1, 2)),
-            "count": position_count(picture),
-        }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Set
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, TypeAlias
 
@@ -13,16 +13,21 @@ from torch.autograd.function import once_differentiable
 
 from ..base.checks import check_choice
 from ..base.devices import is_mps
-from ..pictures.geometry import size_of
-from .algebra import Features, FeatureSource, Statistics, Window, at_least_float32, float64
-from .target_statistics import BoundTargetStatistic, TargetStatisticLoss
+from ..pictures.geometry import Size, size_of
+from .algebra import FeatureSource, Layers, at_least_float32, float64, total
+from .target_statistics import BoundTargetStatistic, Means, TargetStatisticLoss, Weights
 
 Statistic: TypeAlias = Literal["gram", "wasserstein"]
 CHUNK = 2**21  # features that a CPU converts to float32 at a time
 
 
 def gram(features: Tensor) -> Tensor:
-    """The Gram matrix (N, C, C) of features (N, C, h, w): how often channels fire together, averaged over positions."""
+    """The Gram matrix (N, C, C) of features (N, C, h, w): how often channels fire together, averaged over positions.
+
+    Example:
+        >>> lk.gram(torch.ones(1, 2, 4, 4)).tolist()
+        [[[1.0, 1.0], [1.0, 1.0]]]
+    """
     f = features.flatten(2)
     return f @ f.mT / f.shape[2]
 
@@ -44,34 +49,25 @@ class Moments(torch.autograd.Function):
     def forward(ctx: Any, f: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(f)
         ctx.set_materialize_grads(False)
-        chunks = map(at_least_float32, _chunks(f.flatten(2)))
-        chunk = next(chunks)
-        second, first = chunk @ chunk.mT, chunk.sum(2)
-        for chunk in chunks:
-            second, first = second + chunk @ chunk.mT, first + chunk.sum(2)
+        f = f.flatten(2)
+        if f.itemsize >= 4:
+            return f @ f.mT, f.sum(2)
+        most = CHUNK if f.device.type == "cpu" else 64 * CHUNK  # small for a cache, large for few launches
+        chunks = map(Tensor.float, f.split(max(1, most // f[..., 0].numel()), 2))
+        second, first = map(total, zip(*[(chunk @ chunk.mT, chunk.sum(2)) for chunk in chunks], strict=True))
         return second, first
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Tensor:
         (f,), (second, first) = ctx.saved_tensors, gradients
         last = f.permute(0, 2, 3, 1)  # channels last, as networks compute
-        gradient = torch.zeros_like(last) if second is None else _product(last, (second + second.mT).to(f))
+        gradient = torch.zeros_like(last)
+        if second is not None:
+            # A view has the strides of a batch even where that is one picture: else networks would convert it.
+            gradient = (last.flatten(1, 2) @ (second + second.mT).to(f)).view(last.shape)
         if first is not None:
             gradient += first.to(f)[:, None, None]
         return gradient.permute(0, 3, 1, 2)
-
-
-def _chunks(f: Tensor) -> Sequence[Tensor]:
-    """Features (N, C, M) cut along their positions, to be converted to float32; whole if they need not be."""
-    if at_least_float32(f[:0]).dtype == f.dtype:
-        return [f]
-    most = CHUNK if f.device.type == "cpu" else 64 * CHUNK  # small for a cache, large for few launches
-    return f.split(max(1, most // f[..., 0].numel()), 2)
-
-
-def _product(features: Tensor, matrix: Tensor) -> Tensor:
-    """(N, h, w, C) with the strides of a batch even where that is one picture: else networks would convert it."""
-    return (features.flatten(1, 2) @ matrix).view(features.shape)
 
 
 class RootTrace(torch.autograd.Function):
@@ -91,58 +87,50 @@ class RootTrace(torch.autograd.Function):
         return roots.sum(1).to(covariance)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return _root_slope(ctx, *gradients)
-
-
-@once_differentiable
-def _root_slope(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-    factor, vectors, roots = ctx.saved_tensors
-    basis = factor @ vectors
-    scale = torch.where(roots > 0, gradient[:, None] / (2 * roots), 0)
-    return (basis * scale[:, None, :]) @ basis.mT, None
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (factor, vectors, roots), (gradient,) = ctx.saved_tensors, gradients
+        basis = factor @ vectors
+        scale = torch.where(roots > 0, gradient[:, None] / (2 * roots), 0)
+        return (basis * scale[:, None, :]) @ basis.mT, None
 
 
 class style(TargetStatisticLoss):
     """How far the statistics of features are from a painting's, layer by layer.
 
-    For the arguments see `TargetStatisticLoss`.
+    Args:
+        painting, layers, options: see `TargetStatisticLoss`. ``relative`` divides by ||A||^2 or |m'|^2 + tr S'; False:
+            Gatys' 1/4 ||G - A||^2 / C^2.
+        statistic: "gram": ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016, arXiv:1508.06576);
+            "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and covariances,
+            |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), with its gradient in closed form (`RootTrace`).
 
-    ``statistic`` "gram" (the default): ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016,
-    arXiv:1508.06576); "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and
-    covariances, |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), with its gradient in closed form (`RootTrace`).
-    ``relative`` divides by ||A||^2 or |m'|^2 + tr S'. False: Gatys' 1/4 ||G - A||^2 / C^2.
+    Example:
+        >>> network, painting = lk.load_backbone("pocket", "cpu"), lk.painting("koi_mosaic", (32, 32))
+        >>> bool(lk.Evaluator(network, lk.style(painting, "relu2_1"), (32, 32), "float32")(painting).loss < 1e-6)
+        True
     """
 
     name = "style"
 
-    def __init__(
-        self,
-        painting: Any,
-        layers: Iterable[str] | Mapping[str, float] | None = None,
-        *,
-        statistic: Statistic = "gram",
-        **options: Any,
-    ):
+    def __init__(self, painting: Any, layers: Layers = None, *, statistic: Statistic = "gram", **options: Any):
         check_choice("statistic", statistic, Statistic)
         super().__init__(painting, layers, **options)
         self.statistic = statistic
 
-    def without_targets(
-        self, source: FeatureSource, weights: dict[str, float], paintings: list[Tensor], size: tuple[int, int]
-    ) -> BoundStyle:
-        common = tuple(weights), self.name, weights, self.relative, source.backbone.device
+    def prepare(self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size) -> BoundStyle:
+        backbone = source.backbone
+        common = tuple(weights), self.name, weights, self.relative, backbone.device
         if self.statistic == "gram":
             return BoundGram(*common)
         # With fewer positions than channels covariances are singular, and the rounding of float32, which differs
         # between tiles and the whole, would make eigenvalues of its own: the gradient would be off by 1e-4.
-        backbone, sizes = source.backbone, [size, *(size_of(painting) for painting in paintings)]
-        singular = {
-            layer
-            for layer in weights
-            if min(prod(backbone.map_size(layer, s)) for s in sizes) < backbone.channels(layer)
-        }
-        return BoundWasserstein(*common, set() if is_mps(backbone.device) else singular)
+        singular: set[str] = set()
+        for layer in () if is_mps(backbone.device) else weights:
+            positions = min(prod(backbone.map_size(layer, s)) for s in (size, *map(size_of, paintings)))
+            if positions < backbone.channels(layer):
+                singular.add(layer)
+        return BoundWasserstein(*common, singular)
 
 
 @dataclass
@@ -151,50 +139,41 @@ class BoundStyle(BoundTargetStatistic):
 
     singular: Set[str] = frozenset()
 
-    def statistics(self, features: Features, window: Window) -> Statistics:
-        found: Statistics = {}
-        for layer in self.layers:
-            f, weights, count = self.weighted(layer, features, window)
-            f = f.double() if layer in self.singular else f
-            if weights is None:
-                second, first = Moments.apply(f)
-            else:  # sqrt(w) f has the second moment w f f^T
-                second, _ = Moments.apply(weights.sqrt() * f)
-                first = (weights * f).sum((2, 3))
-            found |= {(layer, "second"): second, (layer, "first"): first, (layer, "count"): count}
-        return found
+    def sums(self, layer: str, f: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        f = f.double() if layer in self.singular else f
+        # sqrt(w) f has the second moment w f f^T
+        second, first = Moments.apply(f if weights is None else weights.sqrt() * f)
+        return {"second": second, "first": first if weights is None else (weights * f).sum((2, 3))}
 
 
 class BoundGram(BoundStyle):
     """The squared distance of Gram matrices."""
 
-    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
-        second, target = means["second"], self.targets[layer]["second"]
+    def distance(self, layer: str, means: Means) -> Tensor:
+        second, target = means[layer, "second"], self.targets[layer, "second"]
         gap = (second - target).square().sum((1, 2))
         return gap / (target.square().sum((1, 2)) if self.relative else 4 * second.shape[1] ** 2)
 
 
-@dataclass
 class BoundWasserstein(BoundStyle):
-    """The squared 2-Wasserstein distance of Gaussians; ``factors``: layer -> F with F F^T the target's covariance."""
+    """The squared 2-Wasserstein distance of Gaussians; targets are also a "factor" F of S' = F F^T, and its "trace"."""
 
-    factors: dict[str, Tensor] = field(default_factory=dict, init=False)
+    def set_targets(self, targets: Means) -> None:
+        self.targets = dict(targets)
+        for layer in self.layers:
+            covariance = _covariance(layer, targets)
+            self.targets |= {(layer, "factor"): _factor(covariance), (layer, "trace"): _trace(covariance)}
 
-    def set_targets(self, targets: dict[str, dict[str, Tensor]]) -> None:
-        super().set_targets(targets)
-        self.factors = {layer: _factor(_covariance(**target)) for layer, target in targets.items()}
-
-    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
-        target, mean = self.targets[layer], means["first"]
-        covariance = _covariance(**means)
-        cross = RootTrace.apply(covariance, self.factors[layer])
-        trace = _trace(covariance) + _trace(_covariance(**target))
-        distance = (mean - target["first"]).square().sum(1) + trace - 2 * cross
-        return distance / (_trace(target["second"]) if self.relative else mean.shape[1])
+    def distance(self, layer: str, means: Means) -> Tensor:
+        target, covariance = self.targets, _covariance(layer, means)
+        gap, trace = means[layer, "first"] - target[layer, "first"], _trace(covariance) + target[layer, "trace"]
+        distance = gap.square().sum(1) + trace - 2 * RootTrace.apply(covariance, target[layer, "factor"])
+        return distance / (_trace(target[layer, "second"]) if self.relative else covariance.shape[1])
 
 
-def _covariance(second: Tensor, first: Tensor) -> Tensor:
-    return second - first[:, :, None] * first[:, None, :]
+def _covariance(layer: str, means: Means) -> Tensor:
+    first = means[layer, "first"]
+    return means[layer, "second"] - first[:, :, None] * first[:, None, :]
 
 
 def _trace(matrices: Tensor) -> Tensor:
@@ -218,8 +197,8 @@ def _factor(matrices: Tensor) -> Tensor:
 def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors of symmetric matrices, found on one thread.
 
-    LAPACK meets its threads thousands of times in one decomposition. Where they sleep between meetings, as notebooks'
-    do (OMP_WAIT_POLICY=passive), two take 79 ms for 512 channels; one takes 24, two that never sleep 16.
+    LAPACK meets its threads thousands of times. Where they sleep between meetings, as notebooks' do
+    (OMP_WAIT_POLICY=passive), two take 79 ms for 512 channels; one takes 24, two that never sleep 16.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

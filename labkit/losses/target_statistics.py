@@ -3,54 +3,60 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.checks import as_list
+from ..base.checks import as_list, check_numbers
 from ..networks.backbone import Backbone, averages
 from ..networks.receptive_fields import ReceptiveField
-from ..pictures.geometry import resize, size_of
+from ..pictures.geometry import Size, resize, size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import as_picture
 from .algebra import (
     BoundLoss,
     Features,
     FeatureSource,
+    Layers,
     Loss,
     Statistics,
     Terms,
     Window,
     layer_weights,
     normalized_weights,
-    position_count,
     total,
 )
+
+Weights: TypeAlias = dict[str, float]  # of layers
+Means: TypeAlias = dict[tuple[str, str], Tensor]  # over positions, by (layer, kind of statistic)
 
 
 class TargetStatisticLoss(Loss):
     """Base of losses that compare statistics of features with those of paintings, layer by layer.
 
-    ``painting``: anything `as_picture` takes, or a list of such. Several are mixed: what is sought is the weighted mean
-    of their statistics, so that two weights draw a line between two paintings, and three a triangle. ``weights``: one
-    for each painting (divided by their sum); None: equal ones.
-    ``layers``: names, or name -> weight (weights are divided by their sum); None: the backbone's recommended ones.
-    ``mask``: where in the picture the style is asked for; ``painting_masks``: what of each painting is looked at; see
-    `as_mask` for what a mask may be. In each layer, only units that see nothing of what is outside count, if there are
-    such (see `guide_map`). A sum of styles with masks paints each region in its own.
-    ``relative`` (the default) divides each layer's distance by its value against nothing: layers and networks become
-    comparable, and a blank picture starts near 1.
-    ``scale``: the painting's longer side relative to the picture's; it is never enlarged.
+    In each layer only units count that see nothing of what is outside of the mask, if there are such (see `guide_map`).
+    A sum of styles with masks paints each region in its own.
+
+    Args:
+        painting: anything `as_picture` takes, or a list of such. Several are mixed: the target is the weighted mean of
+            their statistics, so that two weights draw a line between two paintings, and three a triangle.
+        layers: names, or name -> weight (divided by their sum); None: the backbone's recommended ones.
+        weights: one for each painting (divided by their sum); None: equal ones.
+        mask: where in the picture the style is asked for; see `as_mask`.
+        painting_masks: what of each painting is looked at, likewise.
+        relative: divide each layer's distance by its value against nothing: layers and networks become comparable, and
+            a blank picture starts near 1.
+        scale: the painting's longer side relative to the picture's, at most 100; it is never enlarged.
     """
 
     def __init__(
         self,
         painting: Any,
-        layers: Iterable[str] | Mapping[str, float] | None = None,
+        layers: Layers = None,
         *,
         weights: Iterable[float] | None = None,
         mask: Mask = None,
@@ -58,43 +64,41 @@ class TargetStatisticLoss(Loss):
         relative: bool = True,
         scale: float = 1.0,
     ):
-        if not scale > 0:
-            raise ValueError(f"the style's scale must be positive, not {scale}")
-        self.paintings = [one for given in as_list(painting) for one in as_picture(given).split(1)]
-        weights = [1.0] * len(self.paintings) if weights is None else list(weights)
-        if not len(weights) == len(self.paintings) > 0:
-            raise ValueError(f"there are {len(self.paintings)} paintings and {len(weights)} weights: give each one")
-        sources = [None] * len(self.paintings) if painting_masks is None else as_list(painting_masks)
-        if len(sources) != len(self.paintings):
-            raise ValueError(f"there are {len(self.paintings)} paintings and {len(sources)} masks of paintings")
-        self.painting_masks = [
-            mask if mask is None else as_mask(mask, size_of(painting))
-            for mask, painting in zip(sources, self.paintings, strict=True)
-        ]
+        check_numbers(1e-3, most=100, scale=scale)
+        self.paintings = [single for source in as_list(painting) for single in as_picture(source).split(1)]
+        count = len(self.paintings)
+        weights = [1.0] * count if weights is None else list(weights)
+        if not len(weights) == count > 0:
+            raise ValueError(f"there are {count} paintings and {len(weights)} weights: give each one")
+        masks = [None] * count if painting_masks is None else as_list(painting_masks)
+        if len(masks) != count:
+            raise ValueError(f"there are {count} paintings and {len(masks)} masks of paintings")
+        sizes = map(size_of, self.paintings)
+        self.painting_masks = [m if m is None else as_mask(m, size) for m, size in zip(masks, sizes, strict=True)]
         self.mask, self.relative, self.scale, self.shares = mask, relative, scale, normalized_weights(weights, "style")
-        self.layers, self.weights = ((), []) if layers is None else layer_weights(layers)
+        self.weights = layer_weights(layers)
+        self.layers = tuple(self.weights)
 
-    def bind(self, source: FeatureSource, size: tuple[int, int]) -> BoundLoss:
-        layers, weights = self.layers, self.weights
-        if not layers:
-            layers, weights = layer_weights(source.backbone.recommended.style)
-        source.backbone.check_layers(layers)
+    def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
+        backbone = source.backbone
+        weights = self.weights or layer_weights(backbone.recommended.style)
+        backbone.check_layers(weights)
         side = max(1, round(self.scale * max(size)))
-        paintings = [resize(painting, side).to(source.backbone.device) for painting in self.paintings]
-        bound = self.without_targets(source, dict(zip(layers, weights, strict=True)), paintings, size)
-        found = []
+        paintings = [resize(painting, side).to(backbone.device) for painting in self.paintings]
+        bound, means = self.prepare(source, weights, paintings, size), []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
-            bound.spatial_weights = spatial_weights(mask, source.backbone, layers, size_of(painting))
-            found.append(bound.means(source.statistics(bound, painting)))
-        bound.spatial_weights = spatial_weights(self.mask, source.backbone, layers, size)
-        bound.set_targets({layer: _mixed([means[layer] for means in found], self.shares) for layer in layers})
+            bound.spatial_weights = spatial_weights(mask, backbone, weights, size_of(painting))
+            means.append(bound.means(source.statistics(bound, painting)))
+        bound.spatial_weights = spatial_weights(self.mask, backbone, weights, size)
+        shared = list(zip(self.shares, means, strict=True))
+        bound.set_targets({key: total([share * mean[key] for share, mean in shared]) for key in means[0]})
         return bound
 
     @abstractmethod
-    def without_targets(
-        self, source: FeatureSource, weights: dict[str, float], paintings: list[Tensor], size: tuple[int, int]
+    def prepare(
+        self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size
     ) -> BoundTargetStatistic:
-        """The bound loss, ready to take statistics of the ``paintings`` and of pictures of ``size``."""
+        """The bound loss without its targets, for statistics of the ``paintings`` and of pictures of ``size``."""
 
 
 @dataclass
@@ -102,56 +106,57 @@ class BoundTargetStatistic(BoundLoss):
     """Means over positions, layer by layer, and how far they are from the paintings'.
 
     ``weights``: of the layers. ``spatial_weights``: layer -> how much each position counts, (h, w); all alike if there
-    are none. ``targets``: layer -> kind of statistic -> what is sought.
+    are none. ``targets``: the means of the paintings.
     """
 
     name: str
-    weights: dict[str, float]
+    weights: Weights
     relative: bool
     device: torch.device
     spatial_weights: dict[str, Tensor] = field(default_factory=dict, init=False)
-    targets: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
+    targets: Means = field(default_factory=dict, init=False)
 
     @abstractmethod
-    def distance(self, layer: str, means: dict[str, Tensor]) -> Tensor:
-        """How far (N,) a layer's means are from its target."""
+    def distance(self, layer: str, means: Means) -> Tensor:
+        """How far (N,) a layer's means are from its targets."""
 
-    def set_targets(self, targets: dict[str, dict[str, Tensor]]) -> None:
-        """Keep what is sought in each layer: the mixture of the paintings' `means`."""
+    def set_targets(self, targets: Means) -> None:
+        """Keep the mixture of the paintings' means."""
         self.targets = targets
 
-    def weighted(self, layer: str, features: Features, window: Window) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The owned features (N, C, h, w) of a layer, as they were computed, their spatial weights (h, w), None if all
-        count alike, and the count."""
-        f = window.crop(layer, features[layer])
-        if layer not in self.spatial_weights:
-            return f, None, position_count(f)
-        weights = window.crop_target(layer, self.spatial_weights[layer]).to(position_count(f))
-        return f, weights, weights.sum()
+    @abstractmethod
+    def sums(self, layer: str, f: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        """Sums by kind over a layer's features (N, C, h, w), weighted by (h, w) unless all positions count alike."""
 
-    def means(self, statistics: Statistics) -> dict[str, dict[str, Tensor]]:
-        """Layer -> kind of statistic -> its mean over positions."""
-        found: dict[str, dict[str, Tensor]] = {layer: {} for layer in self.layers}
+    def statistics(self, features: Features, window: Window) -> Statistics:
+        statistics: Statistics = {}
+        for layer in self.layers:
+            f, weights = window.crop(layer, features[layer]), None
+            count = f.new_full((), f[0, 0].numel(), dtype=torch.promote_types(f.dtype, torch.float32))
+            if layer in self.spatial_weights:
+                weights = window.crop_target(layer, self.spatial_weights[layer]).to(count)
+                count = weights.sum()
+            for kind, summed in self.sums(layer, f, weights).items():
+                statistics[layer, kind] = summed
+            statistics[layer, "count"] = count
+        return statistics
+
+    def means(self, statistics: Statistics) -> Means:
+        """The means over positions; on the network's device, wherever the statistics come from."""
+        means: Means = {}
         for (layer, kind), summed in statistics.items():
             if kind != "count":
-                found[layer][kind] = summed / statistics[layer, "count"]
-        return found
+                means[layer, kind] = (summed / statistics[layer, "count"]).to(self.device)
+        return means
 
     def terms(self, statistics: Statistics) -> Terms:
-        found: Terms = {}
-        for layer, means in self.means(statistics).items():
-            # The statistics may come from another device; what is made of them is as they are.
-            distance = self.distance(layer, {kind: mean.to(self.device) for kind, mean in means.items()})
-            found[self.name, layer] = (self.weights[layer] * distance).to(statistics[layer, "count"])
-        return found
+        means, terms = self.means(statistics), {}
+        for layer, weight in self.weights.items():
+            terms[self.name, layer] = (weight * self.distance(layer, means)).to(statistics[layer, "count"])
+        return terms
 
 
-def _mixed(means: list[dict[str, Tensor]], shares: list[float]) -> dict[str, Tensor]:
-    """The weighted mean of what paintings have, for each kind of statistic."""
-    return {kind: total(w * mean[kind] for w, mean in zip(shares, means, strict=True)) for kind in means[0]}
-
-
-def spatial_weights(mask: Mask, backbone: Backbone, layers: Iterable[str], size: tuple[int, int]) -> dict[str, Tensor]:
+def spatial_weights(mask: Mask, backbone: Backbone, layers: Iterable[str], size: Size) -> dict[str, Tensor]:
     """How much each position (h, w) of each layer counts for pictures of ``size``; none without a mask."""
     if mask is None:
         return {}
@@ -162,13 +167,17 @@ def spatial_weights(mask: Mask, backbone: Backbone, layers: Iterable[str], size:
     return {name: guide_map(whole, backbone.receptive_field(name), backbone.map_size(name, size)) for name in layers}
 
 
-def guide_map(mask: Tensor, field: ReceptiveField, size: tuple[int, int]) -> Tensor:
-    """How much each unit of a layer counts, (h, w), for a mask (H, W) of the picture: Gatys et al. 2017's guide.
+def guide_map(mask: Tensor, field: ReceptiveField, size: Size) -> Tensor:
+    """How much each unit of a layer counts: Gatys et al. 2017's guide (arXiv:1611.07865).
 
-    ``field``: what a unit sees; ``size``: the layer's map. The mask is eroded: a unit counts by the least that the mask
-    is anywhere in its receptive field, so that it is no judge of what lies outside (arXiv:1611.07865). What is beyond
-    the picture's border does not matter. If no unit sees only the inside, because the region is smaller than the field,
-    each counts by the share of its own cell of the picture that the mask covers.
+    The mask is eroded: a unit counts by the least that the mask is anywhere in its receptive field, so that it is no
+    judge of what lies outside. What is beyond the picture's border does not matter. If no unit sees only the inside,
+    because the region is smaller than the field, each counts by the share of its own cell that the mask covers.
+
+    Args:
+        mask: (H, W) in [0, 1], of the picture.
+        field: what a unit of the layer sees.
+        size: (h, w) of the layer's map, and of what is returned.
     """
     least = mask[None, None]
     for axis in (0, 1):  # the least of a square is the least of its columns' leasts
