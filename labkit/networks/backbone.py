@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property, wraps
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,24 +17,26 @@ from torch import Tensor, nn
 
 from ..base.devices import arithmetic
 from ..pictures.color import luma
-from ..pictures.geometry import size_of
-from .meta import first_line, run_on_meta, try_out
+from ..pictures.geometry import Size, size_of
+from .meta import first_line, on_meta
 from .receptive_fields import ReceptiveField, measure_receptive_field
 from .recommended import Recommended
 from .redirected_relu import RedirectedReLU
 
 Keep: TypeAlias = Callable[[str, Tensor], Tensor]
+P = ParamSpec("P")
+R = TypeVar("R")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def remembered(question: Callable[..., Any]) -> Callable[..., Any]:
-    """A question about a network's shapes, which are found by trial and asked hundreds of times: asked once."""
+def remembered(question: Callable[Concatenate[Backbone, P], R]) -> Callable[Concatenate[Backbone, P], R]:
+    """A question about a network's shapes, which are tried out and needed hundreds of times: asked once."""
 
     @wraps(question)
-    def answer(self: Backbone, *asked: Any) -> Any:
-        key = question.__name__, *asked
+    def answer(self: Backbone, *args: P.args, **kwargs: P.kwargs) -> R:
+        key = question.__name__, *args, *kwargs.items()
         if key not in self.answers:
-            self.answers[key] = question(self, *asked)
+            self.answers[key] = question(self, *args, **kwargs)
         return self.answers[key]
 
     return answer
@@ -139,27 +141,27 @@ class Backbone(nn.Module):
         # Normalize in float32: the picture keeps its full precision whatever the network computes in.
         x = (picture.to(device) - self.mean.float()) / self.std.float()
         x = (luma(x) if self.colors == 1 else x).to(self.mean.dtype).contiguous(memory_format=self.layout)
-        found = {}
+        overwritten, features = set(), {}
+
+        def keep(name: str, x: Tensor) -> Tensor:
+            # A layer that was asked for is the one that later layers are computed from, wherever it lies: their
+            # gradient with respect to it can be asked for.
+            fragile = name in overwritten
+            features[name] = x = (x.clone() if fragile else x).to(home)
+            return (x.clone() if fragile else x).to(device)
+
         try:
             overwritten = self._overwritten(x, layers)
-
-            def keep(name: str, x: Tensor) -> Tensor:
-                # A layer that was asked for is the one that later layers are computed from, wherever it lies: their
-                # gradient with respect to it can be asked for.
-                fragile = name in overwritten
-                found[name] = x = (x.clone() if fragile else x).to(home)
-                return (x.clone() if fragile else x).to(device)
-
             with RedirectedReLU() if self.redirects else nullcontext():
                 self.propagate(x, layers, keep)
-        except RuntimeError as error:
-            self._explain_small(picture, layers, error)
+        except Exception as error:
+            self._explain(error, size_of(picture), layers)
             raise
-        return found
+        return features
 
-    def forward(self, x: Tensor, layers: list[str] | None = None, keep: Keep | None = None) -> Tensor | None:
-        """Class logits of pictures: a backbone can be called as any classifier can; or, with ``keep``, `propagate`."""
-        return self.logits(x) if keep is None else self.propagate(x, layers or [], keep)
+    def forward(self, x: Tensor) -> Tensor:
+        """Class logits of pictures: a backbone can be called as any classifier can."""
+        return self.logits(x)
 
     def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
         """Call ``keep`` with the name and the features of every one of ``layers``, for a normalized picture ``x``.
@@ -179,13 +181,7 @@ class Backbone(nn.Module):
         key = "overwritten", *layers
         if len(layers) > 1 and key not in self.answers:
             kept: dict[str, tuple[Tensor, int]] = {}
-
-            def keep(name: str, x: Tensor) -> Tensor:
-                kept[name] = x, x._version
-                return x
-
-            with torch.inference_mode(False):
-                run_on_meta(self, x.to("meta"), layers, keep)
+            self._propagate_on_meta(x.to("meta"), layers, lambda name, x: kept.setdefault(name, (x, x._version))[0])
             self.answers[key] = {name for name, (f, version) in kept.items() if f._version != version}
         return self.answers.get(key, set())
 
@@ -251,8 +247,7 @@ class Backbone(nn.Module):
                 self.on_meta((size, size), layer)
             except RuntimeError as error:  # a pooling window larger than its input
                 if size >= 1024:
-                    reason = try_out(self, (size, size), self.colors, [layer], lambda name, x: x).error or error
-                    raise ValueError(f"{layer} of {self.name} takes no picture: {first_line(reason)}") from error
+                    raise ValueError(f"{layer} of {self.name} takes no picture: {first_line(error)}") from error
                 return False
             return True
 
@@ -293,7 +288,9 @@ class Backbone(nn.Module):
         """This network computing in ``dtype``, weights laid out channels-last: itself, or a copy."""
         if dtype == self.mean.dtype:
             return self.to(memory_format=self.layout)
-        return copy.deepcopy(self).to(dtype=dtype).to(memory_format=self.layout)
+        other = copy.deepcopy(self).to(dtype=dtype).to(memory_format=self.layout)
+        other.answers = self.answers  # its shapes are the same
+        return other
 
     def redirected(self) -> Backbone:
         """A copy whose ReLUs let the gradient pass where all of it would be blocked (see `RedirectedReLU`).
@@ -307,20 +304,30 @@ class Backbone(nn.Module):
 
     def on_meta(self, size: tuple[int, int], layer: str, differentiable: bool = False) -> Tensor:
         """The features of a picture of ``size`` (height, width) as a tensor that has a shape and no data."""
-        found: dict[str, Tensor] = {}
+        maps: dict[str, Tensor] = {}
         x = torch.empty(1, self.colors, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
-        run_on_meta(self, x, [layer], lambda name, x: found.setdefault(name, x))
-        return found[layer][..., None, None] if found[layer].ndim == 2 else found[layer]
+        self._propagate_on_meta(x, [layer], maps.setdefault)
+        return maps[layer][..., None, None] if maps[layer].ndim == 2 else maps[layer]
 
-    def _explain_small(self, picture: Tensor, layers: list[str], error: Exception) -> None:
+    def _propagate_on_meta(self, x: Tensor, layers: list[str], keep: Keep) -> None:
+        with torch.inference_mode(False), torch.device("meta"):
+            self._shapes(x.dtype).propagate(x, layers, keep)
+
+    @remembered
+    def _shapes(self, dtype: torch.dtype) -> Backbone:
+        return on_meta(self)  # which has this dtype
+
+    def _explain(self, error: Exception, size: Size, layers: list[str]) -> None:
+        """Raise a better error for one that came of a picture too small."""
         deepest = max(layers, key=self.layers.index)
-        height, width = picture.shape[-2:]
-        least = self.minimum_size(deepest)
-        if min(height, width) < least:
+        if isinstance(error, RuntimeError) and min(size) < (least := self.minimum_size(deepest)):
             raise ValueError(
-                f"a picture of {width}x{height} pixels is too small for {deepest} of {self.name}: "
+                f"a picture of {size[1]}x{size[0]} pixels is too small for {deepest} of {self.name}: "
                 f"its sides must be at least {least} pixels, or choose a shallower layer"
             ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "answers": {}}  # a copy may be changed, and is asked anew
 
     def extra_repr(self) -> str:
         return f"{self.name}: {', '.join(self.layers)}"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..pictures.geometry import Size
 from .backbone import IMAGENET, Backbone, Keep
 from .meta import Trial, dtype_of, first_line, tensors_of, try_out
 from .recommended import Recommended
@@ -105,7 +106,7 @@ class Wrapped(Backbone):
     ):
         super().__init__(name, {}, None, mean=mean, std=std)
         self.model, self.size = model.eval().requires_grad_(False), size
-        first = next(iter(tensors_of(model).values()), self.mean)
+        first = next(tensors_of(model), self.mean)
         self.to(first.device, dtype_of(model))
         trial = self._first_trial()
         self.colors = trial.colors
@@ -197,17 +198,13 @@ class Wrapped(Backbone):
             raise ValueError(f"{self.name} has no classes: it answers {self.said}, not logits (N, classes)")
         super().check_layers(layers)
 
-    def run(self, picture: Tensor, layers: list[str]) -> dict[str, Tensor]:
-        try:
-            return super().run(picture, layers)
-        except Exception as error:
-            height, width = picture.shape[-2:]
-            if self.any_size or (height, width) == self.size:
-                raise
+    def _explain(self, error: Exception, size: Size, layers: list[str]) -> None:
+        if not self.any_size and size != self.size:
             raise ValueError(
-                f"{self.name} takes pictures of {self.size[1]}x{self.size[0]} pixels, not {width}x{height}: "
+                f"{self.name} takes pictures of {self.size[1]}x{self.size[0]} pixels, not {size[1]}x{size[0]}: "
                 f"{first_line(error)}"
             ) from error
+        super()._explain(error, size, layers)
 
     def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
         left, thread = set(layers), get_ident()
