@@ -56,7 +56,7 @@ def unreadable(path: Path, name: str) -> ValueError:
     return ValueError(f"{path} is damaged or holds more than plain weights of {name}: delete it and fetch it again")
 
 
-def fill(module: nn.Module, state: State, name: str, prefix: str = "") -> None:
+def fill(module: nn.Module, state: State, name: str) -> None:
     """Copy a state dict into a module. ValueError, naming the first key that does not fit, if one does not."""
     try:
         module.load_state_dict(state)
@@ -68,7 +68,7 @@ def fill(module: nn.Module, state: State, name: str, prefix: str = "") -> None:
             what = "is missing"
         else:
             what = f"has the shape {there[key]}, not {wanted[key]}" if key in wanted else "does not belong to it"
-        raise ValueError(f"the weights file is not one of {name}: {prefix}{key} {what}") from error
+        raise ValueError(f"the weights file is not one of {name}: {key} {what}") from error
 
 
 def frozen(network: Network, state: State, name: str, device: str | torch.device | None = None) -> Network:
