@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base.checks import check_numbers
 from ..base.devices import arithmetic
 from ..pictures.color import luma
 from ..pictures.geometry import Size, size_of
@@ -45,19 +46,29 @@ def remembered(question: Callable[Concatenate[Backbone, P], R]) -> Callable[Conc
 class Backbone(nn.Module):
     """A frozen network, cut into named stages that run one after the other.
 
-    ``stages``: name -> module; every name is a layer. ``head`` maps the last stage's features, averaged over a
-    ``grid`` x ``grid`` of cells and flattened, to class logits. ``recommended`` names good layers (None: a guess).
-    ``mean`` and ``std`` (three values or one) normalize RGB in [0, 1]. ``classes``: their names, or how many there are;
-    None: ImageNet's if there are a thousand, else numbers. ``colors``: 3, or 1 for a network that takes gray pictures.
-
     The modules become the backbone's own: parameters are frozen (the picture is what is tuned), modules are put to
     evaluation and out of place. `labkit.wrap` makes a backbone of any module and leaves it as it is.
+
+    Args:
+        name: what errors call it.
+        stages: name -> module; every name is a layer.
+        head: maps the last stage's features, averaged over a ``grid`` x ``grid`` of cells and flattened, to logits.
+        recommended: good layers; None: a guess.
+        mean, std: normalize RGB in [0, 1]; three values or one.
+        classes: their names, or how many there are; None: ImageNet's if there are a thousand, else numbers.
+        colors: 3, or 1 for a network that takes gray pictures.
+
+    Example:
+        >>> stages = {"conv": nn.Conv2d(3, 8, 3), "relu": nn.ReLU()}
+        >>> lk.Backbone("small", stages, nn.Linear(8, 10)).layers
+        ['conv', 'relu', 'logits']
     """
 
     mean: Tensor
     std: Tensor
     layout: torch.memory_format = torch.channels_last  # of features and weights: what convolutions are fastest in
     head: nn.Module | None
+    without_classes = ""  # what a network answers that has none
 
     def __init__(
         self,
@@ -93,7 +104,7 @@ class Backbone(nn.Module):
     @property
     def layers(self) -> list[str]:
         """The names of all layers, shallow to deep."""
-        return [*self.names, "logits"]
+        return self.names if self.without_classes else [*self.names, "logits"]
 
     @cached_property
     def classes(self) -> list[str]:
@@ -114,21 +125,29 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the network computes."""
         return self.mean.device
 
     def check_layers(self, layers: Iterable[str]) -> None:
         """Raise ValueError, naming the nearest layers there are, when one of ``layers`` does not exist."""
         for layer in layers:
+            if layer == "logits" and self.without_classes:
+                raise ValueError(
+                    f"{self.name} has no classes: it answers {self.without_classes}, not logits (N, classes)"
+                )
             if layer not in self.layers:
                 near = difflib.get_close_matches(layer, self.layers, n=2, cutoff=0.3)
                 hint = f"did you mean {' or '.join(near)}? " if near else ""
                 raise ValueError(f"{self.name} has no layer {layer!r}: {hint}its layers are {', '.join(self.layers)}")
 
     def features(self, picture: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """The features (N, C, h, w) of a picture (N, 3, H, W) at the named layers ("logits": (N, classes)).
+        """The features of pictures (N, 3, H, W) in [0, 1]. Runs no further than the deepest layer asked for.
 
-        They lie on the picture's device, wherever the network computes. Runs no further than the deepest layer asked
-        for. Raises ValueError for an unknown layer and for a picture that is too small, saying how large it must be.
+        Returns:
+            Layer -> (N, C, h, w), "logits": (N, classes), on the picture's device, wherever the network computes.
+
+        Raises:
+            ValueError: for an unknown layer, and for a picture that is too small, saying how large it must be.
         """
         layers = list(layers)
         self.check_layers(layers)
@@ -158,10 +177,6 @@ class Backbone(nn.Module):
             self._explain(error, size_of(picture), layers)
             raise
         return features
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Class logits of pictures: a backbone can be called as any classifier can."""
-        return self.logits(x)
 
     def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
         """Call ``keep`` with the name and the features of every one of ``layers``, for a normalized picture ``x``.
@@ -202,12 +217,14 @@ class Backbone(nn.Module):
         """Class logits (N, classes) of pictures (N, 3, H, W), float32, on the pictures' device."""
         return self.features(picture, ["logits"])["logits"].float()
 
+    forward = logits  # a backbone can be called as any classifier can
+
     @torch.no_grad()
     def classify(self, picture: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each picture the ``top`` most probable classes as (name, probability)."""
-        probabilities = self.logits(picture).softmax(1)
-        probabilities = probabilities.topk(min(top, probabilities.shape[1]))
-        rows = zip(probabilities.indices.tolist(), probabilities.values.tolist(), strict=True)
+        check_numbers(1, Integral, top=top)
+        best = self.logits(picture).softmax(1).topk(min(top, self.channels("logits")))
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [[(self.classes[i], p) for i, p in zip(*row, strict=True)] for row in rows]
 
     def class_index(self, name: int | str) -> int:
@@ -231,7 +248,12 @@ class Backbone(nn.Module):
 
     @remembered
     def map_size(self, layer: str, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of a layer's feature map for pictures of ``size`` (height, width)."""
+        """Height and width of a layer's feature map for pictures of ``size`` (height, width).
+
+        Example:
+            >>> lk.load_backbone("pocket").map_size("relu3_1", (64, 48))
+            (16, 12)
+        """
         return size_of(self.on_meta(size, layer))
 
     @remembered
@@ -256,23 +278,18 @@ class Backbone(nn.Module):
         return size // 2 + 1 + bisect.bisect_left(smaller, True, key=reaches)
 
     def receptive_field(self, layer: str) -> ReceptiveField:
-        """What one unit of ``layer`` sees of the picture, measured once (see `labkit.networks.receptive_fields`).
-
-        Raises ValueError, with the reason, if that is not a square of a fixed size.
-        """
+        """What one unit of ``layer`` sees of the picture, measured once; ValueError if that is no fixed square."""
         self.check_layers([layer])
         if layer == "logits":
-            raise ValueError(
-                "the logits see the whole picture: they have no receptive field of a fixed size, and a loss on them "
-                "cannot be cut into tiles" + (" (class_logit can)" if self.head else "")
-            )
-        found = self._measured(layer)
-        if isinstance(found, str):
-            raise ValueError(
-                f"{layer} of {self.name} has no receptive field of a fixed size, so that it cannot be cut into tiles "
-                f"(tile=None computes the whole): {found}"
-            )
-        return found
+            part = " (class_logit can)" if self.head else ""
+            raise ValueError(f"the logits see the whole picture: a loss on them cannot be cut into tiles{part}")
+        field = self._measured(layer)
+        if isinstance(field, ReceptiveField):
+            return field
+        raise ValueError(
+            f"{layer} of {self.name} has no receptive field of a fixed size, so that it cannot be cut into tiles "
+            f"(tile=None computes the whole): {field}"
+        )
 
     @remembered
     def _measured(self, layer: str) -> ReceptiveField | str:
@@ -343,7 +360,7 @@ def averages(length: int, cells: int, device: torch.device | None = None) -> Ten
 
 def _rgb(values: float | Iterable[float], what: str) -> Tensor:
     """Three numbers, or one for all colors, as a tensor (1, 3, 1, 1)."""
-    numbers = [float(value) for value in (values if isinstance(values, Iterable) else [values])]
+    numbers = torch.tensor([float(value) for value in (values if isinstance(values, Iterable) else [values])])
     if len(numbers) not in (1, 3):
         raise ValueError(f"{what} has three values, one a color, or one for all, not {len(numbers)}")
-    return torch.tensor(numbers).expand(3).reshape(1, 3, 1, 1).clone()
+    return numbers.expand(3).reshape(1, 3, 1, 1).clone()

@@ -31,13 +31,11 @@ def dtype_of(module: nn.Module) -> torch.dtype:
 
 def copied_to(module: Network, device: str, dtype: torch.dtype | None = None) -> Network:
     """A copy of a module for ``device``, its numbers in ``dtype`` (None: as they are); only parameters are shared."""
-    tensors = {id(value): value for value in tensors_of(module)}
-    return copy.deepcopy(module, {
-        key: value.detach().to(
-            device, dtype if value.is_floating_point() else None, copy=not isinstance(value, nn.Parameter)
-        )
-        for key, value in tensors.items()
-    })  # fmt: skip
+    copies = {}
+    for value in tensors_of(module):
+        kind = dtype if value.is_floating_point() else None
+        copies[id(value)] = value.detach().to(device, kind, copy=not isinstance(value, nn.Parameter))
+    return copy.deepcopy(module, copies)
 
 
 def on_meta(module: Network) -> Network:

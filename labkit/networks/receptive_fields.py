@@ -84,8 +84,8 @@ def measure_receptive_field(network: Backbone, layer: str) -> ReceptiveField | s
         x = torch.ones(1, network.colors, 2 * LONGEST, least, dtype=torch.float32)
         x[:, :, 0] = torch.nan
         with Reach():
-            found = look(x, network.names[: network.names.index(layer) + 1])
-        first = next((name for name, f in found.items() if f.isnan().any(1).all()), layer)
+            features = look(x, network.names[: network.names.index(layer) + 1])
+        first = next((name for name, f in features.items() if f.isnan().any(1).all()), layer)
         return f"a unit of {first} sees the whole picture"
     except (RuntimeError, ValueError, AssertionError) as error:
         return first_line(error)
@@ -136,22 +136,18 @@ class Axis:
         j, shifts = self.stride, range(1, self.stride)
         leaves = 1 + bisect.bisect_left(shifts, True, key=lambda k: self.units(k, 0)[0] > self.first)
         enters = 1 + bisect.bisect_left(shifts, True, key=lambda k: self.units(0, k)[1] > self.last)
-        found = self.top + leaves - 1 - self.first * j, self.bottom + enters - (self.last + 1) * j
-        if not self.predicted(found):
+        field = self.top + leaves - 1 - self.first * j, self.bottom + enters - (self.last + 1) * j
+        if not self.predicted(field):
             raise ValueError("units do not see the same pixels relative to their places")
-        return found
+        return field
 
     def predicted(self, field: tuple[int, int]) -> bool:
         """Is this what other windows, in pictures of other lengths, show as well?"""
         (begin, end), j = field, self.stride
+        windows = (0, 0, 13), (j, -j, 2 * j + 1), (j // 2, -(j // 3), 7), (7 * j + j // 3, 7 * j, 8 * j + 5)
         return all(
             self.units(a, b, more) == (-((begin - self.top - a) // j), (self.bottom + b - end) // j)
-            for a, b, more in (
-                (0, 0, 13),
-                (j, -j, 2 * j + 1),
-                (j // 2, -(j // 3), 7),
-                (7 * j + j // 3, 7 * j, 8 * j + 5),
-            )
+            for a, b, more in windows
         )
 
     def check_numbers(self, field: tuple[int, int]) -> None:

@@ -131,9 +131,11 @@ class Wrapped(Backbone):
                 if not is_layer(layer):
                     raise ValueError(self._why_no_layer(layer, trial))
             self.names = [name for name in trial.calls if name in layers]
-        self.order, self.answer = list(trial.calls), _described(trial.answer)
+        self.order = list(trial.calls)
         self.counts = {name: trial.calls[name][0].shape[1] for name in self.names}
-        if (logits := class_logits(trial.answer)) is not None:
+        if (logits := class_logits(trial.answer)) is None:
+            self.without_classes = _described(trial.answer)
+        else:
             self.counts["logits"] = logits.shape[1]
         self.recommended = recommended or Recommended.guess(self._outstanding(trial))
         self.check_layers([*self.recommended.dream, *self.recommended.content, *self.recommended.style])
@@ -188,16 +190,6 @@ class Wrapped(Backbone):
         chosen = [name for name in named.values() if not is_linear(self.model.get_submodule(name))] or self.names
         levels = [[name for name in chosen if name.count(".") <= level] for level in range(9)]
         return next((names for names in levels if len(names) >= 7), chosen)
-
-    @property
-    def layers(self) -> list[str]:
-        return [*self.names, "logits"] if "logits" in self.counts else self.names
-
-    def check_layers(self, layers: Iterable[str]) -> None:
-        layers = list(layers)
-        if "logits" in layers and "logits" not in self.counts:
-            raise ValueError(f"{self.name} has no classes: it answers {self.answer}, not logits (N, classes)")
-        super().check_layers(layers)
 
     def _explain(self, error: Exception, size: Size, layers: list[str]) -> None:
         if not self.any_size and size != self.size:

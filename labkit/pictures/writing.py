@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
+from ..base.checks import check_numbers
 from ..base.files import check_writable, written_whole
 from .reading import as_picture
 from .sixteen_bits import write_png, write_tiff
@@ -27,9 +28,15 @@ def save(
 ) -> Path:
     """Write the first picture of a batch; the file appears whole or not at all.
 
-    ``settings`` (recipe, seed, parameters; any JSON) travel in the file, as PNG text or EXIF, under the key "labkit";
-    `settings_of` reads them back. ``quality``, 0 to 100, is for JPEG and WebP. ``bits`` a color: 8, or 16 for PNG and
-    TIFF. Raises what `check_place` raises.
+    Args:
+        path: its ending is the type: .png, .jpg, .webp, .tiff or .bmp.
+        settings: recipe, seed, any JSON: they travel in the file, as PNG text or EXIF, for `settings_of` to read.
+        quality: 0 to 100, for JPEG and WebP.
+        bits: of a color, 8, or 16 for PNG and TIFF.
+
+    Raises:
+        ValueError: for an unknown file type or quality, or bits that the type cannot hold.
+        OSError: when the place cannot be written to.
     """
     path = Path(path)
     kind = check_place(path, quality, bits)
@@ -40,32 +47,22 @@ def save(
             (write_png if kind == "PNG" else write_tiff)(levels, temporary, note)
         return path
     image = to_pil(picture)
-    options: dict[str, Any] = {}
-    if kind == "PNG":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("labkit", note)
-    elif kind in ("JPEG", "WEBP", "TIFF"):
-        exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = "labkit " + note
-        options.update(exif=exif, quality=quality)
+    text, exif = PngImagePlugin.PngInfo(), Image.Exif()
+    text.add_itxt("labkit", note)
+    exif[ExifTags.Base.ImageDescription] = f"labkit {note}"
+    carrier = {"pnginfo": text} if kind == "PNG" else {"exif": exif, "quality": quality}
     with written_whole(path) as temporary:
-        image.save(temporary, kind, **options)
+        image.save(temporary, kind, **carrier)
     return path
 
 
 def check_place(path: str | Path, quality: int = 92, bits: int = 8) -> str:
-    """Pillow's name of the picture type that `save` would write to ``path``. To be asked before a long run, too.
-
-    Raises ValueError for an unknown file type or quality, or bits that the type cannot hold, and OSError when the place
-    cannot be written to.
-    """
+    """Raise the errors of `save` before a long run; Pillow's name of the picture type that it would write."""
     kind = Image.registered_extensions().get(Path(path).suffix.lower(), "")
     if kind not in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
-        raise ValueError(
-            f"cannot tell a picture type from {Path(path).name!r}: end it in .png, .jpg, .webp, .tiff or .bmp"
-        )
-    if not 0 <= quality <= 100:
-        raise ValueError(f"quality must be a number from 0 to 100, not {quality}")
+        endings = ".png, .jpg, .webp, .tiff or .bmp"
+        raise ValueError(f"cannot tell a picture type from {Path(path).name!r}: end it in {endings}")
+    check_numbers(most=100, quality=quality)
     if bits != 8 and not (bits == 16 and kind in ("PNG", "TIFF")):
         raise ValueError(f"a color has 8 bits, or 16 in .png and .tiff, not {bits} in {Path(path).suffix}")
     check_writable(path)
