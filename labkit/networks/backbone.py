@@ -68,7 +68,7 @@ class Backbone(nn.Module):
     std: Tensor
     layout: torch.memory_format = torch.channels_last  # of features and weights: what convolutions are fastest in
     head: nn.Module | None
-    without_classes = ""  # what a network answers that has none
+    no_logits = ""  # what a network answers that has none
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
     @property
     def layers(self) -> list[str]:
         """The names of all layers, shallow to deep."""
-        return self.names if self.without_classes else [*self.names, "logits"]
+        return self.names if self.no_logits else [*self.names, "logits"]
 
     @cached_property
     def classes(self) -> list[str]:
@@ -131,10 +131,8 @@ class Backbone(nn.Module):
     def check_layers(self, layers: Iterable[str]) -> None:
         """Raise ValueError, naming the nearest layers there are, when one of ``layers`` does not exist."""
         for layer in layers:
-            if layer == "logits" and self.without_classes:
-                raise ValueError(
-                    f"{self.name} has no classes: it answers {self.without_classes}, not logits (N, classes)"
-                )
+            if layer == "logits" and self.no_logits:
+                raise ValueError(f"{self.name} has no classes: it answers {self.no_logits}, not logits (N, classes)")
             if layer not in self.layers:
                 near = difflib.get_close_matches(layer, self.layers, n=2, cutoff=0.3)
                 hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -291,9 +289,7 @@ class Backbone(nn.Module):
             f"(tile=None computes the whole): {field}"
         )
 
-    @remembered
-    def _measured(self, layer: str) -> ReceptiveField | str:
-        return measure_receptive_field(self, layer)
+    _measured = remembered(measure_receptive_field)
 
     def parameters_from(self, layer: str | None) -> Iterator[nn.Parameter]:
         """The parameters of a layer and of all that comes after it; None: all."""

@@ -127,14 +127,13 @@ class Wrapped(Backbone):
                 raise ValueError(f"no submodule of {self.name} answers maps (N, C, h, w): it has no layers to look at")
         else:
             layers = [layers] if isinstance(layers, str) else list(layers)
-            for layer in layers:
-                if not is_layer(layer):
-                    raise ValueError(self._why_no_layer(layer, trial))
+            if wrong := [layer for layer in layers if not is_layer(layer)]:
+                raise ValueError(self._why_no_layer(wrong[0], trial))
             self.names = [name for name in trial.calls if name in layers]
         self.order = list(trial.calls)
         self.counts = {name: trial.calls[name][0].shape[1] for name in self.names}
         if (logits := class_logits(trial.answer)) is None:
-            self.without_classes = _described(trial.answer)
+            self.no_logits = _described(trial.answer)
         else:
             self.counts["logits"] = logits.shape[1]
         self.recommended = recommended or Recommended.guess(self._outstanding(trial))
@@ -146,11 +145,11 @@ class Wrapped(Backbone):
         for trial in trials:
             if trial.error is None:
                 return trial
-        furthest = max(trials, key=lambda trial: len(trial.calls))
+        trial = max(trials, key=lambda trial: len(trial.calls))  # which came furthest
         raise ValueError(
-            f"{self.name} fails on a picture of {self.size[1]}x{self.size[0]} pixels and {furthest.colors} colors: "
-            f"{first_line(furthest.error or ValueError())} (size= gives it another picture)"
-        ) from furthest.error
+            f"{self.name} fails on a picture of {self.size[1]}x{self.size[0]} pixels and {trial.colors} colors: "
+            f"{first_line(trial.error or ValueError())} (size= gives it another picture)"
+        ) from trial.error
 
     def _why_no_layer(self, layer: str, trial: Trial) -> str:
         answers = trial.calls.get(layer, [])
@@ -158,14 +157,10 @@ class Wrapped(Backbone):
             near = difflib.get_close_matches(layer, trial.calls, n=2, cutoff=0.3)
             return f"{self.name} has no module {layer!r}" + (f": did you mean {' or '.join(near)}?" if near else "")
         if len(answers) != 1:
-            return (
-                f"{layer} of {self.name} is called {len(answers)} times for a picture, and a layer is what is called "
-                "once: choose a module beside or around it"
-            )
-        return (
-            f"{layer} of {self.name} answers {_described(answers[0])}, and a layer answers maps (N, C, h, w) that grow "
-            "with the picture"
-        )
+            hint = "a layer is what is called once: choose a module beside or around it"
+            return f"{layer} of {self.name} is called {len(answers)} times for a picture, and {hint}"
+        hint = "a layer answers maps (N, C, h, w) that grow with the picture"
+        return f"{layer} of {self.name} answers {_described(answers[0])}, and {hint}"
 
     @torch.no_grad()
     def _choose_layout(self) -> None:
@@ -182,9 +177,7 @@ class Wrapped(Backbone):
         """The layers to choose from: blocks and activations, as few levels deep as gives seven; one name a tensor."""
 
         def is_linear(module: nn.Module) -> bool:
-            if type(module) is nn.Sequential:
-                return all(map(is_linear, module))
-            return isinstance(module, LINEAR)
+            return all(map(is_linear, module)) if type(module) is nn.Sequential else isinstance(module, LINEAR)
 
         named = {id(trial.calls[name][0]): name for name in self.names}  # of several, the last: the outermost
         chosen = [name for name in named.values() if not is_linear(self.model.get_submodule(name))] or self.names
@@ -193,10 +186,9 @@ class Wrapped(Backbone):
 
     def _explain(self, error: Exception, size: Size, layers: list[str]) -> None:
         if not self.any_size and size != self.size:
-            raise ValueError(
-                f"{self.name} takes pictures of {self.size[1]}x{self.size[0]} pixels, not {size[1]}x{size[0]}: "
-                f"{first_line(error)}"
-            ) from error
+            (height, width), (rows, columns) = self.size, size
+            takes = f"{self.name} takes pictures of {width}x{height} pixels, not {columns}x{rows}"
+            raise ValueError(f"{takes}: {first_line(error)}") from error
         super()._explain(error, size, layers)
 
     def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:

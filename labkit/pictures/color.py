@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.checks import check_choice
 from .geometry import resize, size_of
 
 KINDS = ("luma", "linear", "histogram")
@@ -25,8 +26,7 @@ def matched(picture: Tensor, reference: Tensor, kind: str = "linear") -> Tensor:
         >>> bool((lk.color.matched(cat, koi, "histogram").mean() - koi.mean()).abs() < 0.01)
         True
     """
-    if kind not in KINDS:
-        raise ValueError(f"colors are matched by {', '.join(KINDS)}, not {kind!r}")
+    check_choice("kind", kind, KINDS)
     count = max(len(picture), len(reference))
     if {len(picture), len(reference)} - {1, count}:
         raise ValueError(f"{len(picture)} pictures cannot take the colors of {len(reference)}: give one for each")
@@ -45,8 +45,7 @@ def _linear(picture: Tensor, reference: Tensor) -> Tensor:
     """Of all linear maps that match mean and covariance, the one that moves colors least: optimal transport's."""
     colors, wanted = (x.cpu().double().flatten(2) for x in (picture, reference))
     mean, target = colors.mean(2, keepdim=True), wanted.mean(2, keepdim=True)
-    root = _power(_covariance(colors), 0.5)
-    inverse = _power(_covariance(colors), -0.5)
+    root, inverse = (_power(_covariance(colors), exponent) for exponent in (0.5, -0.5))
     transport = inverse @ _power(root @ _covariance(wanted) @ root, 0.5) @ inverse
     return (transport @ (colors - mean) + target).view(picture.shape).to(picture)
 

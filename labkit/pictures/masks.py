@@ -32,21 +32,20 @@ def as_mask(mask: Mask, size: Size, warn: bool = True) -> Tensor:
         raise ValueError(f"a mask for this picture has the shape {tuple(size)}, this one has {tuple(values.shape)}")
     if not (values.min() >= 0 and values.max() <= 1):  # written so that NaN fails too
         raise ValueError(f"a mask lies in [0, 1], this one runs from {values.min():.4g} to {values.max():.4g}")
-    height, width = size_of(values)
-    if warn and (height, width) != tuple(size):
+    if warn and size_of(values) != tuple(size):
+        height, width = size_of(values)
         warnings.warn(f"a mask of {width}x{height} pixels is resized to {size[1]}x{size[0]}", stacklevel=2)
     return resize(values, size)
 
 
-def _same_aspect(one: Size, other: Size) -> bool:
-    if 0 in one:
+def _same_aspect(a: Size, b: Size) -> bool:
+    if 0 in a:
         return False
-    tolerance = max(0.01, sum(0.5 / side for side in min(one, other, key=min)))
-    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= tolerance
+    tolerance = max(0.01, sum(0.5 / side for side in min(a, b, key=min)))
+    return abs(a[0] * b[1] / (a[1] * b[0]) - 1) <= tolerance
 
 
 def center_mask(height: int, width: int) -> Tensor:
     """A soft disc (H, W): 1 in the middle, a half at 0.3 of each side from it, near 0 at the corners."""
-    rows = torch.linspace(-1, 1, height)[:, None] / 0.6
-    columns = torch.linspace(-1, 1, width)[None, :] / 0.6
+    rows, columns = torch.linspace(-1, 1, height)[:, None] / 0.6, torch.linspace(-1, 1, width) / 0.6
     return 0.5 ** (rows**2 + columns**2)

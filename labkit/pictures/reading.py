@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +14,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ..base.checks import check_choice
 from ..base.files import bundled
 from .geometry import resize
 
@@ -89,7 +89,7 @@ def photo(name: str, size: int | tuple[int, int] | None = None) -> Tensor:
         >>> lk.photo("chelsea", size=100).shape
         torch.Size([1, 3, 67, 100])
     """
-    _check_name("photo", name, PHOTOS)
+    check_choice("photo", name, PHOTOS)
     from skimage import data
 
     return as_picture(getattr(data, name)(), size)
@@ -100,14 +100,9 @@ def paintings() -> list[str]:
     return sorted(path.stem for path in bundled("paintings").glob("*.jpg"))
 
 
-def _check_name(kind: str, name: str, names: Sequence[str]) -> None:
-    if name not in names:
-        raise ValueError(f"no {kind} named {name!r}; there are {', '.join(names)}")
-
-
 def painting(name: str, size: int | tuple[int, int] | None = None) -> Tensor:
     """One of the lab's own `paintings`, as a picture (1, 3, H, W); ``size`` as for `resize`."""
-    _check_name("painting", name, paintings())
+    check_choice("painting", name, paintings())
     return load(bundled(f"paintings/{name}.jpg"), size)
 
 
