@@ -84,6 +84,7 @@ class Backbone(nn.Module):
         colors: int = 3,
     ):
         super().__init__()
+        check_numbers(1, Integral, most=64, grid=grid)
         self.name, self.grid, self.head, self.colors = name, grid, head, colors
         self.redirects = False
         self.answers: dict[tuple, Any] = {}  # of `remembered` questions

@@ -56,8 +56,7 @@ def from_pil(image: Image.Image) -> Tensor:
     """A Pillow image of any mode as a picture (1, 3, H, W)."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit gray: Pillow's own conversion clips instead
-        gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
-        return gray.expand(1, 3, -1, -1).contiguous()
+        return _from_array((np.asarray(image).astype(np.float32) / 65535).clip(0, 1))
     if image.mode == "F":
         return as_picture(np.asarray(image))
     if image.has_transparency_data:
@@ -67,8 +66,7 @@ def from_pil(image: Image.Image) -> Tensor:
     image = _to_srgb(image)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
+    return _from_array(np.asarray(image.convert("RGB")))
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

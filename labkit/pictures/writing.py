@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..base.files import check_writable, written_whole
 from .reading import as_picture
-from .sixteen_bits import write_png, write_tiff
 
 
 def to_pil(picture: Tensor) -> Image.Image:
@@ -44,7 +45,13 @@ def save(
     if bits == 16:
         levels = (as_picture(picture)[0].cpu().double() * 65535).round().permute(1, 2, 0).numpy().astype(np.uint16)
         with written_whole(path) as temporary:
-            (write_png if kind == "PNG" else write_tiff)(levels, temporary, note)
+            if kind == "PNG":
+                _write_png(levels, temporary, note)
+            else:
+                from tifffile import imwrite  # comes with scikit-image
+
+                options = {"photometric": "rgb", "compression": "zlib", "metadata": None}
+                imwrite(temporary, levels, description=f"labkit {note}", **options)
         return path
     image = to_pil(picture)
     text, exif = PngImagePlugin.PngInfo(), Image.Exif()
@@ -67,3 +74,21 @@ def check_place(path: str | Path, quality: int = 92, bits: int = 8) -> str:
         raise ValueError(f"a color has 8 bits, or 16 in .png and .tiff, not {bits} in {Path(path).suffix}")
     check_writable(path)
     return kind
+
+
+def _write_png(levels: np.ndarray, path: Path, note: str) -> None:
+    """Write levels (H, W, 3), uint16, as a PNG (ISO/IEC 15948), which Pillow cannot; ``note`` is its text "labkit"."""
+    height, width, _ = levels.shape
+    rows = np.ascontiguousarray(levels, ">u2").view(np.uint8).reshape(height, width * 6)
+    filtered = np.empty((height, 1 + width * 6), np.uint8)
+    filtered[:, 0] = 1  # each row says: every byte less the same byte of the pixel to its left, which packs better
+    filtered[:, 1:7], filtered[:, 7:] = rows[:, :6], rows[:, 6:] - rows[:, :-6]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"sRGB", b"\0"),
+        (b"iTXt", b"labkit\0\0\0\0\0" + note.encode()),
+        (b"IDAT", zlib.compress(filtered.tobytes(), 6)),
+        (b"IEND", b""),
+    ]
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
