@@ -195,7 +195,7 @@ class Backbone(nn.Module):
         key = "overwritten", *layers
         if len(layers) > 1 and key not in self.answers:
             kept: dict[str, tuple[Tensor, int]] = {}
-            self._propagate_on_meta(x.to("meta"), layers, lambda name, x: kept.setdefault(name, (x, x._version))[0])
+            self._propagate_on_meta(size_of(x), layers, lambda name, x: kept.setdefault(name, (x, x._version))[0])
             self.answers[key] = {name for name, (f, version) in kept.items() if f._version != version}
         return self.answers.get(key, set())
 
@@ -247,34 +247,33 @@ class Backbone(nn.Module):
 
     @remembered
     def map_size(self, layer: str, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of a layer's feature map for pictures of ``size`` (height, width).
-
-        Example:
-            >>> lk.load_backbone("pocket").map_size("relu3_1", (64, 48))
-            (16, 12)
-        """
+        """Height and width of a layer's feature map for pictures of ``size`` (height, width)."""
         return size_of(self.on_meta(size, layer))
 
     @remembered
     def minimum_size(self, layer: str) -> int:
-        """The smallest side, in pixels, of a picture that reaches ``layer``. Found by trial, on shapes alone.
-
-        Raises ValueError, with torch's reason, when not even a picture of 1024 pixels does.
-        """
+        """The smallest side, in pixels, of a picture that reaches ``layer``; ValueError if not even 1024 pixels do."""
         self.check_layers([layer])
 
         def reaches(size: int) -> bool:
-            try:
-                self.on_meta((size, size), layer)
-            except RuntimeError as error:  # a pooling window larger than its input
-                if size >= 1024:
-                    raise ValueError(f"{layer} of {self.name} takes no picture: {first_line(error)}") from error
-                return False
-            return True
+            layers, reason = self._reached(size)
+            if layer not in layers and size >= 1024:
+                raise ValueError(f"{layer} of {self.name} takes no picture: {reason}")
+            return layer in layers
 
         size = next(size for size in (2**k for k in range(11)) if reaches(size))
         smaller = range(size // 2 + 1, size)
         return size // 2 + 1 + bisect.bisect_left(smaller, True, key=reaches)
+
+    @remembered
+    def _reached(self, size: int) -> tuple[set[str], str]:
+        """The layers that a square picture reaches, and why it goes no further, such as a window larger than a map."""
+        features: dict[str, Tensor] = {}
+        try:
+            self._propagate_on_meta((size, size), self.layers, features.setdefault)
+        except Exception as error:  # whatever a module's own code may raise
+            return set(features), first_line(error)
+        return set(features), ""
 
     def receptive_field(self, layer: str) -> ReceptiveField:
         """What one unit of ``layer`` sees of the picture, measured once; ValueError if that is no fixed square."""
@@ -319,12 +318,12 @@ class Backbone(nn.Module):
     def on_meta(self, size: tuple[int, int], layer: str, differentiable: bool = False) -> Tensor:
         """The features of a picture of ``size`` (height, width) as a tensor that has a shape and no data."""
         maps: dict[str, Tensor] = {}
-        x = torch.empty(1, self.colors, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
-        self._propagate_on_meta(x, [layer], maps.setdefault)
+        self._propagate_on_meta(size, [layer], maps.setdefault, differentiable)
         return maps[layer][..., None, None] if maps[layer].ndim == 2 else maps[layer]
 
-    def _propagate_on_meta(self, x: Tensor, layers: list[str], keep: Keep) -> None:
+    def _propagate_on_meta(self, size: Size, layers: list[str], keep: Keep, differentiable: bool = False) -> None:
         with torch.inference_mode(False), torch.device("meta"):
+            x = torch.empty(1, self.colors, *size, dtype=self.mean.dtype, requires_grad=differentiable)
             self._shapes(x.dtype).propagate(x, layers, keep)
 
     @remembered
