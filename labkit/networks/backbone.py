@@ -182,7 +182,7 @@ class Backbone(nn.Module):
 
         What it returns is what later layers are computed from.
         """
-        last = max((self.layers.index(layer) for layer in layers), default=-1)
+        last = max(map(self.layers.index, layers), default=-1)
         for name, stage in zip(self.names[: last + 1], self.stages, strict=False):
             x = stage(x)
             if name in layers:
