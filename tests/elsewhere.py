@@ -129,7 +129,7 @@ class Device(ExitStack):
             self.enter_context(patch.object(torch, name, _sent(getattr(torch, name))))
         self.enter_context(patch.object(torch, "Generator", Generator))
         self.enter_context(patch.object(torch, "autocast", _autocast(torch.autocast)))
-        for place, name in ((Backbone, "on_meta"), (torch.export, "export")):  # where "meta" means shapes alone
+        for place, name in ((Backbone, "_propagate_on_meta"), (torch.export, "export")):  # on shapes alone
             self.enter_context(patch.object(place, name, _without_modes(getattr(place, name))))
         self._everywhere(labkit.networks.weights.load_file, _without_modes)  # safetensors' reader breaks under any mode
         self._everywhere(labkit.networks.weights.load_weights, _without_modes)

@@ -287,55 +287,6 @@ def test_another_mistake_is_not_called_a_small_picture() -> None:
 # --- what a unit sees --------------------------------------------------------------------------------------------
 
 
-def see_everything(net: lk.Backbone) -> lk.Backbone:
-    """The same geometry, with weights and pools such that every pixel of a receptive field has a gradient."""
-    for module in list(net.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.MaxPool2d):
-                average = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
-                setattr(module, name, average)
-        if isinstance(module, nn.Conv2d):
-            module.weight.fill_(1 / module.weight[0].numel())
-            if module.bias is not None:
-                module.bias.zero_()
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.reset_parameters()
-    return net
-
-
-def seen(net: lk.Backbone, layer: str, side: int) -> tuple[int, list[tuple[int, int]]]:
-    """The middle unit of a layer, and the first and last row and column of the pixels that it depends on."""
-    picture = torch.ones(1, 3, side, side, requires_grad=True)
-    features = net.features(picture, [layer])[layer]
-    unit = features.shape[-1] // 2
-    (gradient,) = torch.autograd.grad(features[0, :, unit, unit].sum(), picture)
-    support = gradient.abs().sum((0, 1)) > 0
-    edges = [torch.nonzero(support.any(axis)).flatten()[[0, -1]].tolist() for axis in (1, 0)]
-    return unit, [tuple(edge) for edge in edges]
-
-
-@pytest.mark.parametrize(
-    ("name", "layers"),
-    [
-        ("pocket", {"conv1_1": 3, "relu2_1": 10, "relu3_3": 40, "relu4_3": 92, "pool5": 212}),
-        ("googlenet", {"conv1": 7, "conv3": 19, "inception_3b": 59, "inception_4c": 171, "inception_5b": 379}),
-        ("resnet50", {"pool1": 11, "layer1_3": 35, "layer2_4": 91, "layer3_1": 107}),
-        real("googlenet_bvlc", {"conv2/3x3": 19, "inception_3a": 59, "inception_4c": None}),
-        real("squeezenet1_1", {"relu1": 3, "fire3": None, "fire9": None}),
-    ],
-)
-def test_the_receptive_field_is_the_one_measured(name: str, layers: dict[str, int | None]) -> None:
-    fields = {layer: network(name).receptive_field(layer) for layer in layers}
-    net = see_everything(fresh(name))
-    for layer, size in layers.items():
-        field = fields[layer]
-        assert size in (None, field.size)
-        unit, edges = seen(net, layer, field.size + 3 * field.stride)
-        start = unit * field.stride + field.start
-        assert edges == [(start, start + field.size - 1)] * 2, layer
-
-
 def test_the_logits_have_no_receptive_field() -> None:
     with pytest.raises(ValueError, match="the logits see the whole picture"):
         network("pocket").receptive_field("logits")

@@ -102,7 +102,7 @@ def test_each_picture_of_a_batch_is_matched_by_itself(kind: str) -> None:
 
 
 def test_what_cannot_be_matched_is_refused() -> None:
-    with pytest.raises(ValueError, match="colors are matched by luma, linear, histogram, not 'lab'"):
+    with pytest.raises(ValueError, match="kind is one of luma, linear, histogram, not 'lab'"):
         matched(cat(), cat(), "lab")
     with pytest.raises(ValueError, match="3 pictures cannot take the colors of 2: give one for each"):
         matched(cat().repeat(3, 1, 1, 1), cat().repeat(2, 1, 1, 1))

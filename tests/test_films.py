@@ -178,7 +178,7 @@ def never() -> Iterator[Tensor]:
         ("x.avi", {}, ValueError, "cannot tell a film's type from 'x.avi': end it in .gif, .webp or .mp4"),
         ("x", {}, ValueError, "cannot tell a film's type from 'x'"),
         ("x.gif", {"fps": 60}, ValueError, "a GIF shows at most 50 frames a second, not 60: use .webp or .mp4"),
-        ("x.gif", {"fps": 0}, ValueError, "fps must be a number of at least 0.01, not 0"),
+        ("x.gif", {"fps": 0}, ValueError, "fps must be a number from 0.01 to 1,000, not 0"),
         ("x.webp", {"quality": 101}, ValueError, "quality must be a number from 0 to 100, not 101"),
         ("x.mp4", {}, ValueError, "x.mp4 needs ffmpeg: pip install imageio-ffmpeg, or use an animated .gif"),
         ("missing/x.gif", {}, OSError, "No such file or directory; choose a file in a folder that exists"),

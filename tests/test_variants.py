@@ -21,11 +21,18 @@ def test_pools_are_means_and_root_mean_squares_as_large_as_the_maximum(power: in
     windows = F.unfold(x, 2, stride=2).view(2, 3, 4, 12)
     mean = windows.mean(2) if power == 1 else windows.square().mean(2).sqrt()
     factor = (windows.amax(2).square().mean() / mean.square().mean()).sqrt()
-    pool = ScaledPool(2, 2, 0, False, power)
+    pool = ScaledPool(torch.nn.MaxPool2d(2), power)
     torch.testing.assert_close(pool(x), factor * mean.view(2, 3, 3, 4))
     assert pool.factor == pytest.approx(factor.item())  # found once
     pool(x**3)
     assert pool.factor == pytest.approx(factor.item())
+
+
+def test_a_variant_forgets_the_shapes_of_the_network() -> None:
+    backbone = lk.load_backbone("pocket", "cpu")
+    assert backbone.minimum_size("relu1_1") == 1 and backbone.answers
+    assert lk.variant(backbone, border="reflect").minimum_size("relu1_1") == 2  # which a reflection takes
+    assert backbone.cast(torch.bfloat16).answers is backbone.answers
 
 
 @pytest.mark.parametrize("name", ["pocket", "vgg19", "googlenet", "squeezenet1_1"])

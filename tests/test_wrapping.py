@@ -198,10 +198,7 @@ def test_layers_can_be_named_and_are_sorted_by_depth() -> None:
     ("layer", "message"),
     [
         ("layer5", "ResNet has no module 'layer5': did you mean layer4"),
-        (
-            "layer1.0.relu",
-            "layer1.0.relu of ResNet is called 2 times for a picture, and a layer is",
-        ),
+        ("layer1.0.relu", "layer1.0.relu of ResNet is called 2 times for a picture, and a layer is"),
         ("avgpool", r"avgpool of ResNet answers a tensor of shape \(1, 512, 1, 1\), and a layer answers maps"),
         ("fc", r"fc of ResNet answers a tensor of shape \(1, 1000\), and a layer answers maps \(N, C, h, w\)"),
     ],

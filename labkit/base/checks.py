@@ -6,9 +6,9 @@ from numbers import Integral, Real
 from typing import Any, get_args
 
 
-def as_list(given: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """The items of a list or tuple; of anything else, a list of it alone."""
-    return list(given) if isinstance(given, (list, tuple)) else [given]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
@@ -22,6 +22,11 @@ def check_numbers(least: float = 0, kind: type = Real, /, most: float = float("i
     """Raise ValueError, naming the argument, when one of ``numbers`` is not finite or not in [least, most].
 
     ``kind``: Real, or Integral for whole numbers.
+
+    Example:
+        >>> check_numbers(1, Integral, most=100, steps=0)
+        Traceback (most recent call last):
+        ValueError: steps must be a whole number from 1 to 100, not 0
     """
     for name, value in numbers.items():
         if not (isinstance(value, kind) and least <= value <= most and abs(value) < float("inf")):

@@ -17,18 +17,18 @@ def sampled(pictures: Tensor, grid: Tensor) -> Tensor:
     -1 to 1, (right, down), corners not aligned. Beyond the borders they are mirrored."""
     if pictures.device.type == "cpu":
         return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    corners, shares = [], []
+    corners, weights = [], []
     for side, places in zip((pictures.shape[3], pictures.shape[2]), grid.unbind(-1), strict=True):
         places = (places + 1) / 2 * side  # in pixels from the border
         places = (side - (side - places.remainder(2 * side)).abs() - 0.5).clamp(0, side - 1)
         first = places.long()
         corners.append((first, (first + 1).clamp_max(side - 1)))
-        shares.append((1 - (places - first), places - first))
+        weights.append((1 - (places - first), places - first))
     which = torch.arange(len(pictures), device=pictures.device)[:, None, None]
     read = [
         (across * down)[..., None] * pictures[which, :, row, column]  # of whose gradient PyTorch sorts the places
-        for row, down in zip(corners[1], shares[1], strict=True)
-        for column, across in zip(corners[0], shares[0], strict=True)
+        for row, down in zip(corners[1], weights[1], strict=True)
+        for column, across in zip(corners[0], weights[0], strict=True)
     ]
     return (read[0] + read[1] + read[2] + read[3]).permute(0, 3, 1, 2)
 
@@ -53,12 +53,11 @@ def padded(maps: Tensor, padding: Sequence[int], mode: str) -> Tensor:
     if mode == "zeros" or maps.device.type == "cpu":
         return F.pad(maps, (columns, columns, rows, rows), mode="constant" if mode == "zeros" else mode)
     for axis, width in ((2, rows), (3, columns)):
-        side, shape = maps.shape[axis], list(maps.shape)
+        side = maps.shape[axis]
         if mode == "reflect":
             before, after = (maps.narrow(axis, start, width).flip(axis) for start in (1, side - 1 - width))
         else:
-            shape[axis] = width
-            before, after = (maps.narrow(axis, start, 1).expand(shape) for start in (0, side - 1))
+            before, after = (maps.narrow(axis, k, 1).repeat_interleave(width, axis) for k in (0, side - 1))
         maps = torch.cat([before, maps, after], axis)
     return maps
 

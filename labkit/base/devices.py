@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .checks import check_choice
+
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 PRECISIONS = ("auto", *DTYPES)
 Settings: TypeAlias = list[tuple[Any, str, Any]]
@@ -21,10 +23,12 @@ _ENTERED: list[Settings] = []  # what was found first, then what each `arithmeti
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     """The dtype the network computes in.
 
-    "auto" is bfloat16 where the device computes convolutions in it natively (CUDA from Ampere on, CPUs with AMX or
-    AVX512-BF16), else float32; the environment variable LABKIT_PRECISION overrides "auto", so that a whole course can
-    be run in float32, whose numbers agree between machines. "tf32" is float32 whose products an NVIDIA GPU may compute
-    from numbers rounded to 10 bits: faster there, and float32 everywhere else. Raises ValueError for any other name.
+    Args:
+        precision: "auto" is bfloat16 where the device computes convolutions in it natively (CUDA from Ampere on, CPUs
+            with AMX or AVX512-BF16), else float32; the environment variable LABKIT_PRECISION overrides it, so that a
+            whole course can be run in float32, whose numbers agree between machines. "tf32" is float32 whose products
+            an NVIDIA GPU may compute from numbers rounded to 10 bits: faster there, and float32 everywhere else.
+        device: where it computes.
     """
     precision = asked(precision)
     if precision == "auto":
@@ -36,8 +40,7 @@ def asked(precision: str) -> str:
     """``precision``, checked; for "auto" what LABKIT_PRECISION says, if it says anything."""
     if precision == "auto":
         precision = os.environ.get("LABKIT_PRECISION") or "auto"
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    check_choice("precision", precision, PRECISIONS)
     return precision
 
 

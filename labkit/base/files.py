@@ -11,9 +11,11 @@ from pathlib import Path
 
 
 def bundled(relative: str) -> Path:
-    """The path of a file that travels with the package: ``bundled("paintings/x.jpg")``.
+    """The path of a file of the folder ``data``, which lies beside the package, or, in a wheel, inside it.
 
-    In a wheel the folder ``data`` lies inside the package; in a checkout it lies beside it.
+    Example:
+        >>> bundled("paintings").is_dir()
+        True
     """
     package = Path(__file__).resolve().parent.parent
     inside = package / "data"
@@ -27,8 +29,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     Readers see the old file or the new one, never half of it. Raises OSError, naming the file and what to do, when
     the folder is missing or not writable.
     """
-    path = Path(path)
-    temporary = _beside(path)
+    temporary = _beside(path := Path(path))
     try:
         yield temporary
         mask = os.umask(0)
@@ -52,7 +53,6 @@ def _beside(path: Path) -> Path:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise OSError(
-            f"cannot write {path}: {error.strerror}; choose a file in a folder that exists and that you may write to"
-        ) from error
+        hint = "choose a file in a folder that exists and that you may write to"
+        raise OSError(f"cannot write {path}: {error.strerror}; {hint}") from error
     return Path(name)

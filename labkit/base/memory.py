@@ -15,9 +15,8 @@ def keep_memory() -> bool:
 
     glibc gives large blocks back to the system at once and asks for them again in the next evaluation, which must then
     clear them page by page: two thirds of the time of an evaluation at 2048 px. It costs about a quarter more memory
-    at the peak, for holes. Holds for the whole process from now on; `release_memory` empties it. Where the user has
-    chosen for malloc by an environment variable, or the C library is another one, nothing is done. Threads
-    other than the main one, whose blocks glibc keeps elsewhere, gain less.
+    at the peak, for holes. Holds for the whole process from now on; nothing is done where the user has chosen for
+    malloc by an environment variable, and threads other than the main one gain less.
     """
     libc = _glibc()
     if libc is None or any(choice in os.environ for choice in CHOICES):
@@ -27,8 +26,7 @@ def keep_memory() -> bool:
 
 def release_memory() -> None:
     """Give what is kept and not in use back to the system."""
-    libc = _glibc()
-    if libc is not None:
+    if libc := _glibc():
         libc.malloc_trim(0)
 
 

@@ -9,32 +9,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property, wraps
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base.checks import check_numbers
 from ..base.devices import arithmetic
 from ..pictures.color import luma
-from ..pictures.geometry import size_of
-from .meta import first_line, run_on_meta, try_out
+from ..pictures.geometry import Size, size_of
+from .meta import first_line, on_meta
 from .receptive_fields import ReceptiveField, measure_receptive_field
 from .recommended import Recommended
 from .redirected_relu import RedirectedReLU
 
 Keep: TypeAlias = Callable[[str, Tensor], Tensor]
+P = ParamSpec("P")
+R = TypeVar("R")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def remembered(question: Callable[..., Any]) -> Callable[..., Any]:
-    """A question about a network's shapes, which are found by trial and asked hundreds of times: asked once."""
+def remembered(question: Callable[Concatenate[Backbone, P], R]) -> Callable[Concatenate[Backbone, P], R]:
+    """A question about a network's shapes, which are tried out and needed hundreds of times: asked once."""
 
     @wraps(question)
-    def answer(self: Backbone, *asked: Any) -> Any:
-        key = question.__name__, *asked
+    def answer(self: Backbone, *args: P.args, **kwargs: P.kwargs) -> R:
+        key = question.__name__, *args, *kwargs.items()
         if key not in self.answers:
-            self.answers[key] = question(self, *asked)
+            self.answers[key] = question(self, *args, **kwargs)
         return self.answers[key]
 
     return answer
@@ -43,19 +46,29 @@ def remembered(question: Callable[..., Any]) -> Callable[..., Any]:
 class Backbone(nn.Module):
     """A frozen network, cut into named stages that run one after the other.
 
-    ``stages``: name -> module; every name is a layer. ``head`` maps the last stage's features, averaged over a
-    ``grid`` x ``grid`` of cells and flattened, to class logits. ``recommended`` names good layers (None: a guess).
-    ``mean`` and ``std`` (three values or one) normalize RGB in [0, 1]. ``classes``: their names, or how many there are;
-    None: ImageNet's if there are a thousand, else numbers. ``colors``: 3, or 1 for a network that takes gray pictures.
-
     The modules become the backbone's own: parameters are frozen (the picture is what is tuned), modules are put to
     evaluation and out of place. `labkit.wrap` makes a backbone of any module and leaves it as it is.
+
+    Args:
+        name: what errors call it.
+        stages: name -> module; every name is a layer.
+        head: maps the last stage's features, averaged over a ``grid`` x ``grid`` of cells and flattened, to logits.
+        recommended: good layers; None: a guess.
+        mean, std: normalize RGB in [0, 1]; three values or one.
+        classes: their names, or how many there are; None: ImageNet's if there are a thousand, else numbers.
+        colors: 3, or 1 for a network that takes gray pictures.
+
+    Example:
+        >>> stages = {"conv": nn.Conv2d(3, 8, 3), "relu": nn.ReLU()}
+        >>> lk.Backbone("small", stages, nn.Linear(8, 10)).layers
+        ['conv', 'relu', 'logits']
     """
 
     mean: Tensor
     std: Tensor
     layout: torch.memory_format = torch.channels_last  # of features and weights: what convolutions are fastest in
     head: nn.Module | None
+    no_logits = ""  # what a network answers that has none
 
     def __init__(
         self,
@@ -71,6 +84,7 @@ class Backbone(nn.Module):
         colors: int = 3,
     ):
         super().__init__()
+        check_numbers(1, Integral, most=64, grid=grid)
         self.name, self.grid, self.head, self.colors = name, grid, head, colors
         self.redirects = False
         self.answers: dict[tuple, Any] = {}  # of `remembered` questions
@@ -91,7 +105,7 @@ class Backbone(nn.Module):
     @property
     def layers(self) -> list[str]:
         """The names of all layers, shallow to deep."""
-        return [*self.names, "logits"]
+        return self.names if self.no_logits else [*self.names, "logits"]
 
     @cached_property
     def classes(self) -> list[str]:
@@ -112,21 +126,27 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the network computes."""
         return self.mean.device
 
     def check_layers(self, layers: Iterable[str]) -> None:
         """Raise ValueError, naming the nearest layers there are, when one of ``layers`` does not exist."""
         for layer in layers:
+            if layer == "logits" and self.no_logits:
+                raise ValueError(f"{self.name} has no classes: it answers {self.no_logits}, not logits (N, classes)")
             if layer not in self.layers:
                 near = difflib.get_close_matches(layer, self.layers, n=2, cutoff=0.3)
                 hint = f"did you mean {' or '.join(near)}? " if near else ""
                 raise ValueError(f"{self.name} has no layer {layer!r}: {hint}its layers are {', '.join(self.layers)}")
 
     def features(self, picture: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """The features (N, C, h, w) of a picture (N, 3, H, W) at the named layers ("logits": (N, classes)).
+        """The features of pictures (N, 3, H, W) in [0, 1]. Runs no further than the deepest layer asked for.
 
-        They lie on the picture's device, wherever the network computes. Runs no further than the deepest layer asked
-        for. Raises ValueError for an unknown layer and for a picture that is too small, saying how large it must be.
+        Returns:
+            Layer -> (N, C, h, w), "logits": (N, classes), on the picture's device, wherever the network computes.
+
+        Raises:
+            ValueError: for an unknown layer, and for a picture that is too small, saying how large it must be.
         """
         layers = list(layers)
         self.check_layers(layers)
@@ -139,34 +159,30 @@ class Backbone(nn.Module):
         # Normalize in float32: the picture keeps its full precision whatever the network computes in.
         x = (picture.to(device) - self.mean.float()) / self.std.float()
         x = (luma(x) if self.colors == 1 else x).to(self.mean.dtype).contiguous(memory_format=self.layout)
-        found = {}
+        overwritten, features = set(), {}
+
+        def keep(name: str, x: Tensor) -> Tensor:
+            # A layer that was asked for is the one that later layers are computed from, wherever it lies: their
+            # gradient with respect to it can be asked for.
+            fragile = name in overwritten
+            features[name] = x = (x.clone() if fragile else x).to(home)
+            return (x.clone() if fragile else x).to(device)
+
         try:
             overwritten = self._overwritten(x, layers)
-
-            def keep(name: str, x: Tensor) -> Tensor:
-                # A layer that was asked for is the one that later layers are computed from, wherever it lies: their
-                # gradient with respect to it can be asked for.
-                fragile = name in overwritten
-                found[name] = x = (x.clone() if fragile else x).to(home)
-                return (x.clone() if fragile else x).to(device)
-
             with RedirectedReLU() if self.redirects else nullcontext():
                 self.propagate(x, layers, keep)
-        except RuntimeError as error:
-            self._explain_small(picture, layers, error)
+        except Exception as error:
+            self._explain(error, size_of(picture), layers)
             raise
-        return found
-
-    def forward(self, x: Tensor, layers: list[str] | None = None, keep: Keep | None = None) -> Tensor | None:
-        """Class logits of pictures: a backbone can be called as any classifier can; or, with ``keep``, `propagate`."""
-        return self.logits(x) if keep is None else self.propagate(x, layers or [], keep)
+        return features
 
     def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
         """Call ``keep`` with the name and the features of every one of ``layers``, for a normalized picture ``x``.
 
         What it returns is what later layers are computed from.
         """
-        last = max((self.layers.index(layer) for layer in layers), default=-1)
+        last = max(map(self.layers.index, layers), default=-1)
         for name, stage in zip(self.names[: last + 1], self.stages, strict=False):
             x = stage(x)
             if name in layers:
@@ -179,13 +195,7 @@ class Backbone(nn.Module):
         key = "overwritten", *layers
         if len(layers) > 1 and key not in self.answers:
             kept: dict[str, tuple[Tensor, int]] = {}
-
-            def keep(name: str, x: Tensor) -> Tensor:
-                kept[name] = x, x._version
-                return x
-
-            with torch.inference_mode(False):
-                run_on_meta(self, x.to("meta"), layers, keep)
+            self._propagate_on_meta(size_of(x), layers, lambda name, x: kept.setdefault(name, (x, x._version))[0])
             self.answers[key] = {name for name, (f, version) in kept.items() if f._version != version}
         return self.answers.get(key, set())
 
@@ -206,12 +216,14 @@ class Backbone(nn.Module):
         """Class logits (N, classes) of pictures (N, 3, H, W), float32, on the pictures' device."""
         return self.features(picture, ["logits"])["logits"].float()
 
+    forward = logits  # a backbone can be called as any classifier can
+
     @torch.no_grad()
     def classify(self, picture: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """For each picture the ``top`` most probable classes as (name, probability)."""
-        probabilities = self.logits(picture).softmax(1)
-        probabilities = probabilities.topk(min(top, probabilities.shape[1]))
-        rows = zip(probabilities.indices.tolist(), probabilities.values.tolist(), strict=True)
+        check_numbers(1, Integral, top=top)
+        best = self.logits(picture).softmax(1).topk(min(top, self.channels("logits")))
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [[(self.classes[i], p) for i, p in zip(*row, strict=True)] for row in rows]
 
     def class_index(self, name: int | str) -> int:
@@ -240,48 +252,44 @@ class Backbone(nn.Module):
 
     @remembered
     def minimum_size(self, layer: str) -> int:
-        """The smallest side, in pixels, of a picture that reaches ``layer``. Found by trial, on shapes alone.
-
-        Raises ValueError, with torch's reason, when not even a picture of 1024 pixels does.
-        """
+        """The smallest side, in pixels, of a picture that reaches ``layer``; ValueError if not even 1024 pixels do."""
         self.check_layers([layer])
 
         def reaches(size: int) -> bool:
-            try:
-                self.on_meta((size, size), layer)
-            except RuntimeError as error:  # a pooling window larger than its input
-                if size >= 1024:
-                    reason = try_out(self, (size, size), self.colors, [layer], lambda name, x: x).error or error
-                    raise ValueError(f"{layer} of {self.name} takes no picture: {first_line(reason)}") from error
-                return False
-            return True
+            layers, reason = self._reached(size)
+            if layer not in layers and size >= 1024:
+                raise ValueError(f"{layer} of {self.name} takes no picture: {reason}")
+            return layer in layers
 
         size = next(size for size in (2**k for k in range(11)) if reaches(size))
         smaller = range(size // 2 + 1, size)
         return size // 2 + 1 + bisect.bisect_left(smaller, True, key=reaches)
 
-    def receptive_field(self, layer: str) -> ReceptiveField:
-        """What one unit of ``layer`` sees of the picture, measured once (see `labkit.networks.receptive_fields`).
+    @remembered
+    def _reached(self, size: int) -> tuple[set[str], str]:
+        """The layers that a square picture reaches, and why it goes no further, such as a window larger than a map."""
+        features: dict[str, Tensor] = {}
+        try:
+            self._propagate_on_meta((size, size), self.layers, features.setdefault)
+        except Exception as error:  # whatever a module's own code may raise
+            return set(features), first_line(error)
+        return set(features), ""
 
-        Raises ValueError, with the reason, if that is not a square of a fixed size.
-        """
+    def receptive_field(self, layer: str) -> ReceptiveField:
+        """What one unit of ``layer`` sees of the picture, measured once; ValueError if that is no fixed square."""
         self.check_layers([layer])
         if layer == "logits":
-            raise ValueError(
-                "the logits see the whole picture: they have no receptive field of a fixed size, and a loss on them "
-                "cannot be cut into tiles" + (" (class_logit can)" if self.head else "")
-            )
-        found = self._measured(layer)
-        if isinstance(found, str):
-            raise ValueError(
-                f"{layer} of {self.name} has no receptive field of a fixed size, so that it cannot be cut into tiles "
-                f"(tile=None computes the whole): {found}"
-            )
-        return found
+            part = " (class_logit can)" if self.head else ""
+            raise ValueError(f"the logits see the whole picture: a loss on them cannot be cut into tiles{part}")
+        field = self._measured(layer)
+        if isinstance(field, ReceptiveField):
+            return field
+        raise ValueError(
+            f"{layer} of {self.name} has no receptive field of a fixed size, so that it cannot be cut into tiles "
+            f"(tile=None computes the whole): {field}"
+        )
 
-    @remembered
-    def _measured(self, layer: str) -> ReceptiveField | str:
-        return measure_receptive_field(self, layer)
+    _measured = remembered(measure_receptive_field)
 
     def parameters_from(self, layer: str | None) -> Iterator[nn.Parameter]:
         """The parameters of a layer and of all that comes after it; None: all."""
@@ -293,7 +301,9 @@ class Backbone(nn.Module):
         """This network computing in ``dtype``, weights laid out channels-last: itself, or a copy."""
         if dtype == self.mean.dtype:
             return self.to(memory_format=self.layout)
-        return copy.deepcopy(self).to(dtype=dtype).to(memory_format=self.layout)
+        other = copy.deepcopy(self).to(dtype=dtype).to(memory_format=self.layout)
+        other.answers = self.answers  # its shapes are the same
+        return other
 
     def redirected(self) -> Backbone:
         """A copy whose ReLUs let the gradient pass where all of it would be blocked (see `RedirectedReLU`).
@@ -307,20 +317,30 @@ class Backbone(nn.Module):
 
     def on_meta(self, size: tuple[int, int], layer: str, differentiable: bool = False) -> Tensor:
         """The features of a picture of ``size`` (height, width) as a tensor that has a shape and no data."""
-        found: dict[str, Tensor] = {}
-        x = torch.empty(1, self.colors, *size, device="meta", dtype=self.mean.dtype, requires_grad=differentiable)
-        run_on_meta(self, x, [layer], lambda name, x: found.setdefault(name, x))
-        return found[layer][..., None, None] if found[layer].ndim == 2 else found[layer]
+        maps: dict[str, Tensor] = {}
+        self._propagate_on_meta(size, [layer], maps.setdefault, differentiable)
+        return maps[layer][..., None, None] if maps[layer].ndim == 2 else maps[layer]
 
-    def _explain_small(self, picture: Tensor, layers: list[str], error: Exception) -> None:
+    def _propagate_on_meta(self, size: Size, layers: list[str], keep: Keep, differentiable: bool = False) -> None:
+        with torch.inference_mode(False), torch.device("meta"):
+            x = torch.empty(1, self.colors, *size, dtype=self.mean.dtype, requires_grad=differentiable)
+            self._shapes(x.dtype).propagate(x, layers, keep)
+
+    @remembered
+    def _shapes(self, dtype: torch.dtype) -> Backbone:
+        return on_meta(self)  # which has this dtype
+
+    def _explain(self, error: Exception, size: Size, layers: list[str]) -> None:
+        """Raise a better error for one that came of a picture too small."""
         deepest = max(layers, key=self.layers.index)
-        height, width = picture.shape[-2:]
-        least = self.minimum_size(deepest)
-        if min(height, width) < least:
+        if isinstance(error, RuntimeError) and min(size) < (least := self.minimum_size(deepest)):
             raise ValueError(
-                f"a picture of {width}x{height} pixels is too small for {deepest} of {self.name}: "
+                f"a picture of {size[1]}x{size[0]} pixels is too small for {deepest} of {self.name}: "
                 f"its sides must be at least {least} pixels, or choose a shallower layer"
             ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "answers": {}}  # a copy may be changed, and is asked anew
 
     def extra_repr(self) -> str:
         return f"{self.name}: {', '.join(self.layers)}"
@@ -336,7 +356,7 @@ def averages(length: int, cells: int, device: torch.device | None = None) -> Ten
 
 def _rgb(values: float | Iterable[float], what: str) -> Tensor:
     """Three numbers, or one for all colors, as a tensor (1, 3, 1, 1)."""
-    numbers = [float(value) for value in (values if isinstance(values, Iterable) else [values])]
+    numbers = torch.tensor([float(value) for value in (values if isinstance(values, Iterable) else [values])])
     if len(numbers) not in (1, 3):
         raise ValueError(f"{what} has three values, one a color, or one for all, not {len(numbers)}")
-    return torch.tensor(numbers).expand(3).reshape(1, 3, 1, 1).clone()
+    return numbers.expand(3).reshape(1, 3, 1, 1).clone()

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from .meta import first_line
+from .meta import copied_to, first_line
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -52,34 +51,21 @@ class Reach(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _touched(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int = 1,
-    padding: int | str = 0,
-    dilation: int = 1,
-    groups: int = 1,
-) -> Tensor:
-    touched = F.conv2d(
-        input.isnan().any(1, keepdim=True).float(), input.new_ones(1, 1, *weight.shape[2:]).float(),
-        None, stride, padding, dilation,
-    )  # fmt: skip
-    return input.new_ones(()).masked_fill(touched > 0.5, torch.nan).expand(-1, len(weight), -1, -1).contiguous()
+def _touched(x: Tensor, weight: Tensor, bias: Any = None, *geometry: Any, groups: int = 1, **named: Any) -> Tensor:
+    ones = x.new_ones(1, 1, *weight.shape[2:]).float()
+    touched = F.conv2d(x.isnan().any(1, keepdim=True).float(), ones, None, *geometry[:3], **named) > 0.5
+    return x.new_ones(()).masked_fill(touched, torch.nan).expand(-1, len(weight), -1, -1).contiguous()
 
 
 @torch.no_grad()
 def measure_receptive_field(network: Backbone, layer: str) -> ReceptiveField | str:
     """The receptive field of a layer; or, if a unit does not see a square of a fixed size, the reason in words."""
-    # On the CPU, where NaN goes where it should; buffers are copied, lest a NaN stays in one.
-    tensors = {key: value.to("cpu", torch.float32) for key, value in network.named_parameters()}
-    for key, value in network.named_buffers():
-        tensors[key] = value.to("cpu", torch.float32 if value.is_floating_point() else None, copy=True)
+    tried = copied_to(network, "cpu", torch.float32)  # where NaN goes where it should
 
     def look(x: Tensor, layers: Sequence[str] = (layer,)) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        functional_call(network, tensors, (x, layers, lambda name, f: found.setdefault(name, f)))
-        return found
+        features: dict[str, Tensor] = {}
+        tried.propagate(x, list(layers), features.setdefault)
+        return features
 
     least = 1
     try:
@@ -98,8 +84,8 @@ def measure_receptive_field(network: Backbone, layer: str) -> ReceptiveField | s
         x = torch.ones(1, network.colors, 2 * LONGEST, least, dtype=torch.float32)
         x[:, :, 0] = torch.nan
         with Reach():
-            found = look(x, network.names[: network.names.index(layer) + 1])
-        first = next((name for name, f in found.items() if f.isnan().any(1).all()), layer)
+            features = look(x, network.names[: network.names.index(layer) + 1])
+        first = next((name for name, f in features.items() if f.isnan().any(1).all()), layer)
         return f"a unit of {first} sees the whole picture"
     except (RuntimeError, ValueError, AssertionError) as error:
         return first_line(error)
@@ -150,22 +136,18 @@ class Axis:
         j, shifts = self.stride, range(1, self.stride)
         leaves = 1 + bisect.bisect_left(shifts, True, key=lambda k: self.units(k, 0)[0] > self.first)
         enters = 1 + bisect.bisect_left(shifts, True, key=lambda k: self.units(0, k)[1] > self.last)
-        found = self.top + leaves - 1 - self.first * j, self.bottom + enters - (self.last + 1) * j
-        if not self.predicted(found):
+        field = self.top + leaves - 1 - self.first * j, self.bottom + enters - (self.last + 1) * j
+        if not self.predicted(field):
             raise ValueError("units do not see the same pixels relative to their places")
-        return found
+        return field
 
     def predicted(self, field: tuple[int, int]) -> bool:
         """Is this what other windows, in pictures of other lengths, show as well?"""
         (begin, end), j = field, self.stride
+        windows = (0, 0, 13), (j, -j, 2 * j + 1), (j // 2, -(j // 3), 7), (7 * j + j // 3, 7 * j, 8 * j + 5)
         return all(
             self.units(a, b, more) == (-((begin - self.top - a) // j), (self.bottom + b - end) // j)
-            for a, b, more in (
-                (0, 0, 13),
-                (j, -j, 2 * j + 1),
-                (j // 2, -(j // 3), 7),
-                (7 * j + j // 3, 7 * j, 8 * j + 5),
-            )
+            for a, b, more in windows
         )
 
     def check_numbers(self, field: tuple[int, int]) -> None:

@@ -4,39 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Names: TypeAlias = str | Iterable[str] | Mapping[str, float]
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(init=False)
 class Recommended:
     """Layers that work well on a network: for dreams, for content and for style.
 
-    Each is a name, names, or names with their weights.
+    Args:
+        dream, content, style: a name, names, or names with their weights (1 unless given; of content there are none).
+
+    Example:
+        >>> lk.Recommended("relu4_3", "relu4_2", ["relu1_1", "relu2_1"]).style
+        {'relu1_1': 1.0, 'relu2_1': 1.0}
     """
 
     dream: Mapping[str, float]
     content: tuple[str, ...]
     style: Mapping[str, float]
 
-    def __init__(
-        self,
-        dream: str | Iterable[str] | Mapping[str, float],
-        content: str | Iterable[str],
-        style: str | Iterable[str] | Mapping[str, float],
-    ):
-        object.__setattr__(self, "dream", _weighted(dream))
-        object.__setattr__(self, "content", tuple(_weighted(content)))
-        object.__setattr__(self, "style", _weighted(style))
+    def __init__(self, dream: Names, content: Names, style: Names):
+        self.dream, self.content, self.style = _weighted(dream), tuple(_weighted(content)), _weighted(style)
 
     @classmethod
     def guess(cls, names: list[str]) -> Recommended:
         """Of layers, shallow to deep: one where the deepest third begins, the middle one, and five from first to it."""
         deep = 2 * len(names) // 3
-        spread = [names[round(deep * k / 4)] for k in range(5)] if names else []
-        return cls(names[deep : deep + 1], names[len(names) // 2 :][:1], spread)
+        return cls(
+            names[deep : deep + 1],
+            names[len(names) // 2 :][:1],
+            [names[round(deep * k / 4)] for k in range(5) if names],
+        )
 
 
-def _weighted(layers: str | Iterable[str] | Mapping[str, float]) -> dict[str, float]:
-    """Layer -> weight, 1 unless one is given."""
+def _weighted(layers: Names) -> dict[str, float]:
     if isinstance(layers, Mapping):
         return dict(layers)
     return dict.fromkeys([layers] if isinstance(layers, str) else layers, 1.0)

@@ -21,36 +21,36 @@ Border: TypeAlias = Literal["zeros", "replicate", "reflect"]
 def variant(backbone: Backbone, pooling: Pooling = "max", border: Border = "zeros") -> Backbone:
     """A copy of the network with other pooling and another border; the network itself if nothing is changed.
 
-    pooling: what stands in for max pooling: "average", which Gatys et al. (2016) preferred because its gradient reaches
-        all pixels, or "l2", the root of the mean square. Both are scaled to what max pooling gives on a photo.
-    border: what the first convolution sees around the picture: "zeros", as in training, a frame of the mean color
-        that style transfer paints along; or "replicate" or "reflect", more of the picture.
+    Args:
+        backbone: the network, which stays as it is.
+        pooling: what stands in for max pooling: "average", which Gatys et al. (2016) preferred because its gradient
+            reaches all pixels, or "l2", the root of the mean square. Both are scaled to what max pooling gives on a
+            photo.
+        border: what the first convolution sees around the picture: "zeros", as in training, a frame of the mean color
+            that style transfer paints along; or "replicate" or "reflect", more of the picture.
 
-    Raises ValueError for other names, and for a network without the parts to be changed.
+    Raises:
+        ValueError: for other names, and for a network without the parts to be changed.
     """
     check_choice("pooling", pooling, Pooling)
     check_choice("border", border, Border)
     if (pooling, border) == ("max", "zeros"):
         return backbone
-    found = copy.deepcopy(backbone)
+    changed = copy.deepcopy(backbone)
     if pooling != "max":
-        parents = [
-            (m, name) for m in found.modules() for name, part in m.named_children() if type(part) is nn.MaxPool2d
-        ]
-        if not parents:
+        pools = [(m, name, p) for m in changed.modules() for name, p in m.named_children() if type(p) is nn.MaxPool2d]
+        if not pools:
             raise ValueError(f"{backbone.name} has no max pooling to be replaced")
-        for parent, name in parents:
-            old = getattr(parent, name)
-            sides = old.kernel_size, old.stride, old.padding, old.ceil_mode
-            setattr(parent, name, ScaledPool(*sides, power=1 if pooling == "average" else 2))
+        for parent, name, pool in pools:
+            setattr(parent, name, ScaledPool(pool, power=1 if pooling == "average" else 2))
         with torch.no_grad():
-            found.features(photo("chelsea", 256).to(found.device, found.mean.dtype), found.names[-1:])
+            changed.features(photo("chelsea", 256).to(changed.device, changed.mean.dtype), changed.names[-1:])
     if border != "zeros":
-        first = next((m for m in found.modules() if isinstance(m, nn.Conv2d)), None)
+        first = next((m for m in changed.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None or isinstance(first.padding, str) or not any(first.padding):
             raise ValueError(f"{backbone.name} has no first convolution with a border")
         first.__class__, first.padding_mode = Conv2d, border
-    return found
+    return changed
 
 
 class ScaledPool(nn.AvgPool2d):
@@ -59,8 +59,8 @@ class ScaledPool(nn.AvgPool2d):
     The factor is found in the first call: it gives the features the root mean square that max pooling would give.
     """
 
-    def __init__(self, kernel_size: int, stride: int, padding: int, ceil_mode: bool, power: int):
-        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad=False)
+    def __init__(self, pool: nn.MaxPool2d, power: int):
+        super().__init__(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, count_include_pad=False)
         self.power, self.factor = power, 0.0
 
     def forward(self, input: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ def find_weights(*files: str, cached: bool = False) -> Path | None:
 
 
 def missing(name: str, file: str, size: str, how: str, cause: Exception | None = None) -> NoReturn:
+    """Raise FileNotFoundError: which file of which size is needed, how it is made or had, and where it goes."""
     raise FileNotFoundError(
         f"the weights of {name} are not here: {how} ({size}) as {file}, put it into a folder and name the folder "
         'in the environment variable LABKIT_WEIGHTS; or use "pocket", which needs no download'
@@ -44,31 +45,27 @@ def read_weights(path: Path, name: str) -> State:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
-        return {
-            key.removeprefix("module."): value.float() if value.is_floating_point() else value
-            for key, value in state.items()
-        }
+        return {k.removeprefix("module."): v.float() if v.is_floating_point() else v for k, v in state.items()}
     except Exception as error:  # safetensors, zip and pickle each have errors of their own
         raise unreadable(path, name) from error
 
 
 def unreadable(path: Path, name: str) -> ValueError:
+    """The error of a file that cannot be read, or not safely."""
     return ValueError(f"{path} is damaged or holds more than plain weights of {name}: delete it and fetch it again")
 
 
-def fill(module: nn.Module, state: State, name: str, prefix: str = "") -> None:
+def fill(module: nn.Module, state: State, name: str) -> None:
     """Copy a state dict into a module. ValueError, naming the first key that does not fit, if one does not."""
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        wanted, there = ({key: tuple(value.shape) for key, value in s.items()} for s in (module.state_dict(), state))
+        wanted, read = ({key: tuple(value.shape) for key, value in s.items()} for s in (module.state_dict(), state))
         counters = [key for key in wanted if key.endswith("num_batches_tracked")]  # old files have none
-        key = next(k for k in [*wanted, *there] if k not in counters and wanted.get(k) != there.get(k))
-        if key not in there:
-            what = "is missing"
-        else:
-            what = f"has the shape {there[key]}, not {wanted[key]}" if key in wanted else "does not belong to it"
-        raise ValueError(f"the weights file is not one of {name}: {prefix}{key} {what}") from error
+        key = next(k for k in [*wanted, *read] if k not in counters and wanted.get(k) != read.get(k))
+        what = f"has the shape {read.get(key)}, not {wanted.get(key)}"
+        what = "is missing" if key not in read else what if key in wanted else "does not belong to it"
+        raise ValueError(f"the weights file is not one of {name}: {key} {what}") from error
 
 
 def frozen(network: Network, state: State, name: str, device: str | torch.device | None = None) -> Network:
@@ -79,9 +76,9 @@ def frozen(network: Network, state: State, name: str, device: str | torch.device
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> None:
     """Write a network's weights in float16, with ``metadata`` (as text), to a safetensors file, whole or not at all."""
-    weights = {name: tensor.half().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {key: tensor.half().cpu().contiguous() for key, tensor in model.state_dict().items()}
     with written_whole(path) as temporary:
-        save_file(weights, temporary, {name: str(value) for name, value in metadata.items()})
+        save_file(weights, temporary, {key: str(value) for key, value in metadata.items()})
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
+from numbers import Integral
 from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..base.checks import check_numbers
+from ..pictures.geometry import Size
 from .backbone import IMAGENET, Backbone, Keep
 from .meta import Trial, dtype_of, first_line, tensors_of, try_out
 from .recommended import Recommended
@@ -36,24 +40,33 @@ def wrap(
     The backbone has a copy of the module, in evaluation, frozen, on its device and in its dtype; the module itself
     stays as it is. Pictures given to it are always RGB in [0, 1].
 
-    layers: names of submodules, such as "layer3.1"; None: every one that is called once and answers maps (N, C, h, w).
-    classes: names of the classes, or how many; None: ImageNet's if there are a thousand logits, else numbers.
-    mean, std: what the module's pictures are normalized with; three values or one. Default: ImageNet's.
-    size: the side, or (height, width), of the pictures that the module was made for. Default: 224.
-    name: what to call it; default: the name of its class.
-    recommended: its good layers, as ``lk.Recommended(dream="layer3", content="layer2", style=["layer1", "layer2"])``;
-        None: a guess by depth. It can be changed later: ``backbone.recommended``.
+    Args:
+        model: any `nn.Module`, trained.
+        layers: names of submodules, such as "layer3.1"; None: every one that is called once and answers maps.
+        classes: names of the classes, or how many; None: ImageNet's if there are a thousand logits, else numbers.
+        mean, std: what the module's pictures are normalized with; three values or one.
+        size: the side, or (height, width), of the pictures that the module was made for, up to 4096; None: 224.
+        name: what to call it; None: the name of its class.
+        recommended: its good layers, as ``lk.Recommended(dream="layer3", content="layer2", style=["layer1"])``;
+            None: a guess by depth. It can be changed later: ``backbone.recommended``.
 
-    Raises ValueError, in one line, for a module that does not take pictures, and for layers that do not exist, are
-    called several times, or answer something else than maps, such as the tokens of a vision transformer.
+    Raises:
+        ValueError: in one line, for a module that does not take pictures, and for layers that do not exist, are called
+            several times, or answer something else than maps (N, C, h, w), such as the tokens of a transformer.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> lk.wrap(model).layers
+        ['0', '1', 'logits']
     """
     while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, "_orig_mod"):
         model = model.get_submodule("_orig_mod" if hasattr(model, "_orig_mod") else "module")
     name = type(model).__name__ if name is None else name
     if not isinstance(model, nn.Module) or isinstance(model, (Backbone, torch.jit.ScriptModule)):
         raise ValueError(f"wrap takes a plain nn.Module, not a {type(model).__name__}")
-    height, width = (224, 224) if size is None else (size, size) if isinstance(size, int) else size
-    wrapped = Wrapped(name, _copied(model), layers, (height, width), mean, std, recommended)
+    height, width = size if isinstance(size, Sequence) else (224 if size is None else size,) * 2
+    check_numbers(1, Integral, most=4096, height=height, width=width)
+    wrapped = Wrapped(name, _copied(model), layers, (height, width), recommended, mean, std)
     if classes is not None:
         wrapped.name_classes(classes)
     return wrapped
@@ -61,22 +74,16 @@ def wrap(
 
 def _copied(model: nn.Module) -> nn.Module:
     """A copy of a module, whose tensors that are plain attributes have become buffers, so that they move along."""
-    loose = [
-        (key, name, value)
-        for key, module in model.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, Tensor)
-    ]
-    # Tensors that are computed from parameters, as by pruning, cannot be copied otherwise.
-    copy = deepcopy(model, {id(value): value.detach().clone() for _, _, value in loose})
-    for key, name, _ in loose:
-        module = copy.get_submodule(key)
-        value = vars(module).pop(name)
-        module.register_buffer(name, value, persistent=False)
+    loose = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    # What is computed from parameters, as by pruning, cannot be copied otherwise.
+    copy = deepcopy(model, {id(value): value.detach().clone() for value in loose})
+    for module in copy.modules():
+        for name in [name for name, value in vars(module).items() if isinstance(value, Tensor)]:
+            module.register_buffer(name, vars(module).pop(name), persistent=False)
     return copy
 
 
-def _said(answer: Any) -> str:
+def _described(answer: Any) -> str:
     return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
 
 
@@ -98,70 +105,62 @@ class Wrapped(Backbone):
         name: str,
         model: nn.Module,
         layers: str | Iterable[str] | None,
-        size: tuple[int, int],
+        size: Size,
+        recommended: Recommended | None,
         mean: float | Iterable[float],
         std: float | Iterable[float],
-        recommended: Recommended | None,
     ):
         super().__init__(name, {}, None, mean=mean, std=std)
         self.model, self.size = model.eval().requires_grad_(False), size
-        first = next(iter(tensors_of(model).values()), self.mean)
-        self.to(first.device, dtype_of(model))
+        self.to(next(tensors_of(model), self.mean).device, dtype_of(model))
         trial = self._first_trial()
-        self.colors = trial.colors
-        wider = try_out(model, (size[0], 2 * size[1]), self.colors)
-        self.any_size = wider.error is None
+        wider = try_out(model, (size[0], 2 * size[1]), trial.colors)
+        self.colors, self.any_size = trial.colors, wider.error is None
 
-        def grows(name: str) -> bool:
+        def is_layer(name: str) -> bool:
             f, wide = trial.map_of(name), wider.map_of(name)
             return f is not None and (wide is None or (f.shape[1:3] == wide.shape[1:3] and f.shape[3] < wide.shape[3]))
 
         if layers is None:
-            self.names = [name for name in trial.calls if name not in RESERVED and grows(name)]
+            self.names = [name for name in trial.calls if name not in RESERVED and is_layer(name)]
             if not self.names:
                 raise ValueError(f"no submodule of {self.name} answers maps (N, C, h, w): it has no layers to look at")
         else:
             layers = [layers] if isinstance(layers, str) else list(layers)
-            for layer in layers:
-                self._check_layer(layer, trial, grows(layer))
+            if wrong := [layer for layer in layers if not is_layer(layer)]:
+                raise ValueError(self._why_no_layer(wrong[0], trial))
             self.names = [name for name in trial.calls if name in layers]
         self.order = list(trial.calls)
-        self.said = _said(trial.answer)
         self.counts = {name: trial.calls[name][0].shape[1] for name in self.names}
-        if (logits := class_logits(trial.answer)) is not None:
+        if (logits := class_logits(trial.answer)) is None:
+            self.no_logits = _described(trial.answer)
+        else:
             self.counts["logits"] = logits.shape[1]
         self.recommended = recommended or Recommended.guess(self._outstanding(trial))
-        for layer in (*self.recommended.dream, *self.recommended.content, *self.recommended.style):
-            self.check_layers([layer])
+        self.check_layers([*self.recommended.dream, *self.recommended.content, *self.recommended.style])
         self._choose_layout()
 
     def _first_trial(self) -> Trial:
         trials = [try_out(self.model, self.size, colors) for colors in (3, 1)]
-        if (good := next((trial for trial in trials if trial.error is None), None)) is not None:
-            return good
-        furthest = max(trials, key=lambda trial: len(trial.calls))
-        height, width = self.size
+        for trial in trials:
+            if trial.error is None:
+                return trial
+        trial = max(trials, key=lambda trial: len(trial.calls))  # which came furthest
         raise ValueError(
-            f"{self.name} fails on a picture of {width}x{height} pixels and {furthest.colors} colors: "
-            f"{first_line(furthest.error or ValueError())} (size= gives it another picture)"
-        ) from furthest.error
+            f"{self.name} fails on a picture of {self.size[1]}x{self.size[0]} pixels and {trial.colors} colors: "
+            f"{first_line(trial.error or ValueError())} (size= gives it another picture)"
+        ) from trial.error
 
-    def _check_layer(self, layer: str, trial: Trial, grows: bool) -> None:
+    def _why_no_layer(self, layer: str, trial: Trial) -> str:
         answers = trial.calls.get(layer, [])
         if layer not in dict(self.model.named_modules()):
             near = difflib.get_close_matches(layer, trial.calls, n=2, cutoff=0.3)
-            hint = f": did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(f"{self.name} has no module {layer!r}{hint}")
+            return f"{self.name} has no module {layer!r}" + (f": did you mean {' or '.join(near)}?" if near else "")
         if len(answers) != 1:
-            raise ValueError(
-                f"{layer} of {self.name} is called {len(answers)} times for a picture, and a layer is what is called "
-                "once: choose a module beside or around it"
-            )
-        if not grows:
-            raise ValueError(
-                f"{layer} of {self.name} answers {_said(answers[0])}, and a layer answers maps (N, C, h, w) that grow "
-                "with the picture"
-            )
+            hint = "a layer is what is called once: choose a module beside or around it"
+            return f"{layer} of {self.name} is called {len(answers)} times for a picture, and {hint}"
+        hint = "a layer answers maps (N, C, h, w) that grow with the picture"
+        return f"{layer} of {self.name} answers {_described(answers[0])}, and {hint}"
 
     @torch.no_grad()
     def _choose_layout(self) -> None:
@@ -178,65 +177,44 @@ class Wrapped(Backbone):
         """The layers to choose from: blocks and activations, as few levels deep as gives seven; one name a tensor."""
 
         def is_linear(module: nn.Module) -> bool:
-            if type(module) is nn.Sequential:
-                return all(map(is_linear, module))
-            return isinstance(module, LINEAR)
+            return all(map(is_linear, module)) if type(module) is nn.Sequential else isinstance(module, LINEAR)
 
         named = {id(trial.calls[name][0]): name for name in self.names}  # of several, the last: the outermost
         chosen = [name for name in named.values() if not is_linear(self.model.get_submodule(name))] or self.names
         levels = [[name for name in chosen if name.count(".") <= level] for level in range(9)]
         return next((names for names in levels if len(names) >= 7), chosen)
 
-    @property
-    def layers(self) -> list[str]:
-        return [*self.names, "logits"] if "logits" in self.counts else self.names
-
-    def check_layers(self, layers: Iterable[str]) -> None:
-        layers = list(layers)
-        if "logits" in layers and "logits" not in self.counts:
-            raise ValueError(f"{self.name} has no classes: it answers {self.said}, not logits (N, classes)")
-        super().check_layers(layers)
-
-    def run(self, picture: Tensor, layers: list[str]) -> dict[str, Tensor]:
-        try:
-            return super().run(picture, layers)
-        except Exception as error:
-            height, width = picture.shape[-2:]
-            if self.any_size or (height, width) == self.size:
-                raise
-            raise ValueError(
-                f"{self.name} takes pictures of {self.size[1]}x{self.size[0]} pixels, not {width}x{height}: "
-                f"{first_line(error)}"
-            ) from error
+    def _explain(self, error: Exception, size: Size, layers: list[str]) -> None:
+        if not self.any_size and size != self.size:
+            (height, width), (rows, columns) = self.size, size
+            takes = f"{self.name} takes pictures of {width}x{height} pixels, not {columns}x{rows}"
+            raise ValueError(f"{takes}: {first_line(error)}") from error
+        super()._explain(error, size, layers)
 
     def propagate(self, x: Tensor, layers: list[str], keep: Keep) -> None:
         left, thread = set(layers), get_ident()
 
-        def hook(layer: str) -> Any:
-            def seen(module: nn.Module, inputs: Any, answer: Tensor) -> Tensor | None:
-                if get_ident() != thread:  # the lab computes in several
-                    return None
-                answer = keep(layer, answer)
-                left.discard(layer)
-                if not left:
-                    raise Enough
-                return answer
-
-            return seen
+        def see(layer: str, module: nn.Module, inputs: Any, answer: Tensor) -> Tensor | None:
+            if get_ident() != thread:  # the lab computes in several
+                return None
+            answer = keep(layer, answer)
+            left.discard(layer)
+            if not left:
+                raise Enough
+            return answer
 
         if not layers:
             return
-        names = [name for name in self.names if name in left]
-        hooks = [self.model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+        parts = {name: self.model.get_submodule(name) for name in self.names if name in left}
+        hooks = [part.register_forward_hook(partial(see, name)) for name, part in parts.items()]
         try:
-            logits = class_logits(self.model(x))
-            if logits is not None:
+            if (logits := class_logits(self.model(x))) is not None:
                 keep("logits", logits)
         except Enough:
             pass
         finally:
-            for handle in hooks:
-                handle.remove()
+            for hook in hooks:
+                hook.remove()
 
     def channels(self, layer: str) -> int:
         self.check_layers([layer])

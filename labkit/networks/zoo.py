@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,15 @@ from ..base.devices import pick_device
 from ..base.files import bundled
 from .backbone import Backbone
 from .recommended import Recommended
-from .weights import State, fill, find_weights, missing, read_weights, unreadable
+from .weights import fill, find_weights, missing, read_weights, unreadable
 
-GATYS_STYLE = {f"relu{block}_1": 1.0 for block in range(1, 6)}
-JOHNSON_STYLE = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
-VGG16_LAYERS = Recommended({"relu4_3": 1.0}, ("relu4_2",), JOHNSON_STYLE)
-VGG19_LAYERS = Recommended({"relu4_3": 1.0}, ("relu4_2",), GATYS_STYLE)
+VGG16_LAYERS = Recommended("relu4_3", "relu4_2", ("relu1_2", "relu2_2", "relu3_3", "relu4_3"))  # Johnson et al. 2016
+VGG19_LAYERS = Recommended("relu4_3", "relu4_2", [f"relu{block}_1" for block in range(1, 6)])  # Gatys et al. 2016
 
 
-# --- the networks ------------------------------------------------------------------------------------------------
-
-
-def _vgg_stages(channels: Iterable[int | str]) -> OrderedDict[str, nn.Module]:
+def _vgg_stages(channels: Iterable[int | str]) -> dict[str, nn.Module]:
     """3x3 convolutions, each followed by a ReLU, and 2x2 max pools ("M"), named as in the VGG paper."""
-    stages: OrderedDict[str, nn.Module] = OrderedDict()
-    block, number, width = 1, 1, 3
+    stages, block, number, width = {}, 1, 1, 3
     for c in channels:
         if c == "M":
             stages[f"pool{block}"] = nn.MaxPool2d(2)
@@ -44,60 +38,50 @@ def _vgg_stages(channels: Iterable[int | str]) -> OrderedDict[str, nn.Module]:
 
 def _pocket(name: str) -> Backbone:
     plan = (32, 32, "M", 64, 64, "M", 128, 128, 128, "M", 256, 256, 256, "M", 384, 384, 384, "M")
-    backbone = Backbone(name, _vgg_stages(plan), head := nn.Linear(384, 1000), VGG16_LAYERS)
+    stages, head = _vgg_stages(plan), nn.Linear(384, 1000)
+    convolutions = {key: stage for key, stage in stages.items() if isinstance(stage, nn.Conv2d)}
     state = read_weights(bundled("pocket/pocket.safetensors"), name)
-    modules = {key: m for key, m in zip(backbone.names, backbone.stages, strict=True) if isinstance(m, nn.Conv2d)}
-    _fill_modules({**modules, "logits": head}, state, name)
-    return backbone
+    fill(nn.ModuleDict({**convolutions, "logits": head}), state, name)
+    return Backbone(name, stages, head, VGG16_LAYERS)
 
 
 def _vgg(name: str) -> Backbone:
     net = _torchvision(name)
     plan = [m.out_channels if isinstance(m, nn.Conv2d) else "M" for m in net.features if not isinstance(m, nn.ReLU)]
-    stages = OrderedDict(zip(_vgg_stages(plan), net.features, strict=True))
+    stages = dict(zip(_vgg_stages(plan), net.features, strict=True))
     return Backbone(name, stages, net.classifier, VGG19_LAYERS if name == "vgg19" else VGG16_LAYERS, grid=7)
 
 
 def _googlenet(name: str) -> Backbone:
     net = _torchvision(name, aux_logits=True, transform_input=False)
-    stages: OrderedDict[str, nn.Module] = OrderedDict()
-    for key, module in net.named_children():
-        if key.startswith(("conv", "maxpool", "inception")):
-            stages[key.replace("maxpool", "pool").replace("inception", "inception_")] = module
-    recommended = Recommended(
-        {"inception_4c": 1.0},
-        ("inception_4a",),
-        dict.fromkeys(("conv1", "conv3", "inception_3a", "inception_3b", "inception_4a"), 1.0),
-    )
-    return Backbone(name, stages, net.fc, recommended, mean=(0.5,) * 3, std=(0.5,) * 3)
+    stages = {
+        key.replace("maxpool", "pool").replace("inception", "inception_"): module
+        for key, module in net.named_children()
+        if key.startswith(("conv", "maxpool", "inception"))
+    }
+    style = ("conv1", "conv3", "inception_3a", "inception_3b", "inception_4a")
+    recommended = Recommended("inception_4c", "inception_4a", style)
+    return Backbone(name, stages, net.fc, recommended, mean=0.5, std=0.5)
 
 
 def _squeezenet(name: str) -> Backbone:
-    net = _torchvision(name)
-    stages: OrderedDict[str, nn.Module] = OrderedDict()
-    kinds, number = {"Conv2d": "conv", "ReLU": "relu", "MaxPool2d": "pool", "Fire": "fire"}, 0
+    net, stages, number = _torchvision(name), {}, 0
     for module in net.features:
-        kind = kinds[type(module).__name__]
+        kind = {"Conv2d": "conv", "ReLU": "relu", "MaxPool2d": "pool", "Fire": "fire"}[type(module).__name__]
         number += kind in ("conv", "fire")  # a ReLU or pool has the number of what it follows
         stages[f"{kind}{number}"] = module
     stages["conv10"] = nn.Sequential(net.classifier[1], net.classifier[2])  # without the dropout and the average
-    recommended = Recommended(
-        {"fire8": 1.0}, ("fire6",), dict.fromkeys(("relu1", "fire2", "fire3", "fire5", "fire7"), 1.0)
-    )
+    recommended = Recommended("fire8", "fire6", ("relu1", "fire2", "fire3", "fire5", "fire7"))
     return Backbone(name, stages, nn.Identity(), recommended)
 
 
 def _resnet(name: str) -> Backbone:
     net = _torchvision(name)
-    stages: OrderedDict[str, nn.Module] = OrderedDict(
-        conv1=nn.Sequential(net.conv1, net.bn1), relu1=net.relu, pool1=net.maxpool
-    )
+    stages = {"conv1": nn.Sequential(net.conv1, net.bn1), "relu1": net.relu, "pool1": net.maxpool}
     for group in range(1, 5):
         for number, block in enumerate(getattr(net, f"layer{group}"), 1):
             stages[f"layer{group}_{number}"] = block
-    recommended = Recommended(
-        {"layer3_3": 1.0}, ("layer2_4",), dict.fromkeys(("relu1", "layer1_3", "layer2_2", "layer2_4", "layer3_3"), 1.0)
-    )
+    recommended = Recommended("layer3_3", "layer2_4", ("relu1", "layer1_3", "layer2_2", "layer2_4", "layer3_3"))
     return Backbone(name, stages, net.fc, recommended)
 
 
@@ -116,15 +100,9 @@ class Inception(nn.Module):
         self.branch_pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), conv(inputs, pool, 1))
 
     def named_convolutions(self) -> dict[str, nn.Module]:
-        """Caffe's names of the six convolutions."""
-        return {
-            "1x1": self.branch1[0],
-            "3x3_reduce": self.branch3.get_submodule("0.0"),
-            "3x3": self.branch3.get_submodule("1.0"),
-            "5x5_reduce": self.branch5.get_submodule("0.0"),
-            "5x5": self.branch5.get_submodule("1.0"),
-            "pool_proj": self.branch_pool.get_submodule("1.0"),
-        }
+        """The six convolutions by their names in Caffe."""
+        names = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
+        return dict(zip(names, (m for m in self.modules() if isinstance(m, nn.Conv2d)), strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.children()], 1)
@@ -151,59 +129,42 @@ class ChannelNorm(nn.Module):
 
 
 def _googlenet_bvlc(name: str) -> Backbone:
-    plan = {
-        "3a": (192, 64, (96, 128), (16, 32), 32),
-        "3b": (256, 128, (128, 192), (32, 96), 64),
-        "4a": (480, 192, (96, 208), (16, 48), 64),
-        "4b": (512, 160, (112, 224), (24, 64), 64),
-        "4c": (512, 128, (128, 256), (24, 64), 64),
-        "4d": (512, 112, (144, 288), (32, 64), 64),
-        "4e": (528, 256, (160, 320), (32, 128), 128),
-        "5a": (832, 256, (160, 320), (32, 128), 128),
-        "5b": (832, 384, (192, 384), (48, 128), 128),
-    }
-
-    def pool() -> nn.Module:
-        return nn.MaxPool2d(3, 2, ceil_mode=True)
-
-    stages: OrderedDict[str, nn.Module] = OrderedDict(
-        {
-            "conv1/7x7_s2": nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU()),
-            "pool1/3x3_s2": pool(),
-            "pool1/norm1": ChannelNorm(64),
-            "conv2/3x3_reduce": nn.Sequential(nn.Conv2d(64, 64, 1), nn.ReLU()),
-            "conv2/3x3": nn.Sequential(nn.Conv2d(64, 192, 3, padding=1), nn.ReLU()),
-            "conv2/norm2": ChannelNorm(192),
-            "pool2/3x3_s2": pool(),
-        }
-    )
-    for key, widths in plan.items():
-        if key in ("4a", "5a"):
-            stages[f"pool{int(key[0]) - 1}/3x3_s2"] = pool()
-        stages[f"inception_{key}"] = Inception(*widths)
-    recommended = Recommended(
-        {"inception_4c": 1.0},
-        ("inception_4a",),
-        dict.fromkeys(("conv1/7x7_s2", "conv2/3x3", "inception_3a", "inception_3b", "inception_4a"), 1.0),
-    )
-    mean, std = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
-    backbone = Backbone(name, stages, head := nn.Linear(1024, 1000), recommended, mean=mean, std=std)
     how = "convert BVLC's bvlc_googlenet.caffemodel with tools/convert_caffe.py"
-    state = read_weights(
-        find_weights(*_own_files(name)) or missing(name, f"{name}.safetensors", "14 MB", how),
-        name,
-    )
-    modules: dict[str, nn.Module] = {"loss3/classifier": head}
+    path = find_weights(*_own_files(name)) or missing(name, f"{name}.safetensors", "14 MB", how)
+    pool = partial(nn.MaxPool2d, 3, 2, ceil_mode=True)
+    stages: dict[str, nn.Module] = {
+        "conv1/7x7_s2": nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU()),
+        "pool1/3x3_s2": pool(),
+        "pool1/norm1": ChannelNorm(64),
+        "conv2/3x3_reduce": nn.Sequential(nn.Conv2d(64, 64, 1), nn.ReLU()),
+        "conv2/3x3": nn.Sequential(nn.Conv2d(64, 192, 3, padding=1), nn.ReLU()),
+        "conv2/norm2": ChannelNorm(192),
+        "pool2/3x3_s2": pool(),
+        "inception_3a": Inception(192, 64, (96, 128), (16, 32), 32),
+        "inception_3b": Inception(256, 128, (128, 192), (32, 96), 64),
+        "pool3/3x3_s2": pool(),
+        "inception_4a": Inception(480, 192, (96, 208), (16, 48), 64),
+        "inception_4b": Inception(512, 160, (112, 224), (24, 64), 64),
+        "inception_4c": Inception(512, 128, (128, 256), (24, 64), 64),
+        "inception_4d": Inception(512, 112, (144, 288), (32, 64), 64),
+        "inception_4e": Inception(528, 256, (160, 320), (32, 128), 128),
+        "pool4/3x3_s2": pool(),
+        "inception_5a": Inception(832, 256, (160, 320), (32, 128), 128),
+        "inception_5b": Inception(832, 384, (192, 384), (48, 128), 128),
+    }
+    modules: dict[str, nn.Module] = {"loss3/classifier": (head := nn.Linear(1024, 1000))}
     for key, stage in stages.items():
         if isinstance(stage, Inception):
             modules |= {f"{key}/{k}": convolution for k, convolution in stage.named_convolutions().items()}
         elif isinstance(stage, nn.Sequential):
             modules[key] = stage[0]
-    _fill_modules(modules, state, name)
+    fill(nn.ModuleDict(modules), read_weights(path, name), name)
     # Caffe feeds BGR in 0-255 minus a mean; we feed RGB in [0, 1], and turn the first kernel round instead.
-    first = stages["conv1/7x7_s2"].get_submodule("0").get_parameter("weight")
+    first = stages["conv1/7x7_s2"].get_parameter("0.weight").data
     first.copy_(first.flip(1))
-    return backbone
+    style = ("conv1/7x7_s2", "conv2/3x3", "inception_3a", "inception_3b", "inception_4a")
+    recommended = Recommended("inception_4c", "inception_4a", style)
+    return Backbone(name, stages, head, recommended, mean=(123 / 255, 117 / 255, 104 / 255), std=1 / 255)
 
 
 BACKBONES: dict[str, tuple[Callable[[str], Backbone], str]] = {
@@ -218,21 +179,31 @@ BACKBONES: dict[str, tuple[Callable[[str], Backbone], str]] = {
 
 
 def load_backbone(name: str | Backbone = "pocket", device: str | torch.device | None = None) -> Backbone:
-    """The named network (see `BACKBONES`), frozen, on ``device`` (None: CUDA, then MPS, then CPU).
-
-    A loaded network is returned as it is, or, if it is to compute on another device, a copy of it there.
+    """A trained network, frozen.
 
     Weights are looked for in the folder that the environment variable LABKIT_WEIGHTS names, then, for torchvision's
-    networks, in torchvision's cache and on its server. Raises ValueError for an unknown name or a damaged file and
-    FileNotFoundError, saying which file, how large and where to put it, when weights cannot be had.
+    networks, in torchvision's cache and on its server.
+
+    Args:
+        name: one of `BACKBONES`, or a loaded network, which is returned as it is, or, if it is to compute on another
+            device, as a copy there.
+        device: where it computes; None: CUDA, then MPS, then CPU.
+
+    Raises:
+        ValueError: for an unknown name, a damaged file or a device that cannot be used.
+        FileNotFoundError: when weights cannot be had, saying which file, how large, and where to put it.
+
+    Example:
+        >>> network = lk.load_backbone("pocket", "cpu")
+        >>> network.features(lk.photo("chelsea", 64), ["relu2_1"])["relu2_1"].shape[1]
+        64
     """
     if isinstance(name, Backbone):
-        there = name.device if device is None else pick_device(device)
-        return name if there == name.device else copy.deepcopy(name).to(there)
+        device = name.device if device is None else pick_device(device)
+        return name if device == name.device else copy.deepcopy(name).to(device)
     if name not in BACKBONES:
         raise ValueError(f"no backbone named {name!r}; there are {', '.join(BACKBONES)}")
-    build, _ = BACKBONES[name]
-    return build(name).to(pick_device(device))
+    return BACKBONES[name][0](name).to(pick_device(device))
 
 
 def _own_files(name: str) -> tuple[str, str]:
@@ -261,10 +232,3 @@ def _torchvision(name: str, **options: bool) -> Any:
     net = zoo.get_model(name, weights=None, **options)
     fill(net, state, f"torchvision's {name}")
     return net
-
-
-def _fill_modules(modules: dict[str, nn.Module], state: State, name: str) -> None:
-    """Copy ``<key>.<parameter>`` of ``state`` into modules[key]; every tensor must be there and fit."""
-    for key, module in modules.items():
-        part = {k.removeprefix(key + "."): v for k, v in state.items() if k.rpartition(".")[0] == key}
-        fill(module, part, name, f"{key}.")

@@ -6,21 +6,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base.checks import check_choice
 from .geometry import resize, size_of
 
 KINDS = ("luma", "linear", "histogram")
 
 
 def matched(picture: Tensor, reference: Tensor, kind: str = "linear") -> Tensor:
-    """``picture`` (N, 3, H, W) with the colors of ``reference`` (N, 3, h, w), in [0, 1]; either may be one for all.
+    """A picture with the colors of another (Gatys et al. 2016, "Preserving Color in Neural Artistic Style Transfer").
 
-    ``kind``: "luma" keeps the picture's luma and takes, place by place, the reference's chroma (which must show the
-    same scene, and is resized); "linear" (the default) moves colors by a linear map so that mean and covariance become
-    the reference's; "histogram" matches the histogram of each of R, G and B. What leaves [0, 1] is clipped.
-    See Gatys et al. 2016, "Preserving Color in Neural Artistic Style Transfer", arXiv:1606.05897.
+    Args:
+        picture, reference: (N, 3, H, W) and (N, 3, h, w), in [0, 1], or one for all of the other.
+        kind: "luma" keeps the picture's luma and takes, place by place, the reference's chroma (which must show the
+            same scene, and is resized); "linear" moves colors by a linear map so that mean and covariance become the
+            reference's; "histogram" matches the histogram of each of R, G and B.
+
+    Example:
+        >>> cat, koi = lk.photo("chelsea", 32), lk.painting("koi_mosaic", 32)
+        >>> torch.allclose(lk.color.matched(cat, cat), cat, atol=1e-3), lk.color.matched(cat, koi).shape
+        (True, torch.Size([1, 3, 21, 32]))
     """
-    if kind not in KINDS:
-        raise ValueError(f"colors are matched by {', '.join(KINDS)}, not {kind!r}")
+    check_choice("kind", kind, KINDS)
     count = max(len(picture), len(reference))
     if {len(picture), len(reference)} - {1, count}:
         raise ValueError(f"{len(picture)} pictures cannot take the colors of {len(reference)}: give one for each")
@@ -39,8 +45,7 @@ def _linear(picture: Tensor, reference: Tensor) -> Tensor:
     """Of all linear maps that match mean and covariance, the one that moves colors least: optimal transport's."""
     colors, wanted = (x.cpu().double().flatten(2) for x in (picture, reference))
     mean, target = colors.mean(2, keepdim=True), wanted.mean(2, keepdim=True)
-    root = _power(_covariance(colors), 0.5)
-    inverse = _power(_covariance(colors), -0.5)
+    root, inverse = (_power(_covariance(colors), exponent) for exponent in (0.5, -0.5))
     transport = inverse @ _power(root @ _covariance(wanted) @ root, 0.5) @ inverse
     return (transport @ (colors - mean) + target).view(picture.shape).to(picture)
 
@@ -59,11 +64,8 @@ def _power(matrices: Tensor, exponent: float) -> Tensor:
 def _histogram(picture: Tensor, reference: Tensor) -> Tensor:
     from skimage.exposure import match_histograms
 
-    found = [
-        match_histograms(one.cpu().numpy(), other.cpu().numpy(), channel_axis=0)
-        for one, other in zip(picture, reference, strict=True)
-    ]
-    return torch.from_numpy(np.stack(found)).to(picture)
+    pairs = zip(picture.cpu().numpy(), reference.cpu().numpy(), strict=True)
+    return torch.from_numpy(np.stack([match_histograms(*pair, channel_axis=0) for pair in pairs])).to(picture)
 
 
 def luma(picture: Tensor) -> Tensor:

@@ -26,20 +26,23 @@ FILM_SUFFIXES = (*ANIMATIONS, ".mp4")  # that can be written
 
 
 def frames_of(source: Any, size: int | tuple[int, int] | None = None) -> Iterator[Tensor]:
-    """The frames (1, 3, H, W) of a film, one after the other; ``size`` is passed to `resize`.
+    """The frames (1, 3, H, W) of a film, one after the other.
 
-    source: a folder of pictures, taken in the order of the numbers in their names; an animated GIF or WebP; a film
-    file, which needs the package imageio-ffmpeg; or a list, generator or batch of anything `as_picture` takes.
+    Args:
+        source: a folder of pictures, taken in the order of the numbers in their names; an animated GIF or WebP; a film
+            file, which needs the package imageio-ffmpeg; or a list, generator or batch of anything `as_picture` takes.
+        size: as for `resize`.
 
-    Raises ValueError when there are no frames or the file cannot be read, FileNotFoundError when there is no file.
+    Raises:
+        ValueError: when there are no frames or the file cannot be read.
+        FileNotFoundError: when there is no file.
     """
-    found = _read(_existing(source)) if isinstance(source, (str, Path)) else iter(source)
-    empty = True
-    for frame in found:
-        empty = False
+    film, frame = isinstance(source, (str, Path)), None
+    frames = _read(_existing(source)) if film else source
+    for frame in frames:
         yield as_picture(frame, size)
-    if empty:
-        raise ValueError("a film without frames" + (f": {source}" if isinstance(source, (str, Path)) else ""))
+    if frame is None:
+        raise ValueError("a film without frames" + (f": {source}" if film else ""))
 
 
 def _existing(path: str | Path) -> Path:
@@ -54,7 +57,10 @@ def _read(path: Path) -> Iterator[Any]:
         pictures = [p for p in numbers if p.suffix.lower() in PICTURE_SUFFIXES]
         yield from sorted(pictures, key=lambda p: (numbers[p], p.name))
     elif path.suffix.lower() in VIDEOS:
-        yield from _read_film(path)
+        with _decoded(path) as reader:
+            width, height = next(reader)["size"]
+            for data in reader:
+                yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
     else:
         with _opened(path) as image:
             for frame in ImageSequence.Iterator(image):
@@ -71,10 +77,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def rate_of(path: str | Path) -> float | None:
-    """How many frames a second a film file or an animation has; None for what does not say so, as a folder.
-
-    Raises ValueError when the file cannot be read, FileNotFoundError when there is no file.
-    """
+    """How many frames a second a film file or an animation has; None for what does not say so, as a folder."""
     path = _existing(path)
     if path.suffix.lower() in VIDEOS:
         with _decoded(path) as reader:
@@ -82,10 +85,8 @@ def rate_of(path: str | Path) -> float | None:
     if not animated(path):
         return None
     with _opened(path) as image:
-        durations = []
-        for frame in ImageSequence.Iterator(image):
-            frame.load()  # WebP tells a frame's duration when it is decoded
-            durations.append(frame.info.get("duration", 0))
+        frames = (frame.copy() for frame in ImageSequence.Iterator(image))  # WebP tells durations when it is decoded
+        durations = [frame.info.get("duration", 0) for frame in frames]
     return 1000 * len(durations) / sum(durations) if sum(durations) else None
 
 
@@ -97,13 +98,6 @@ def animated(path: str | Path) -> bool:
         return getattr(image, "is_animated", False)
 
 
-def _read_film(path: Path) -> Iterator[np.ndarray]:
-    with _decoded(path) as reader:
-        width, height = next(reader)["size"]
-        for data in reader:
-            yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
-
-
 @contextmanager
 def _decoded(path: Path) -> Iterator[Iterator[Any]]:
     """What ffmpeg says of a film: first a dictionary about it, then the bytes of its frames."""
@@ -112,17 +106,16 @@ def _decoded(path: Path) -> Iterator[Iterator[Any]]:
         with closing(reader):
             yield reader
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        said = str(error).strip().splitlines()[-1:] or ["no reason given"]
-        raise ValueError(f"{path} cannot be decoded ({said[0]}): save it anew as H.264 in .mp4") from error
+        reason = str(error).strip().rpartition("\n")[2] or "no reason given"
+        raise ValueError(f"{path} cannot be decoded ({reason}): save it anew as H.264 in .mp4") from error
 
 
 def _ffmpeg(path: Path) -> Any:
     try:
         return import_module("imageio_ffmpeg")
     except ImportError as error:
-        raise ValueError(
-            f"{path.name} needs ffmpeg: pip install imageio-ffmpeg, or use an animated .gif or .webp, or a folder"
-        ) from error
+        what = "pip install imageio-ffmpeg, or use an animated .gif or .webp, or a folder"
+        raise ValueError(f"{path.name} needs ffmpeg: {what}") from error
 
 
 def save_frames(
@@ -136,13 +129,16 @@ def save_frames(
 ) -> Path:
     """Write frames as an animated .gif or .webp or as an .mp4, with a progress bar; the file appears whole or not.
 
-    frames: a list, batch or generator, all of one size; an interrupt (Ctrl-C) ends it, and what there is is written.
-    fps: frames a second. Durations are rounded so that the whole is as long as it should be.
-    quality: 0 to 100, for WebP and MP4.
-    total: how many frames are to come, for the progress bar.
+    Args:
+        frames: a list, batch or generator, all of one size; an interrupt (Ctrl-C) ends it, and what there is stays.
+        fps: frames a second, 0.01 to 1000 (in a GIF 50), rounded so that the whole is as long as it should be.
+        quality: 0 to 100, for WebP and MP4.
+        total: how many frames are to come, for the progress bar.
 
-    Raises ValueError, before the first frame is computed, for a file type that cannot be written, saying what to
-    install, and afterwards when there was no frame; OSError when the place cannot be written to.
+    Raises:
+        ValueError: before the first frame is computed, for a file type that cannot be written, saying what to install;
+            afterwards when there was no frame.
+        OSError: when the place cannot be written to.
     """
     path = Path(path)
     kind = check_film(path, fps, quality)
@@ -159,30 +155,23 @@ def save_frames(
                 for image in chain([first], images):
                     writer.send(image.tobytes())
             return path
-        rest = list(images)
-        tick = 10 if kind == ".gif" else 1  # milliseconds that the format counts in
+        rest, tick = list(images), 10 if kind == ".gif" else 1  # milliseconds that the format counts in
         ends = [round(1000 * number / fps / tick) * tick for number in range(len(rest) + 2)]
-        durations = np.diff(ends).tolist()
-        first.save(
-            temporary, ANIMATIONS[kind], save_all=True, append_images=rest, duration=durations, loop=0, quality=quality
-        )
+        timing = {"duration": np.diff(ends).tolist(), "loop": 0}
+        first.save(temporary, ANIMATIONS[kind], save_all=True, append_images=rest, quality=quality, **timing)
     return path
 
 
 def check_film(path: str | Path, fps: float, quality: int = 80) -> str:
-    """The ending of the film that `save_frames` would write to ``path``, and its errors. To be asked before a long run.
-
-    Raises ValueError for a file type, rate or quality that cannot be, OSError when the place cannot be written to.
-    """
+    """Raise the errors of `save_frames` before a long run; the ending of the film that it would write."""
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in FILM_SUFFIXES:
         raise ValueError(f"cannot tell a film's type from {path.name!r}: end it in .gif, .webp or .mp4")
-    check_numbers(0.01, fps=fps)
+    check_numbers(0.01, most=1000, fps=fps)
+    check_numbers(most=100, quality=quality)
     if kind == ".gif" and fps > 50:
         raise ValueError(f"a GIF shows at most 50 frames a second, not {fps:g}: use .webp or .mp4")
-    if not 0 <= quality <= 100:
-        raise ValueError(f"quality must be a number from 0 to 100, not {quality}")
     if kind == ".mp4":
         _ffmpeg(path)
     check_writable(path)

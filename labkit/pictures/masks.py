@@ -14,36 +14,38 @@ Mask = str | Tensor | Callable[[int, int], Tensor] | None
 
 
 def as_mask(mask: Mask, size: Size, warn: bool = True) -> Tensor:
-    """A mask (N, 1, H, W) in [0, 1] for pictures of ``size``: "center" (a soft disc), a function, or a tensor.
+    """A checked mask (N, 1, H, W) in [0, 1] for pictures of one size.
 
-    A mask of another size is resized, with a warning unless ``warn`` is False, when its aspect is the picture's (within
-    one per cent, or what rounding its sides makes). ValueError if it is not, and for values outside [0, 1].
+    Args:
+        mask: "center" (a soft disc), a function of height and width, or a tensor (H, W) or (N, 1, H, W) in [0, 1].
+        size: (H, W). A mask of another size is resized when its aspect is the same, within one per cent, or what
+            rounding its sides makes; else it is an error.
+        warn: whether to warn of that.
     """
     if isinstance(mask, str):
         if mask != "center":
             raise ValueError(f'the only mask with a name is "center", not {mask!r}')
         mask = center_mask
-    found = torch.as_tensor(mask(*size) if callable(mask) else mask).float()
-    found = found[None, None] if found.ndim == 2 else found
-    if found.ndim != 4 or found.shape[1] != 1 or not _same_aspect(size_of(found), size):
-        raise ValueError(f"a mask for this picture has the shape {tuple(size)}, this one has {tuple(found.shape)}")
-    if not (found.min() >= 0 and found.max() <= 1):  # written so that NaN fails too
-        raise ValueError(f"a mask lies in [0, 1], this one runs from {found.min():.4g} to {found.max():.4g}")
-    height, width = size_of(found)
-    if warn and (height, width) != tuple(size):
+    values = torch.as_tensor(mask(*size) if callable(mask) else mask).float()
+    values = values[None, None] if values.ndim == 2 else values
+    if values.ndim != 4 or values.shape[1] != 1 or not _same_aspect(size_of(values), size):
+        raise ValueError(f"a mask for this picture has the shape {tuple(size)}, this one has {tuple(values.shape)}")
+    if not (values.min() >= 0 and values.max() <= 1):  # written so that NaN fails too
+        raise ValueError(f"a mask lies in [0, 1], this one runs from {values.min():.4g} to {values.max():.4g}")
+    if warn and size_of(values) != tuple(size):
+        height, width = size_of(values)
         warnings.warn(f"a mask of {width}x{height} pixels is resized to {size[1]}x{size[0]}", stacklevel=2)
-    return resize(found, size)
+    return resize(values, size)
 
 
-def _same_aspect(one: Size, other: Size) -> bool:
-    if 0 in one:
+def _same_aspect(a: Size, b: Size) -> bool:
+    if 0 in a:
         return False
-    tolerance = max(0.01, sum(0.5 / side for side in min(one, other, key=min)))
-    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= tolerance
+    tolerance = max(0.01, sum(0.5 / side for side in min(a, b, key=min)))
+    return abs(a[0] * b[1] / (a[1] * b[0]) - 1) <= tolerance
 
 
 def center_mask(height: int, width: int) -> Tensor:
     """A soft disc (H, W): 1 in the middle, a half at 0.3 of each side from it, near 0 at the corners."""
-    rows = torch.linspace(-1, 1, height)[:, None] / 0.6
-    columns = torch.linspace(-1, 1, width)[None, :] / 0.6
+    rows, columns = torch.linspace(-1, 1, height)[:, None] / 0.6, torch.linspace(-1, 1, width) / 0.6
     return 0.5 ** (rows**2 + columns**2)

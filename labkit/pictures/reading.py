@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ..base.checks import check_choice
 from ..base.files import bundled
 from .geometry import resize
 
@@ -24,11 +26,12 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
     """Read a picture file as a tensor (1, 3, H, W), sRGB, in [0, 1].
 
-    PNG, JPEG, WebP, TIFF, BMP and whatever else Pillow reads. EXIF orientation is applied, an embedded color profile
-    is converted to sRGB, transparency is laid on white, palette, gray, CMYK and 16-bit pictures become RGB, and of an
-    animation the first frame is taken. ``size`` is passed to `resize`.
+    EXIF orientation is applied, an embedded color profile is converted to sRGB, transparency is laid on white, palette,
+    gray, CMYK and 16-bit pictures become RGB, and of an animation the first frame is taken. ``size``: as for `resize`.
 
-    Raises FileNotFoundError, or ValueError when the file is not a whole picture or claims more than 178 megapixels.
+    Raises:
+        FileNotFoundError: when there is no file.
+        ValueError: when the file is not a whole picture or claims more than 178 megapixels.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,8 +56,7 @@ def from_pil(image: Image.Image) -> Tensor:
     """A Pillow image of any mode as a picture (1, 3, H, W)."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit gray: Pillow's own conversion clips instead
-        gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
-        return gray.expand(1, 3, -1, -1).contiguous()
+        return _from_array((np.asarray(image).astype(np.float32) / 65535).clip(0, 1))
     if image.mode == "F":
         return as_picture(np.asarray(image))
     if image.has_transparency_data:
@@ -64,27 +66,28 @@ def from_pil(image: Image.Image) -> Tensor:
     image = _to_srgb(image)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
+    return _from_array(np.asarray(image.convert("RGB")))
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     """Convert from the embedded ICC profile, if there is a usable one, to sRGB."""
     profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
-        return image
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
-    except (ImageCms.PyCMSError, OSError):  # a broken profile says nothing about the pixels: read them as sRGB
-        return image
+        with suppress(ImageCms.PyCMSError, OSError):  # a broken profile says nothing about the pixels: they are sRGB
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
+    return image
 
 
 def photo(name: str, size: int | tuple[int, int] | None = None) -> Tensor:
-    """One of scikit-image's bundled photos in the public domain (`PHOTOS`), as a picture. Nothing is downloaded."""
-    if name not in PHOTOS:
-        raise ValueError(f"no photo named {name!r}; there are {', '.join(PHOTOS)}")
+    """One of scikit-image's photos in the public domain, `PHOTOS`, as a picture (1, 3, H, W). Nothing is downloaded.
+
+    Example:
+        >>> lk.photo("chelsea", size=100).shape
+        torch.Size([1, 3, 67, 100])
+    """
+    check_choice("photo", name, PHOTOS)
     from skimage import data
 
     return as_picture(getattr(data, name)(), size)
@@ -96,19 +99,28 @@ def paintings() -> list[str]:
 
 
 def painting(name: str, size: int | tuple[int, int] | None = None) -> Tensor:
-    """One of the lab's own paintings (`paintings()`), as a picture."""
-    if name not in paintings():
-        raise ValueError(f"no painting named {name!r}; there are {', '.join(paintings())}")
+    """One of the lab's own `paintings`, as a picture (1, 3, H, W); ``size`` as for `resize`."""
+    check_choice("painting", name, paintings())
     return load(bundled(f"paintings/{name}.jpg"), size)
 
 
 def as_picture(source: PictureLike, size: int | tuple[int, int] | None = None) -> Tensor:
-    """Anything that shows a picture, as a checked picture tensor (N, 3, H, W) in [0, 1].
+    """Anything that shows a picture, as a checked picture tensor.
 
-    Takes a path, a Pillow image, a NumPy array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1], or a tensor
-    (3, H, W) or (N, 3, H, W). Transparency is laid on white.
+    Args:
+        source: a path, a Pillow image, a NumPy array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1], or a
+            tensor (3, H, W) or (N, 3, H, W) in [0, 1]. Transparency is laid on white.
+        size: as for `resize`.
 
-    Raises ValueError for a wrong shape, NaN or infinite pixels, or values outside [0, 1].
+    Returns:
+        A float32 tensor (N, 3, H, W) in [0, 1], a new one.
+
+    Raises:
+        ValueError: for a wrong shape, NaN or infinite pixels, or values outside [0, 1].
+
+    Example:
+        >>> lk.as_picture(np.zeros((48, 64), np.uint8)).shape
+        torch.Size([1, 3, 48, 64])
     """
     if isinstance(source, (str, Path)):
         return load(source, size)
@@ -123,10 +135,10 @@ def as_picture(source: PictureLike, size: int | tuple[int, int] | None = None) -
     if picture.ndim != 4 or picture.shape[1] != 3 or 0 in picture.shape:
         raise ValueError(f"a picture has the shape (N, 3, height, width), this one has {tuple(picture.shape)}")
     picture = picture.detach().float()
-    if not torch.isfinite(picture).all():
-        raise ValueError("the picture holds NaN or infinite pixels: repair them first, e.g. with picture.nan_to_num()")
-    low, high = picture.min().item(), picture.max().item()
-    if low < -1e-4 or high > 1 + 1e-4:
+    if not ((picture >= -1e-4) & (picture <= 1 + 1e-4)).all():  # NaN, too
+        if not picture.isfinite().all():
+            raise ValueError("the picture holds NaN or infinite pixels: repair them first, e.g. with .nan_to_num()")
+        low, high = picture.min(), picture.max()
         raise ValueError(f"pixels must lie in [0, 1], these run from {low:.4g} to {high:.4g}: divide by 255?")
     picture = picture.clamp(0, 1)
     return picture if size is None else resize(picture, size)
@@ -134,11 +146,10 @@ def as_picture(source: PictureLike, size: int | tuple[int, int] | None = None) -
 
 def _from_array(array: np.ndarray) -> Tensor:
     if array.ndim == 2:
-        array = array[..., None].repeat(3, -1)
+        array = np.stack([array] * 3, -1)
     if array.ndim != 3 or array.shape[2] not in (3, 4):
-        raise ValueError(
-            f"an array of a picture has the shape (height, width), with 3 or 4 colors at the end, not {array.shape}"
-        )
+        shape = "(height, width), with 3 or 4 colors at the end"
+        raise ValueError(f"an array of a picture has the shape {shape}, not {array.shape}")
     array = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
     if array.shape[2] == 4:
         array = 1 - array[..., 3:] * (1 - array[..., :3])

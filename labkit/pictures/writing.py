@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
+from ..base.checks import check_numbers
 from ..base.files import check_writable, written_whole
 from .reading import as_picture
-from .sixteen_bits import write_png, write_tiff
 
 
 def to_pil(picture: Tensor) -> Image.Image:
@@ -27,9 +29,15 @@ def save(
 ) -> Path:
     """Write the first picture of a batch; the file appears whole or not at all.
 
-    ``settings`` (recipe, seed, parameters; any JSON) travel in the file, as PNG text or EXIF, under the key "labkit";
-    `settings_of` reads them back. ``quality``, 0 to 100, is for JPEG and WebP. ``bits`` a color: 8, or 16 for PNG and
-    TIFF. Raises what `check_place` raises.
+    Args:
+        path: its ending is the type: .png, .jpg, .webp, .tiff or .bmp.
+        settings: recipe, seed, any JSON: they travel in the file, as PNG text or EXIF, for `settings_of` to read.
+        quality: 0 to 100, for JPEG and WebP.
+        bits: of a color, 8, or 16 for PNG and TIFF.
+
+    Raises:
+        ValueError: for an unknown file type or quality, or bits that the type cannot hold.
+        OSError: when the place cannot be written to.
     """
     path = Path(path)
     kind = check_place(path, quality, bits)
@@ -37,36 +45,50 @@ def save(
     if bits == 16:
         levels = (as_picture(picture)[0].cpu().double() * 65535).round().permute(1, 2, 0).numpy().astype(np.uint16)
         with written_whole(path) as temporary:
-            (write_png if kind == "PNG" else write_tiff)(levels, temporary, note)
+            if kind == "PNG":
+                _write_png(levels, temporary, note)
+            else:
+                from tifffile import imwrite  # comes with scikit-image
+
+                options = {"photometric": "rgb", "compression": "zlib", "metadata": None}
+                imwrite(temporary, levels, description=f"labkit {note}", **options)
         return path
     image = to_pil(picture)
-    options: dict[str, Any] = {}
-    if kind == "PNG":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("labkit", note)
-    elif kind in ("JPEG", "WEBP", "TIFF"):
-        exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = "labkit " + note
-        options.update(exif=exif, quality=quality)
+    text, exif = PngImagePlugin.PngInfo(), Image.Exif()
+    text.add_itxt("labkit", note)
+    exif[ExifTags.Base.ImageDescription] = f"labkit {note}"
+    carrier = {"pnginfo": text} if kind == "PNG" else {"exif": exif, "quality": quality}
     with written_whole(path) as temporary:
-        image.save(temporary, kind, **options)
+        image.save(temporary, kind, **carrier)
     return path
 
 
 def check_place(path: str | Path, quality: int = 92, bits: int = 8) -> str:
-    """Pillow's name of the picture type that `save` would write to ``path``. To be asked before a long run, too.
-
-    Raises ValueError for an unknown file type or quality, or bits that the type cannot hold, and OSError when the place
-    cannot be written to.
-    """
+    """Raise the errors of `save` before a long run; Pillow's name of the picture type that it would write."""
     kind = Image.registered_extensions().get(Path(path).suffix.lower(), "")
     if kind not in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
-        raise ValueError(
-            f"cannot tell a picture type from {Path(path).name!r}: end it in .png, .jpg, .webp, .tiff or .bmp"
-        )
-    if not 0 <= quality <= 100:
-        raise ValueError(f"quality must be a number from 0 to 100, not {quality}")
+        endings = ".png, .jpg, .webp, .tiff or .bmp"
+        raise ValueError(f"cannot tell a picture type from {Path(path).name!r}: end it in {endings}")
+    check_numbers(most=100, quality=quality)
     if bits != 8 and not (bits == 16 and kind in ("PNG", "TIFF")):
         raise ValueError(f"a color has 8 bits, or 16 in .png and .tiff, not {bits} in {Path(path).suffix}")
     check_writable(path)
     return kind
+
+
+def _write_png(levels: np.ndarray, path: Path, note: str) -> None:
+    """Write levels (H, W, 3), uint16, as a PNG (ISO/IEC 15948), which Pillow cannot; ``note`` is its text "labkit"."""
+    height, width, _ = levels.shape
+    rows = np.ascontiguousarray(levels, ">u2").view(np.uint8).reshape(height, width * 6)
+    filtered = np.empty((height, 1 + width * 6), np.uint8)
+    filtered[:, 0] = 1  # each row says: every byte less the same byte of the pixel to its left, which packs better
+    filtered[:, 1:7], filtered[:, 7:] = rows[:, :6], rows[:, 6:] - rows[:, :-6]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"sRGB", b"\0"),
+        (b"iTXt", b"labkit\0\0\0\0\0" + note.encode()),
+        (b"IDAT", zlib.compress(filtered.tobytes(), 6)),
+        (b"IEND", b""),
+    ]
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
