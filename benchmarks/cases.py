@@ -85,7 +85,7 @@ def limit(recipe: str, backbone: str, width: int, precision: str, device: str | 
     place = evaluate.backbone.device
     side = 8192 if place.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=place, dtype=getattr(torch, precision)) for _ in range(2))
-    product = min(repeat(lambda: (a @ b)[0, 0].item(), 10, 1))
+    product = min(repeat((a @ b)[0, 0].item, 10, 1))
     rate, ceiling = counter.get_total_flops() / seconds, 2 * side**3 / product
     return {"operations": counter.get_total_flops(), "rate": rate, "ceiling": ceiling, "share": rate / ceiling}
 

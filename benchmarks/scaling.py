@@ -76,9 +76,8 @@ def statistics_bytes(backbone: lk.Backbone, layers: list[str]) -> int:
 
 def pixels_read(backbone: lk.Backbone, layers: list[str], size: tuple[int, int], tile: int, count: int) -> int:
     """The pixels that the busiest of ``count`` processes reads."""
-    areas = []
-    for part in lk.engine.tiles.cut(backbone, layers, size, tile):
-        areas.append(math.prod(span.stop - span.start for span in part.reads))
+    tiles = lk.engine.tiles.cut(backbone, layers, size, tile)
+    areas = [math.prod(span.stop - span.start for span in part.reads) for part in tiles]
     return max(sum(areas[rank::count]) for rank in range(min(count, len(areas))))
 
 

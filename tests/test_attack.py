@@ -90,7 +90,7 @@ def test_noise_uses_the_whole_budget_and_its_seed(threat: Threat) -> None:
 
 
 @pytest.mark.parametrize(
-    "norm, epsilon, said",
+    ("norm", "epsilon", "said"),
     [("linf", 8, "from 0 to 1, not 8"), ("linf", -0.1, "from 0"), ("l2", math.nan, "nan"), ("l1", 1, "l1")],
 )
 def test_threats_that_make_no_sense(norm: str, epsilon: float, said: str) -> None:
@@ -98,7 +98,7 @@ def test_threats_that_make_no_sense(norm: str, epsilon: float, said: str) -> Non
         Threat(norm, epsilon)
 
 
-@pytest.mark.parametrize("moved, said", [(PICTURES + 0.2, "0.2 in linf"), (PICTURES - 1, r"not from -0\.")])
+@pytest.mark.parametrize(("moved", "said"), [(PICTURES + 0.2, "0.2 in linf"), (PICTURES - 1, r"not from -0\.")])
 def test_what_is_not_allowed_is_named(moved: Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Threat("linf", 0.1).check(moved, PICTURES)
@@ -212,7 +212,7 @@ def test_deepfool_tries_the_classes_that_come_next() -> None:
     assert all((model(one).argmax(1) != first).all() for one in found.values())
 
 
-@pytest.mark.parametrize("options, passes", [({}, 10), ({"classes": 3}, 3), ({"classes": 1000}, 40)])
+@pytest.mark.parametrize(("options", "passes"), [({}, 10), ({"classes": 3}, 3), ({"classes": 1000}, 40)])
 def test_deepfool_costs_a_backward_pass_for_each_class_it_tries(options: dict[str, int], passes: int) -> None:
     model, passed = Linear(classes=40), []
 
@@ -440,7 +440,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("call, said", BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("call", "said"), BAD.values(), ids=BAD)
 def test_bad_input_is_named(call: Callable[[], object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         call()
@@ -503,7 +503,7 @@ def accuracy(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
 
 
 @pytest.mark.parametrize("aimed", [False, True])
-@pytest.mark.parametrize("norm, epsilon", [("linf", 0.15), ("l2", 0.8)])
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.15), ("l2", 0.8)])
 def test_the_toolbox_makes_the_same_pictures(digits, classifier, norm: str, epsilon: float, aimed: bool) -> None:
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
 

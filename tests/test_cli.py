@@ -352,7 +352,12 @@ def test_it_runs_as_a_program(folder: Path) -> None:
     def labkit(*arguments: str) -> tuple[int, str, str]:
         environment = os.environ | {"PYTHONPATH": str(Path(lk.__file__).parents[1])}
         done = subprocess.run(
-            [sys.executable, "-m", "labkit", *arguments], env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "labkit", *arguments],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         return done.returncode, done.stdout, done.stderr
 

@@ -56,7 +56,7 @@ def test_octaves_grow_by_their_scale_to_the_photos_size() -> None:
     assert octave_sizes((30, 99), 1, 2.0) == [(30, 99)]
 
 
-@pytest.mark.parametrize("least, count", [(1, 4), (25, 3), (51, 1), (101, 1), (500, 1)])
+@pytest.mark.parametrize(("least", "count"), [(1, 4), (25, 3), (51, 1), (101, 1), (500, 1)])
 def test_octaves_below_the_networks_least_size_are_left_out(least: int, count: int) -> None:
     sizes = octave_sizes((100, 200), 4, 2.0, least)
     assert sizes == [(12, 25), (25, 50), (50, 100), (100, 200)][-count:]
@@ -357,7 +357,7 @@ LAYERS = {"relu1_2": 1.0, "relu2_2": 3.0}
 
 
 @pytest.mark.parametrize(
-    "shuffle, jitter, differ", [(None, 0, True), (True, 0, True), (False, 8, True), (False, 0, False)]
+    ("shuffle", "jitter", "differ"), [(None, 0, True), (True, 0, True), (False, 8, True), (False, 0, False)]
 )
 def test_variations_differ_by_their_weights_and_their_jitter(
     pocket: lk.Backbone, shuffle: bool | None, jitter: int, differ: bool
@@ -382,7 +382,7 @@ def test_a_single_dream_is_shuffled_only_if_asked(pocket: lk.Backbone) -> None:
 
 
 @pytest.mark.parametrize(
-    "layers, given", [(LAYERS, [-1, -3]), (lk.total_variation() - 2 * lk.activation("relu1_2"), [1, -2])]
+    ("layers", "given"), [(LAYERS, [-1, -3]), (lk.total_variation() - 2 * lk.activation("relu1_2"), [1, -2])]
 )
 def test_shuffled_weights_sum_to_what_was_given(
     pocket: lk.Backbone, layers: dict[str, float] | lk.Loss, given: list[float]
@@ -433,7 +433,7 @@ def test_a_dream_of_the_strongest_channel_raises_it(pocket: lk.Backbone) -> None
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"layer": "relu1_1", "count": 33}, "count must be a whole number from 1 to 32, not 33"),
         ({"count": 0}, "count must be a whole number from 1 to 64, not 0"),
@@ -494,7 +494,7 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"steps": 0}, "steps must be a whole number from 1 to 1,000,000, not 0"),
         ({"octaves": 0}, "octaves must be a whole number from 1 to 1,000, not 0"),

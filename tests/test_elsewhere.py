@@ -351,7 +351,7 @@ def test_it_takes_what_a_gpu_takes(case: str) -> None:
 def test_apples_has_no_float64() -> None:
     with Device(apple=True):
         there = HERE.to(ELSEWHERE)
-        for wide in (lambda: there.double(), lambda: HERE.double().to(ELSEWHERE), lambda: there.new_zeros(2).double()):
+        for wide in (there.double, lambda: HERE.double().to(ELSEWHERE), lambda: there.new_zeros(2).double()):
             with pytest.raises(TypeError, match="float64"):
                 wide()
         with pytest.raises(NotImplementedError, match="eigh"):

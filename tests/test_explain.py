@@ -61,7 +61,7 @@ def test_drawing_is_a_function_of_the_seed() -> None:
     assert shapes.draw(3, size=40).pictures.shape == (3, 3, 40, 40)
 
 
-@pytest.mark.parametrize("count, size", [(0, 24), (3, 13)])
+@pytest.mark.parametrize(("count", "size"), [(0, 24), (3, 13)])
 def test_a_drawing_needs_a_count_and_room(count: int, size: int) -> None:
     with pytest.raises(ValueError, match="must be a whole number"):
         shapes.draw(count, size=size)
@@ -329,7 +329,7 @@ def test_occlusion_of_a_linear_score_is_the_mean_of_the_squares(stride: int) -> 
     torch.testing.assert_close(found[:, 0], total / covers)
 
 
-@pytest.mark.parametrize("size, stride", [(9, 1), (0, 1), (3, 4), (3, 0)])
+@pytest.mark.parametrize(("size", "stride"), [(9, 1), (0, 1), (3, 4), (3, 0)])
 def test_occlusion_needs_a_square_that_fits(size: int, stride: int) -> None:
     with pytest.raises(ValueError, match="whole number from 1"):
         perturb.occlusion(quadratic, noise(1, 3, 8, 8), size, stride)
@@ -457,7 +457,7 @@ def test_erasing_fills_the_segments_that_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "call, complaint",
+    ("call", "complaint"),
     [
         (lambda: perturb.shapley(random_game(1), 17), "from 1 to 16, not 17"),
         (lambda: perturb.kernel_shap(random_game(1), 17), "from 1 to 16, not 17"),

@@ -324,7 +324,7 @@ def mixed(mixing: Tensor) -> Iterator[Round]:
     return federated.gossip([Client(DATA, LABELS)] * 2, torch.zeros(28), nn.Linear(6, 4), mixing, rounds=1)
 
 
-@pytest.mark.parametrize("call, words", BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_in_words(call: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()

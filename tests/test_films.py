@@ -70,7 +70,7 @@ def durations(path: Path) -> list[int]:
 # --- round trips --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix, atol", [("gif", 0.02), ("webp", 0.06), ("mp4", 0.003)])
+@pytest.mark.parametrize(("suffix", "atol"), [("gif", 0.02), ("webp", 0.06), ("mp4", 0.003)])
 def test_frames_come_back_in_their_order(tmp_path: Path, ffmpeg: FakeFfmpeg, suffix: str, atol: float) -> None:
     path = save(iter(FRAMES), tmp_path / f"x.{suffix}")
     back = torch.cat(list(lk.frames_of(path)))
@@ -113,7 +113,7 @@ def test_an_mp4_is_written_while_the_frames_are_computed(tmp_path: Path, ffmpeg:
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix, tick", [("gif", 10), ("webp", 1)])
+@pytest.mark.parametrize(("suffix", "tick"), [("gif", 10), ("webp", 1)])
 @pytest.mark.parametrize("fps", [12, 24, 30, 50])
 def test_a_film_is_as_long_as_it_should_be_at_any_rate(tmp_path: Path, suffix: str, tick: int, fps: int) -> None:
     found = durations(save(torch.cat([FRAMES] * 5), tmp_path / f"x.{suffix}", fps))
@@ -173,7 +173,7 @@ def never() -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize(
-    "name, options, error, message",
+    ("name", "options", "error", "message"),
     [
         ("x.avi", {}, ValueError, "cannot tell a film's type from 'x.avi': end it in .gif, .webp or .mp4"),
         ("x", {}, ValueError, "cannot tell a film's type from 'x'"),
@@ -194,7 +194,7 @@ def test_what_cannot_be_written_is_refused_at_once(
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "mp4"])
 @pytest.mark.parametrize(
-    "frames, message",
+    ("frames", "message"),
     [
         ([], "a film without frames: there is nothing to write"),
         ([FRAMES[0], FRAMES[1, :, :8]], "a film's frames have one size, not (24, 16) and (24, 8)"),
@@ -209,7 +209,7 @@ def test_frames_that_make_no_film_are_refused(
 
 
 @pytest.mark.parametrize(
-    "name, data, error, message",
+    ("name", "data", "error", "message"),
     [
         ("x.mp4", b"broken", ValueError, "cannot be decoded (Unknown codec 'xyz'): save it anew as H.264"),
         ("x.gif", b"broken", ValueError, "is no film that can be read"),

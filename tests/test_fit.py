@@ -48,9 +48,7 @@ def test_it_finds_the_line() -> None:
 
 def test_the_last_steps_are_small() -> None:
     model, error = problem()
-    run, weights = train_steps(model, error, steps=50, learning_rate=0.1), []
-    for _ in run:
-        weights.append(model.weight.item())
+    weights = [model.weight.item() for _ in train_steps(model, error, steps=50, learning_rate=0.1)]
     assert abs(weights[-1] - weights[-2]) < 0.01 * abs(weights[1] - weights[0])
 
 

@@ -79,7 +79,7 @@ def wait_for(port: int) -> None:
     raise TimeoutError(f"nothing listens on port {port}")
 
 
-@pytest.mark.parametrize("theirs, ours", [("FedAvg", federated.average), ("FedMedian", federated.median)])
+@pytest.mark.parametrize(("theirs", "ours"), [("FedAvg", federated.average), ("FedMedian", federated.median)])
 def test_flower_combines_answers_as_we_do(theirs: str, ours: Callable[..., torch.Tensor]) -> None:
     from flwr import common
     from flwr.server import strategy
@@ -95,7 +95,7 @@ def test_flower_combines_answers_as_we_do(theirs: str, ours: Callable[..., torch
     torch.testing.assert_close(found, ours(answers, sizes), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("simulated, rounds", [(True, 2), (False, 1)], ids=["simulation", "server and two clients"])
+@pytest.mark.parametrize(("simulated", "rounds"), [(True, 2), (False, 1)], ids=["simulation", "server and two clients"])
 def test_flower_learns_the_same_weights(tmp_path: Path, simulated: bool, rounds: int) -> None:
     port, *others = free_ports(3)
     (tmp_path / "config.toml").write_text(

@@ -115,7 +115,7 @@ def test_deeper_stages_do_not_run(pocket: lk.Backbone, photo: Tensor) -> None:
 
 # Measured on four photos of 64 to 224 pixels: losses within 0.5 %, cosines from 0.92 (the flat night sky of "rocket",
 # where rounding decides which of nearly equal positions a max pool takes) to 0.99 ("chelsea").
-@pytest.mark.parametrize("name, cosine", [("chelsea", 0.975), ("rocket", 0.87)])
+@pytest.mark.parametrize(("name", "cosine"), [("chelsea", 0.975), ("rocket", 0.87)])
 @pytest.mark.parametrize(
     "made",
     [
@@ -165,7 +165,7 @@ def test_the_environment_overrides_auto_only(monkeypatch: pytest.MonkeyPatch, en
     assert pick_precision("bfloat16", CPU) == torch.bfloat16
 
 
-@pytest.mark.parametrize("fast, dtype", [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_asks_the_device(monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: torch.dtype) -> None:
     monkeypatch.setattr("labkit.base.devices._has_fast_bfloat16", lambda device: fast)
     assert pick_precision("auto", CPU) == dtype
@@ -189,8 +189,13 @@ def test_other_precisions_are_refused(monkeypatch: pytest.MonkeyPatch, precision
 
 def test_the_least_side_is_that_of_the_deepest_layer(pocket: lk.Backbone) -> None:
     loss = lk.total_variation() - lk.activation("relu1_1") - lk.activation("relu4_3")
-    assert least_side(pocket, loss) == pocket.minimum_size("relu4_3") > pocket.minimum_size("relu1_1")
-    assert least_side(pocket, lk.total_variation()) == 1
+    size = (64, 64)
+    assert least_side(pocket, loss, size) == pocket.minimum_size("relu4_3") > pocket.minimum_size("relu1_1")
+    assert least_side(pocket, lk.total_variation(), size) == 1
+    with pytest.raises(
+        ValueError, match="4x64 pixels is too small for relu4_3 of pocket: its sides must be at least 8"
+    ):
+        least_side(pocket, loss, (64, 4))
 
 
 @pytest.mark.parametrize("size", [(0, 64), (64, 70_000), (64, 64.5)])

@@ -323,6 +323,7 @@ def passed(model_path: Path) -> dict[str, bool]:
         [sys.executable, "-m", "pytest", *options, "--tb=no", *sanitize, "model.ipynb", "mutants.ipynb"],
         cwd=model_path.parent,
         env=os.environ | PREFERENCES | {"PYTHONPATH": str(canonical.ROOT / "tests"), "PYTEST_ADDOPTS": ""},
+        check=False,
         capture_output=True,
         text=True,
     )

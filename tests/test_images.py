@@ -95,7 +95,7 @@ ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what a viewer
     5: lambda a: a.swapaxes(0, 1),
     6: lambda a: np.rot90(a, -1),
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a),
+    8: np.rot90,
 }
 
 

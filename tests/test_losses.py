@@ -146,7 +146,7 @@ def tiles(features: Features, rows: int, columns: int) -> Iterator[tuple[Feature
             yield parts, lk.Window(inner, outer)
 
 
-@pytest.mark.parametrize("rows, columns", [(2, 1), (1, 2), (2, 2), (3, 2)])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 1), (1, 2), (2, 2), (3, 2)])
 @every_loss_of_batches
 def test_statistics_of_tiles_add_up(loss: lk.Loss, backbone: lk.Backbone, rows: int, columns: int) -> None:
     loss = bound(loss, backbone)
@@ -355,7 +355,7 @@ def test_a_corner_of_the_simplex_is_one_painting(backbone: lk.Backbone, statisti
     torch.testing.assert_close(value(bound(corner, backbone), backbone, picture), alone)
 
 
-@pytest.mark.parametrize("scale, side", [(0.5, 10), (1.0, 18), (3.0, 18)])
+@pytest.mark.parametrize(("scale", "side"), [(0.5, 10), (1.0, 18), (3.0, 18)])
 def test_style_scale_shrinks_the_painting_and_never_enlarges_it(backbone: lk.Backbone, scale: float, side: int) -> None:
     source = Source(backbone)
     lk.style(PAINTING, scale=scale).bind(source, SIZE)  # the painting has 18 x 14 pixels
@@ -397,7 +397,7 @@ S, T = random_covariance(0), random_covariance(1)
 
 
 @pytest.mark.parametrize(
-    "covariance, target, bures",
+    ("covariance", "target", "bures"),
     [
         (S, S, 0.0),
         (np.diag(A), np.diag(B), ((np.sqrt(A) - np.sqrt(B)) ** 2).sum()),
@@ -600,7 +600,7 @@ def test_a_tensor_weighs_each_picture_of_the_batch(backbone: lk.Backbone) -> Non
 
 
 @pytest.mark.parametrize(
-    "loss, text",
+    ("loss", "text"),
     [
         (-lk.activation("soft2"), "-activation(soft2)"),
         (
@@ -634,7 +634,7 @@ def test_weights_must_be_finite(weight: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "build, message",
+    ("build", "message"),
     [
         (lambda: lk.activation("soft1", channel=1, direction=torch.ones(4)), "a channel or a direction, not both"),
         (lambda: lk.activation("soft1", neuron=(1.0, 0.5)), "fractions from 0 to 1, not (1.0, 0.5)"),
@@ -663,7 +663,7 @@ def test_losses_that_make_no_sense_are_refused(build: Callable[[], lk.Loss], mes
 
 
 @pytest.mark.parametrize(
-    "loss, message",
+    ("loss", "message"),
     [
         (lk.activation("soft2", channel=6), "soft2 of tiny has 6 channels, numbered from 0 to 5"),
         (lk.activation("soft1", channel=-5), "soft1 of tiny has 4 channels, numbered from 0 to 3"),
@@ -681,7 +681,7 @@ def test_losses_that_do_not_fit_the_network_are_refused(backbone: lk.Backbone, l
         bound(loss, backbone)
 
 
-@pytest.mark.parametrize("target, message", [(5, "no class 5: they run from 0 to 4"), ("cta", "did you mean cat")])
+@pytest.mark.parametrize(("target", "message"), [(5, "no class 5: they run from 0 to 4"), ("cta", "did you mean cat")])
 def test_a_class_that_does_not_exist_is_refused(backbone: lk.Backbone, target: int | str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bound(lk.class_logit(target), backbone)
@@ -700,7 +700,7 @@ def test_sum_adds_losses() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer, options, message",
+    ("layer", "options", "message"),
     [
         ("logits", {"neuron": (0.5, 0.5)}, "the logits have no places"),
         ("relu1_1", {"relative": True, "power": 1}, "use power=2"),

@@ -47,7 +47,7 @@ def test_the_center_mask_is_a_soft_disc() -> None:
 
 
 @pytest.mark.parametrize(
-    "mask, message",
+    ("mask", "message"),
     [
         ("middle", "the only mask with a name is \"center\", not 'middle'"),
         (torch.ones(4, 4), "has the shape (6, 8), this one has (1, 1, 4, 4)"),
@@ -225,7 +225,7 @@ def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"masks": [LEFT, LEFT]}, "1 paintings need as many masks and weights"),
         ({"masks": LEFT, "style_weights": [1, 2]}, "1 paintings need as many masks and weights"),

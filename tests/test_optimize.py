@@ -58,7 +58,7 @@ def last(run: Iterator[Progress]) -> Progress:
 
 
 @pytest.mark.parametrize(
-    "optimizer, learning_rate, steps", [("ascent", 0.06, 150), ("adam", 0.03, 250), ("lbfgs", 1.0, 40)]
+    ("optimizer", "learning_rate", "steps"), [("ascent", 0.06, 150), ("adam", 0.03, 250), ("lbfgs", 1.0, 40)]
 )
 def test_every_optimizer_reaches_the_minimum(optimizer: str, learning_rate: float, steps: int) -> None:
     picture = last(descending(optimizer=optimizer, learning_rate=learning_rate, steps=steps)).picture
@@ -204,7 +204,7 @@ def outside(picture: Tensor) -> lk.Evaluation:
     return quadratic(picture - 1)
 
 
-@pytest.mark.parametrize("clamp, highest", [(True, 1.0), (False, 1 + TARGET.max().item())])
+@pytest.mark.parametrize(("clamp", "highest"), [(True, 1.0), (False, 1 + TARGET.max().item())])
 def test_pixels_are_clamped_if_asked(clamp: bool, highest: float) -> None:
     (pixels,) = last(descending(outside, "ascent", steps=200, clamp=clamp)).state_dict()["parameters"]
     assert pixels.max().item() == pytest.approx(highest, abs=0.01)

@@ -152,7 +152,7 @@ def test_examples_take_part_at_the_given_rate(model: nn.Module, start: Tensor) -
     assert (state.weights - start).norm().item() / 0.01 == pytest.approx(1, rel=0.25)
 
 
-@pytest.mark.parametrize("noise, rate, steps", [(0.7, 0.1, 100), (1.1, 0.05, 300), (2, 0.1, 100), (4, 1, 5)])
+@pytest.mark.parametrize(("noise", "rate", "steps"), [(0.7, 0.1, 100), (1.1, 0.05, 300), (2, 0.1, 100), (4, 1, 5)])
 def test_epsilon_is_that_of_opacus(noise: float, rate: float, steps: int) -> None:
     """Ours takes whole orders only, so it may promise a little less, and never more."""
     accountants = pytest.importorskip("opacus.accountants")
@@ -294,7 +294,7 @@ def private(rounds: int = 1, **settings: float) -> Iterator[object]:
     return privacy.private_fedsgd([Client(*ONE)], torch.zeros(245), small(), rounds=rounds, **settings)
 
 
-@pytest.mark.parametrize("call, words", BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_in_words(call: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()

@@ -73,7 +73,7 @@ CLIPS = ("minmax", "percentile", "mse", "kl")
 
 @pytest.mark.parametrize("power_of_two", [False, True])
 @pytest.mark.parametrize("bits", [2, 3, 8, 12])
-@pytest.mark.parametrize("low, high", [(-1.0, 1.0), (-0.3, 2.0), (0.0, 5.0), (1.0, 2.0), (-3.0, -1.0)])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-0.3, 2.0), (0.0, 5.0), (1.0, 2.0), (-3.0, -1.0)])
 @GRIDS
 def test_a_grid_covers_its_range_and_holds_zero(
     low: float, high: float, bits: int, symmetric: bool, power_of_two: bool
@@ -97,7 +97,7 @@ def test_every_bit_is_worth_six_decibels() -> None:
 
 
 @GRIDS
-@pytest.mark.parametrize("bits, dtype", [(2, torch.int8), (8, torch.int8), (9, torch.int32)])
+@pytest.mark.parametrize(("bits", "dtype"), [(2, torch.int8), (8, torch.int8), (9, torch.int32)])
 def test_whole_numbers_stand_for_the_rounded_ones(bits: int, dtype: torch.dtype, symmetric: bool) -> None:
     x = normal(1000)
     grid = uniform(x, bits, symmetric=symmetric)
@@ -334,7 +334,7 @@ def test_the_sign_of_zero_is_positive_in_both_forms() -> None:
     assert signs(torch.zeros(1)) == 1 and pack(torch.zeros(8)) == 255
 
 
-@pytest.mark.parametrize("kernel, stride, padding", [(3, 1, 1), (3, 2, 0), (1, 1, 0), (5, 3, 2)])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 0), (1, 1, 0), (5, 3, 2)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_xnor_convolution_by_bits_is_exact(kernel: int, stride: int, padding: int, bias: bool) -> None:
     layer = XnorConv2d(3, 4, kernel, stride, padding, bias=bias)
@@ -598,7 +598,7 @@ NET = network()
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    ("call", "message"),
     [
         (lambda: affine(-1, 1, 1), "bits must be a whole number from 2 to 16, not 1"),
         (lambda: affine(-1, 1, 17), "not 17"),

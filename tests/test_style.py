@@ -189,7 +189,7 @@ def test_the_more_a_painting_weighs_the_nearer_the_result_comes_to_it(pocket: lk
 
 
 @pytest.mark.parametrize(
-    "size, smallest, steps, expected",
+    ("size", "smallest", "steps", "expected"),
     [
         ((300, 512), 128, 100, [(75, 128), (106, 181), (150, 256), (212, 362), (300, 512)]),
         ((512, 300), 200, 100, [(256, 150), (362, 212), (512, 300)]),
@@ -237,7 +237,7 @@ def test_adam_starts_warm(pocket: lk.Backbone) -> None:
     )
 
 
-@pytest.mark.parametrize("optimizer, learning_rate, clamped", [("adam", 0.3, True), ("lbfgs", 1.0, False)])
+@pytest.mark.parametrize(("optimizer", "learning_rate", "clamped"), [("adam", 0.3, True), ("lbfgs", 1.0, False)])
 def test_pixels_are_clamped_except_under_lbfgs(
     pocket: lk.Backbone, optimizer: str, learning_rate: float, clamped: bool
 ) -> None:
@@ -303,7 +303,7 @@ GRAY = torch.full((1, 3, 64, 64), 0.5)
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"steps": 0}, "steps must be a whole number from 1 to 1,000,000, not 0"),
         ({"steps": 10**9}, "steps must be a whole number from 1 to 1,000,000, not 1000000000"),
@@ -337,7 +337,7 @@ def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, opt
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"histogram_weight": -1}, "histogram_weight must be a number from 0 to 1e+12, not -1"),
         ({"style_scale": 0}, "scale must be a number from 0.001 to 100, not 0"),
@@ -365,7 +365,7 @@ def test_any_loss_is_minimized(pocket: lk.Backbone) -> None:
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"style_weight": 5.0, "style_layers": ["relu1_1"]}, "style_weight, style_layers: of no effect beside a loss"),
         ({"color": "linear"}, "color='linear' needs a painting, and a loss was given"),

@@ -91,7 +91,7 @@ def test_an_interrupt_stops_a_journey_and_not_only_a_frame(
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"fps": 0}, "fps must be a number from 0.01 to 1,000, not 0"),
         ({"zoom": 0}, "zoom must be a number from 0.01 to 1,000, not 0"),
@@ -112,7 +112,7 @@ def constant_flow(right: float, down: float, height: int = 48, width: int = 64) 
     return torch.tensor([float(right), float(down)]).view(1, 2, 1, 1).expand(1, 2, height, width)
 
 
-@pytest.mark.parametrize("right, down", [(3, 0), (0, -2), (5, 4)])
+@pytest.mark.parametrize(("right", "down"), [(3, 0), (0, -2), (5, 4)])
 def test_warping_reads_where_the_flow_points(right: int, down: int) -> None:
     picture = smooth()
     expected = center(picture.roll((-down, -right), (2, 3)))
@@ -216,7 +216,7 @@ GRAY = torch.full((1, 3, 36, 48), 0.5)
 
 
 @pytest.mark.parametrize(
-    "frames, options, message",
+    ("frames", "options", "message"),
     [
         ([], {}, "a film without frames"),
         ([GRAY, GRAY[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),

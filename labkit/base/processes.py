@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 def rank_and_count() -> tuple[int, int]:
     """The number of this process, from 0, and how many there are, as torchrun says in the environment."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def own_device(device: str | None) -> str | None:

@@ -34,7 +34,7 @@ class ReceptiveField:
     start: int = 0
 
 
-class Unbounded(ValueError):
+class UnboundedError(ValueError):
     """A unit sees the whole picture, or more than can be told from that."""
 
 
@@ -80,7 +80,7 @@ def measure_receptive_field(network: Backbone, layer: str) -> ReceptiveField | s
         rows = down.measured()
         columns = rows if across.predicted(rows) else across.measured()
         down.check_numbers(rows)
-    except Unbounded:
+    except UnboundedError:
         x = torch.ones(1, network.colors, 2 * LONGEST, least, dtype=torch.float32)
         x[:, :, 0] = torch.nan
         with Reach():
@@ -110,7 +110,7 @@ class Axis:
                 break
             window += window // 2
             if window > LONGEST:
-                raise Unbounded("a unit sees the whole picture")
+                raise UnboundedError("a unit sees the whole picture")
         self.middle = self.first + 1
 
     def known(self, begin: int, end: int, length: int) -> list[bool]:
