@@ -349,7 +349,7 @@ class Recorded:
 
     def __init__(self, work: Callable[..., None], able: bool):
         self.work, self.able = work, able
-        self.pool = torch.cuda.graph_pool_handle() if able else None
+        self.pool: tuple[int, int] | None = None  # of memory, one for all graphs: they never run at once
         self.calls: dict[tuple, int] = {}
         self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor]]] = {}
 
@@ -372,6 +372,7 @@ class Recorded:
 
     def _record(self, given: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
         own, graph = [one.clone() for one in given], torch.cuda.CUDAGraph()
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, self.pool, torch.cuda.current_stream()):
             self.work(*own)
         return graph, own
