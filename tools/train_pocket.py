@@ -71,9 +71,7 @@ def find_photos(folders: list[Path]) -> tuple[list[Path], list[Path]]:
 
 def read_photo(path: Path, side: int) -> Tensor:
     """A photo as bytes (3, H, W), no side of it longer than ``side``."""
-    photo = lk.load(path)
-    photo = lk.resize(photo, side) if max(photo.shape) > side else photo
-    return (photo[0] * 255).round().byte()
+    return (lk.load(path, side)[0] * 255).round().byte()
 
 
 class Photos:
