@@ -19,6 +19,7 @@ from labkit.base.files import bundled
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import eval_pocket as evaluation
+import finish_pocket as finishing
 import train_pocket as training
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,16 @@ def test_crops_are_parts_of_the_photo_some_of_them_mirrored(tmp_path: Path) -> N
     assert (height > 0).all()
     area = slope.abs() * height * (24 / 23) ** 2
     assert 0.12 * 0.7**2 - 0.02 < area.min() < 0.15 and area.max() > 0.8  # contrast may be changed by 30 %
+
+
+def test_the_canvas_is_as_large_as_the_largest_photo(tmp_path: Path) -> None:
+    for number, size in enumerate([(60, 90), (80, 50)]):
+        lk.save(torch.full((1, 3, *size), 0.2 * (number + 1)), tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.iterdir())
+    photos = training.Photos(paths, CPU)
+    assert photos.canvas.shape == (2, 3, 90, 90) and photos.sizes.tolist() == [[60, 90], [80, 50]]
+    assert training.Photos(paths, CPU, 45).sizes.tolist() == [[30, 45], [45, 28]]
+    assert (photos.canvas[1, :, :80, :50] == 102).all() and (photos.canvas[1, :, :, 50:] == 0).all()
 
 
 def test_mixing_blends_half_and_pastes_half() -> None:
@@ -161,6 +172,53 @@ def test_adapters_find_a_linear_relation(own_teacher: None, tmp_path: Path) -> N
     assert all(parts[layer] < 0.01 for layer in training.PAIRS)
 
 
+class Linear:
+    """A network of one pixel-wise linear layer at every place: its gradients are known."""
+
+    device = CPU
+
+    def __init__(self, matrix: Tensor, head: Tensor):
+        self.matrix, self.head = matrix, head
+
+    def run(self, crops: Tensor, layers: list[str]) -> dict[str, Tensor]:
+        with torch.autocast("cpu", enabled=False):
+            features = torch.einsum("oc,nchw->nohw", self.matrix, crops)
+            return dict.fromkeys(layers[:-1], features) | {"logits": features.mean((2, 3)) @ self.head.T}
+
+
+def test_steering_compares_what_the_pixels_are_asked_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "PAIRS", {"a": "a", "b": "b"})
+    monkeypatch.setattr(training, "adapted", lambda student, teacher, adapters: student)
+    crops, head = torch.rand(3, 3, 8, 8, generator=generator()), torch.randn(5, 4, generator=generator(1))
+    theirs, mine = (torch.randn(4, 3, generator=generator(seed)) for seed in (2, 3))
+    teacher, student = Linear(theirs, head), Linear(mine, head)
+    assert training.steering(teacher, teacher, None, crops).item() == pytest.approx(0, abs=1e-6)
+
+    def direction(matrix: Tensor, row: int) -> Tensor:
+        """By hand: of the log-probability, then of features along the teacher's."""
+        features = torch.einsum("oc,nchw->nohw", theirs, crops)
+        if row:
+            return torch.einsum("oc,ohw->chw", matrix, features[row])
+        first = (features[0].mean((1, 2)) @ head.T).argmax()
+        own = torch.einsum("oc,chw->ohw", matrix, crops[0]).mean((1, 2)) @ head.T
+        return (matrix.T @ (head[first] - own.softmax(0) @ head))[:, None, None].expand(3, 8, 8)
+
+    cosines = [
+        torch.cosine_similarity(direction(mine, row).flatten(), direction(theirs, row).flatten(), 0) for row in range(3)
+    ]
+    student.matrix.requires_grad_()
+    loss = training.steering(student, teacher, None, crops)
+    assert loss.item() == pytest.approx(1 - torch.stack(cosines).mean().item(), abs=1e-4)
+    loss.backward()
+    step = 1e-2 * student.matrix.grad / student.matrix.grad.norm()
+    with torch.no_grad():
+        student.matrix += step
+        above = training.steering(student, teacher, None, crops).item()
+        student.matrix -= 2 * step
+        below = training.steering(student, teacher, None, crops).item()
+    assert (above - below) / 2e-2 == pytest.approx(student.matrix.grad.norm().item(), rel=0.02)
+
+
 def test_agreement_counts_the_first_answers() -> None:
     mine = torch.tensor([[3.0, 2, 1], [1, 2, 3], [3, 1, 2]])
     theirs = torch.tensor([[9.0, 0, 0], [0, 9, 0], [0, 9, 0]])
@@ -171,7 +229,9 @@ def test_agreement_counts_the_first_answers() -> None:
 
 
 def small(**changes: object) -> training.Recipe:
-    return training.Recipe(**{"crops": 32, "size": 32, "last_size": 48, "batch": 4, "start": "none", **changes})
+    return training.Recipe(
+        **{"crops": 32, "size": 32, "last_size": 48, "batch": 4, "start": "none", "average": 0.5, **changes}
+    )
 
 
 def test_a_run_learns(own_teacher: None, folder: Path, tmp_path: Path) -> None:
@@ -194,12 +254,72 @@ def test_what_has_no_weight_is_not_learned(own_teacher: None, folder: Path, tmp_
         training.Recipe(feature_weights=(1.0,))
 
 
+def test_gradients_alone_teach_all_layers(own_teacher: None, folder: Path, tmp_path: Path) -> None:
+    only = small(start="pocket", feature_weights=(0, 0, 0, 0), class_weight=0, gradient_weight=1.0)
+    run = training.Run(only, [folder], CPU, tmp_path / "run.checkpoint")
+    before = training.folded(run.student)
+    next(run.rounds())
+    after = training.folded(run.student)
+    weights = {name for name in after if name.endswith(".weight")}
+    assert {name for name in weights if not torch.equal(after[name], before[name])} == weights
+    assert 0 <= run.report()["gradient"] < 0.5
+
+
+def test_what_is_judged_and_written_is_the_mean_of_the_last_weights(
+    own_teacher: None, folder: Path, tmp_path: Path
+) -> None:
+    run = training.Run(small(average=0.75), [folder], CPU, tmp_path / "run.checkpoint")
+    expected = bias = run.student.head.bias.detach().clone()
+    for step in range(2):
+        run._step(run.cut(32), training.ask_teacher(run.teacher, run.cut(32)), 0.0)
+        bias = run.student.head.bias.detach().clone()
+        expected = 0.75 * expected + 0.25 * bias
+        assert run.step == step + 1
+    run.save(tmp_path / "run.safetensors", run.report())
+    written = load_file(tmp_path / "run.safetensors")["logits.bias"]
+    torch.testing.assert_close(written.float(), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(run.student.head.bias, bias) and run.curves[0]["kl"] != run.curves[0]["last_kl"]
+
+
 def test_the_head_can_be_trained_alone(own_teacher: None, folder: Path, tmp_path: Path) -> None:
     run = training.Run(small(start="pocket", head_only=True), [folder], CPU, tmp_path / "checkpoint")
     before = training.folded(run.student)
     next(run.rounds())
     after = training.folded(run.student)
     assert {name for name in after if not torch.equal(after[name], before[name])} == {"logits.weight", "logits.bias"}
+
+
+def test_what_cannot_be_recorded_is_computed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    computed = training.Recorded(lambda one: seen.append(one.sum().item()), able=True)
+    monkeypatch.setattr(computed, "_record", lambda given: 1 / 0)
+    for number in range(5):
+        computed(torch.full((3,), float(number)))
+    assert seen == [0, 3, 6, 9, 12] and not computed.able
+    assert capsys.readouterr().out.count("cannot be recorded here: division by zero") == 1
+
+
+def test_what_is_recorded_is_replayed_on_new_values_one_graph_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for a graph: it computes again from the tensors it was recorded with."""
+    seen = []
+
+    class Graph:
+        def __init__(self, own: list[Tensor]):
+            self.replay = lambda: seen.append([one.sum().item() for one in own])
+
+    def record(given: tuple[Tensor, ...]) -> tuple[Graph, list[Tensor]]:
+        own = [one.clone() for one in given]
+        return Graph(own), own
+
+    recorded = training.Recorded(lambda one: seen.append(one.sum().item()), able=True)
+    monkeypatch.setattr(recorded, "_record", record)
+    for number in range(4):
+        recorded(torch.full((3,), float(number)))
+    recorded(torch.ones(2))
+    recorded(torch.full((3,), 9.0))
+    assert seen == [0, 3, [6], [9], 2, [27]] and len(recorded.graphs) == 1
 
 
 def test_a_killed_run_goes_on_where_it_was(own_teacher: None, folder: Path, tmp_path: Path) -> None:
@@ -255,6 +375,49 @@ def test_the_command_writes_weights_curves_and_checkpoint(own_teacher: None, fol
     curves = json.loads(output.with_suffix(".json").read_text())["curves"]
     assert curves[-1]["crops"] == 16 and curves[-1] == about["held_out"]
     assert output.with_suffix(".checkpoint").exists()
+
+
+# --- finishing ---------------------------------------------------------------------------------------------------
+
+
+def test_a_centered_head_gives_the_same_probabilities_and_a_tempered_one_the_same_order() -> None:
+    head = {"logits.weight": torch.randn(9, 4, generator=generator()) + 1, "logits.bias": torch.arange(9.0)}
+    pooled = torch.randn(5, 4, generator=generator(1))
+
+    def logits(state: dict[str, Tensor]) -> Tensor:
+        return pooled @ state["logits.weight"].T + state["logits.bias"]
+
+    centered = finishing.centered(head)
+    assert logits(centered).mean(1).abs().max() < 1e-5
+    torch.testing.assert_close(logits(centered).softmax(1), logits(head).softmax(1))
+    torch.testing.assert_close(logits(finishing.tempered(centered, 2.0)), logits(centered) / 2)
+
+
+def test_the_temperature_undoes_too_much_confidence() -> None:
+    """Logits whose softmax draws the answers, multiplied by three."""
+    honest = 2 * torch.randn(4000, 6, generator=generator())
+    drawn = torch.multinomial(honest.softmax(1), 1, generator=generator(1))[:, 0]
+    answers = torch.nn.functional.one_hot(drawn, 6).float()
+    assert finishing.fit_temperature(3 * honest, answers) == pytest.approx(3, rel=0.1)
+
+
+def test_finishing_writes_the_mean_of_results(
+    own_teacher: None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "unexplained", lambda *asked: {"relu2_2": 0.03})
+    shipped = load_file(bundled("pocket/pocket.safetensors"))
+    for number in (1, 3):
+        save_file({key: number * value for key, value in shipped.items()}, tmp_path / f"{number}.safetensors")
+    paths = [tmp_path / "1.safetensors", tmp_path / "3.safetensors"]
+    about = finishing.finish(paths, [folder], tmp_path / "whole.safetensors", folder, "cpu")
+    written = load_file(tmp_path / "whole.safetensors")
+    assert all(value.dtype == torch.float16 for value in written.values())
+    name = "conv3_1.weight"
+    torch.testing.assert_close(written[name].float(), 2 * shipped[name].float(), rtol=1e-3, atol=1e-3)
+    assert written["logits.weight"].float().mean(0).abs().max() < 1e-3
+    with safe_open(tmp_path / "whole.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["temperature"]) == about["temperature"]
+    assert about["unseen"].keys() == about["held_out"].keys() >= {"top1", "calibration_error_before"}
 
 
 # --- what is shipped -----------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device")
+    parser.add_argument("--save-every", type=float, default=5, metavar="MINUTES")
     options = parser.parse_args()
     if options.kind == "paintings" and not options.names:
         parser.error(f"say with --names which paintings to learn: {', '.join(lk.paintings())}")
@@ -83,7 +84,7 @@ def main() -> None:
         run = adain.training(model, paintings, (lk.load(path, 256) for path in paths), **given)
     if options.start and not state:
         model.load_state_dict(load_weights(options.start)[1])
-    follow(run, model, output, checkpoint, metadata, settings)
+    follow(run, model, output, checkpoint, metadata, settings, 60 * options.save_every)
 
 
 def follow(
@@ -93,13 +94,14 @@ def follow(
     checkpoint: Path,
     metadata: dict[str, object],
     settings: dict[str, object],
+    pause: float = 300,
 ) -> None:
-    """Train to the end; every five minutes print the mean error, write the weights in float16, and the state with the
-    settings that decide the result."""
+    """Train to the end; every ``pause`` seconds print the mean error, write the weights in float16, and the state with
+    the settings that decide the result."""
     errors, saved = [], time.monotonic()
     for now in run:
         errors.append(now.error)
-        if now.step == now.of or time.monotonic() - saved > 300:
+        if now.step == now.of or time.monotonic() - saved > pause:
             found = metadata | {"step": now.step, "of": now.of, "error": f"{sum(errors) / len(errors):.4f}"}
             print(found, flush=True)
             save_weights(model, output, found)

@@ -4,11 +4,14 @@
 
 The student looks at random crops and learns to say what the teacher says of the same crop: the teacher's features,
 through 1x1 adapters that are thrown away afterwards, and its class probabilities. A patient teacher and strong crops
-go far with few photos (Beyer et al. 2021, arXiv:2106.05237; Asano and Saeed 2021, arXiv:2112.00725).
+go far with few photos (Beyer et al. 2021, arXiv:2106.05237; Asano and Saeed 2021, arXiv:2112.00725). With
+`--gradient-weight` it also learns where the teacher's gradients point in the pixels, which is what a dream follows
+(Srinivas and Fleuret 2018, arXiv:1803.00443).
 
 Every 20th photo of each folder is held out. The run writes OUTPUT (safetensors, float16, its history in the metadata),
-the curves beside it (.json), and a checkpoint (.checkpoint); after a kill, the same command goes on from there.
-`--start` goes on from weights that exist, "none" begins anew.
+the curves beside it (.json), and a checkpoint (.checkpoint); after a kill, the same command goes on from there. What it
+writes is the mean of the weights over the last steps. `--start` goes on from weights that exist, "none" begins anew.
+`tools/finish_pocket.py` makes what is shipped of the results of one or several runs.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +34,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import labkit as lk
+from labkit.base.devices import off_mps
 from labkit.base.files import written_whole
 from labkit.engine.training import load_checkpoint
 
@@ -43,6 +50,7 @@ PAIRS = {
     "relu5_3": "inception_4e",
 }
 HELD_OUT = 20
+STEERED = 8  # one in so many crops is asked for gradients too
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -61,46 +69,51 @@ def find_photos(folders: list[Path]) -> tuple[list[Path], list[Path]]:
     return training, held_out
 
 
+def read_photo(path: Path, side: int) -> Tensor:
+    """A photo as bytes (3, H, W), no side of it longer than ``side``."""
+    return (lk.load(path, side)[0] * 255).round().byte()
+
+
 class Photos:
     """Photos as bytes on the device, each in the corner of a square canvas; crops are cut and resized there too."""
 
     def __init__(self, paths: list[Path], device: torch.device, side: int = 320):
+        with ThreadPoolExecutor() as threads:
+            photos = list(threads.map(lambda path: read_photo(path, side), paths))
+        self.sizes = torch.tensor([photo.shape[1:] for photo in photos], dtype=torch.float32, device=device)
+        side = max(max(photo.shape) for photo in photos)
         self.canvas = torch.zeros(len(paths), 3, side, side, dtype=torch.uint8)
-        self.sizes = torch.empty(len(paths), 2)
-        for number, path in enumerate(paths):
-            photo = lk.load(path, side)[0]
-            height, width = photo.shape[-2:]
-            self.canvas[number, :, :height, :width] = (photo * 255).round().byte()
-            self.sizes[number] = torch.tensor([height, width])
-        self.canvas, self.sizes = self.canvas.to(device), self.sizes.to(device)
+        for canvas, photo in zip(self.canvas, photos, strict=True):
+            canvas[:, : photo.shape[1], : photo.shape[2]] = photo
+        self.canvas = self.canvas.to(device)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def crops(self, number: int, size: int, generator: torch.Generator) -> Tensor:
         """``number`` random crops (number, 3, size, size) in [0, 1]: 12 to 100 % of a photo, any color cast, flips."""
+        device, side = self.canvas.device, self.canvas.shape[-1]
+        chosen = torch.randint(len(self), (number,), generator=generator).to(device)
+        drawn = iter(torch.rand(11, number, generator=generator).to(device))
 
         def uniform(low: float, high: float) -> Tensor:
-            return low + (high - low) * torch.rand(number, generator=generator)
+            return low + (high - low) * next(drawn)
 
-        chosen = torch.randint(len(self), (number,), generator=generator)
-        height, width = self.sizes[chosen.to(self.sizes.device)].cpu().T
+        height, width = self.sizes[chosen].T
         area, ratio = height * width * uniform(0.12, 1), uniform(-0.285, 0.285).exp()
         h, w = (area / ratio).sqrt().minimum(height), (area * ratio).sqrt().minimum(width)
         y, x = h / 2 + (height - h) * uniform(0, 1), w / 2 + (width - w) * uniform(0, 1)
-        mirror = (uniform(0, 1) < 0.5) * 2.0 - 1
-        side = self.canvas.shape[-1]
-        zero = torch.zeros(number)
+        mirror, zero = (uniform(0, 1) < 0.5) * 2.0 - 1, torch.zeros_like(w)
         rows = torch.stack([w * mirror, zero, 2 * x - side, zero, h, 2 * y - side], 1) / side
-        device = self.canvas.device
         # Twice as fine as wanted and averaged: a sampler reads single pixels and would alias.
-        grid = F.affine_grid(rows.view(number, 2, 3).to(device), [number, 3, 2 * size, 2 * size], align_corners=False)
-        photos = self.canvas[chosen.to(device)].float().div_(255)
-        crops = F.avg_pool2d(F.grid_sample(photos, grid, align_corners=False, padding_mode="border"), 2)
-        changed = (uniform(0, 1) < 0.5).float()[:, None]
-        contrast = 1 + changed * torch.stack([uniform(-0.3, 0.3)] * 3, 1)
-        light = changed * (uniform(-0.1, 0.1)[:, None] + torch.stack([uniform(-0.05, 0.05) for _ in range(3)], 1))
-        crops = crops * contrast.to(device)[..., None, None] + light.to(device)[..., None, None]
+        grid = F.affine_grid(rows.view(number, 2, 3), [number, 3, 2 * size, 2 * size], align_corners=False)
+        photos = self.canvas[chosen].float()
+        crops = F.avg_pool2d(F.grid_sample(photos, grid, align_corners=False, padding_mode="border"), 2) / 255
+        changed = (uniform(0, 1) < 0.5).float()
+        contrast = 1 + changed * uniform(-0.3, 0.3)
+        light, cast = uniform(-0.1, 0.1), torch.stack([uniform(-0.05, 0.05) for _ in range(3)], 1)
+        light = changed[:, None] * (light[:, None] + cast)
+        crops = crops * contrast[:, None, None, None] + light[..., None, None]
         return crops.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -108,16 +121,17 @@ def mix(crops: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """The first ``number`` crops mixed with others: half of them blended (mixup, arXiv:1710.09412), half of them with
     a rectangle of another pasted in (CutMix, arXiv:1905.04899). The teacher is asked about what comes out.
     """
-    size, share = crops.shape[-1], torch.rand(number, 3, generator=generator)
-    others = crops[torch.randperm(len(crops), generator=generator)[:number].to(crops.device)]
-    place = torch.arange(size) / size
+    size, device = crops.shape[-1], crops.device
+    share = torch.rand(number, 3, generator=generator).to(device)
+    others = crops[torch.randperm(len(crops), generator=generator)[:number].to(device)]
+    place = torch.arange(size, device=device) / size
     side = share[:, :1].sqrt()
     inside = [
         (place >= corner * (1 - side)) & (place < corner * (1 - side) + side) for corner in share[:, 1:, None].unbind(1)
     ]
     pasted = (inside[0][:, :, None] & inside[1][:, None, :]).float()
-    blended = torch.arange(number) % 2 == 0
-    weight = torch.where(blended[:, None, None], share[:, :1, None], pasted)[:, None].to(crops.device)
+    blended = torch.arange(number, device=device) % 2 == 0
+    weight = torch.where(blended[:, None, None], share[:, :1, None], pasted)[:, None]
     crops[:number] = torch.lerp(crops[:number], others, weight)
     return crops
 
@@ -191,7 +205,7 @@ class Answer:
 def ask(network: lk.Backbone, crops: Tensor, layers: dict[str, str]) -> Answer:
     """The answer of ``network``; ``layers`` maps the student's names to its own. bfloat16 inside."""
     with torch.autocast(network.device.type, torch.bfloat16):
-        found = network.features(crops, [*layers.values(), "logits"])
+        found = network.run(crops, [*layers.values(), "logits"])
     return Answer({mine: found[own] for mine, own in layers.items()}, found["logits"].float())
 
 
@@ -210,18 +224,52 @@ def fitted(feature: Tensor, like: Tensor) -> Tensor:
     return feature if same else F.interpolate(feature, like.shape[2:], mode="bilinear")
 
 
-def losses(student: Answer, teacher: Answer, adapters: nn.ModuleDict, temperature: float) -> dict[str, Tensor]:
-    """Per pair the share of the teacher's variance that is left unexplained, and "kl", the classes' divergence."""
-    parts = {}
+def adapted(student: Answer, teacher: Answer, adapters: nn.ModuleDict) -> Answer:
+    """The student's answer with its features in the teacher's channels and sizes, in float32."""
+    features = {}
     for layer, theirs in teacher.features.items():
         with torch.autocast(theirs.device.type, torch.bfloat16):
             mine = adapters[layer](student.features[layer])
-        theirs = theirs.float()
-        parts[layer] = F.mse_loss(fitted(mine.float(), theirs), theirs) / theirs.var()
+        features[layer] = fitted(mine.float(), theirs)
+    return Answer(features, student.logits)
+
+
+def losses(student: Answer, teacher: Answer, adapters: nn.ModuleDict, temperature: float) -> dict[str, Tensor]:
+    """Per pair the share of the teacher's variance that is left unexplained, and "kl", the classes' divergence."""
+    parts = {}
+    for layer, mine in adapted(student, teacher, adapters).features.items():
+        theirs = teacher.features[layer].float()
+        parts[layer] = F.mse_loss(mine, theirs) / theirs.var()
     targets = (teacher.logits / temperature).log_softmax(1)
     answers = (student.logits / temperature).log_softmax(1)
     parts["kl"] = temperature**2 * F.kl_div(answers, targets, reduction="batchmean", log_target=True)
     return parts
+
+
+def pull(answer: Answer, wanted: Answer) -> Tensor:
+    """What the pixels are asked to raise: on a third of the crops the log-probability of the wanted first class, on a
+    third each the features of the two deepest pairs along the wanted ones, as dreams do.
+    """
+    third = -(-len(wanted.logits) // 3)
+    first = wanted.logits[:third].argmax(1, keepdim=True)
+    pulled = answer.logits[:third].log_softmax(1).gather(1, first).sum()
+    for number, layer in enumerate(list(PAIRS)[-2:], 1):
+        part = slice(number * third, (number + 1) * third)
+        mine, theirs = answer.features[layer][part].float(), wanted.features[layer][part].float()
+        pulled = pulled + (mine * theirs).sum()
+    return pulled
+
+
+def steering(student: lk.Backbone, teacher: lk.Backbone, adapters: nn.ModuleDict, crops: Tensor) -> Tensor:
+    """1 - the cosine between what the teacher's `pull` would change in the crops, and the student's, on average."""
+    with torch.enable_grad():
+        pixels = crops.detach().requires_grad_()
+        asked = ask(teacher, pixels, PAIRS)
+        wanted = Answer({layer: theirs.detach() for layer, theirs in asked.features.items()}, asked.logits.detach())
+        (theirs,) = torch.autograd.grad(pull(asked, wanted), pixels)
+        mine = pull(adapted(ask_student(student, pixels), wanted, adapters), wanted)
+        (mine,) = torch.autograd.grad(mine, pixels, create_graph=True)
+    return 1 - F.cosine_similarity(mine.flatten(1), theirs.flatten(1)).mean()
 
 
 @torch.no_grad()
@@ -231,13 +279,13 @@ def fit_adapters(adapters: nn.ModuleDict, student: lk.Backbone, teacher: lk.Back
     for part in crops:
         mine, theirs = ask_student(student, part), ask_teacher(teacher, part)
         for layer, target in theirs.features.items():
-            y = target.double().movedim(1, -1).flatten(0, -2).cpu()
-            x = fitted(mine.features[layer].float(), target).double().movedim(1, -1).flatten(0, -2).cpu()
+            y = off_mps(target).double().movedim(1, -1).flatten(0, -2)
+            x = off_mps(fitted(mine.features[layer].float(), target)).double().movedim(1, -1).flatten(0, -2)
             x = torch.cat([x, x.new_ones(len(x), 1)], 1)
             old = sums.get(layer, (0, 0))
             sums[layer] = (old[0] + x.T @ x, old[1] + x.T @ y)
     for layer, (gram, cross) in sums.items():
-        ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
         solution = torch.linalg.solve(gram + ridge, cross).to(adapters[layer].weight)
         adapters[layer].weight.copy_(solution[:-1].T[..., None, None])
         adapters[layer].bias.copy_(solution[-1])
@@ -262,6 +310,8 @@ class Recipe:
     temperature: float = 2.0
     head_only: bool = False  # what the network sees stays as it is; only the naming of it is learned
     mixed: float = 0.0  # the share of crops that are blends or collages of two
+    gradient_weight: float = 0.0
+    average: float = 0.999  # how much of the mean of the weights a step leaves as it is
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -286,13 +336,55 @@ class Recipe:
         return self.learning_rate * min(1, (step + 1) / 150) * (0.505 + 0.495 * math.cos(math.pi * min(1, done)))
 
 
+class Recorded:
+    """``work`` on tensors, replayed from CUDA graphs, one for each shape of its arguments.
+
+    A step of training starts a thousand kernels, most of which run for a shorter time than starting them takes. What
+    cannot be recorded is computed as it is, and so is everything where there is no CUDA.
+    """
+
+    WARM_UP = 2  # calls of each shape before it is recorded, in which libraries allocate and choose
+
+    def __init__(self, work: Callable[..., None], able: bool):
+        self.work, self.able = work, able
+        self.pool: tuple[int, int] | None = None  # of memory, one for all graphs: they never run at once
+        self.calls: dict[tuple, int] = {}
+        self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor]]] = {}
+
+    def __call__(self, *given: Tensor) -> None:
+        key = tuple(one.shape for one in given)
+        self.calls[key] = self.calls.get(key, 0) + 1
+        if self.able and key not in self.graphs and self.calls[key] > self.WARM_UP:
+            try:
+                self.graphs[key] = self._record(given)
+            except Exception as error:  # of drivers, libraries and operations that cannot be recorded
+                print(f"without CUDA graphs, which cannot be recorded here: {error}", flush=True)
+                self.able = False
+        if key not in self.graphs:
+            self.work(*given)
+            return
+        graph, own = self.graphs[key]
+        for mine, theirs in zip(own, given, strict=True):
+            mine.copy_(theirs)
+        graph.replay()
+
+    def _record(self, given: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
+        own, graph = [one.clone() for one in given], torch.cuda.CUDAGraph()
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, self.pool, torch.cuda.current_stream()):
+            self.work(*own)
+        return graph, own
+
+
 class Run:
     """A training run that can be stopped at any round and resumed from its checkpoint."""
 
     ROUND = 16  # batches that the teacher is asked about at once; each is used twice, the second time shuffled
 
-    def __init__(self, recipe: Recipe, folders: list[Path], device: torch.device, checkpoint: Path):
-        self.recipe, self.checkpoint = recipe, checkpoint
+    def __init__(
+        self, recipe: Recipe, folders: list[Path], device: torch.device, checkpoint: Path, graphs: bool = True
+    ):
+        self.recipe, self.checkpoint, self.device = recipe, checkpoint, device
         self.order = random.Random(recipe.seed)
         torch.manual_seed(recipe.seed)
         training, held_out = find_photos(folders)
@@ -305,13 +397,19 @@ class Run:
         if recipe.head_only:
             self.student.requires_grad_(False).head.requires_grad_(True)
         self.generator = torch.Generator().manual_seed(recipe.seed)
-        parameters = [p for p in (*self.student.parameters(), *self.adapters.parameters()) if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0)
+        self.parameters = [p for p in (*self.student.parameters(), *self.adapters.parameters()) if p.requires_grad]
+        fused = device.type == "cuda"  # then it reads its rate from the device, where a CUDA graph can find it
+        rate = torch.tensor(recipe.learning_rate, device=device) if fused else recipe.learning_rate
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, rate, betas=(0.9, 0.98), weight_decay=0, fused=fused, capturable=fused
+        )
+        self.learn = Recorded(self._learn, graphs and device.type == "cuda")
         self.seconds, self.step, self.used, self.curves = 0.0, 0, 0, []
         if state:
             self._resume(state)
         else:
             fit_adapters(self.adapters, self.student, self.teacher, [self.cut(80) for _ in range(self.ROUND)])
+            self.average = [p.detach().clone() for p in self.parameters]
 
     def cut(self, size: int) -> Tensor:
         crops = self.photos.crops(self.recipe.batch, size, self.generator)
@@ -326,31 +424,68 @@ class Run:
             answered = [(part, ask_teacher(self.teacher, part)) for part in crops]
             for part, answer in answered + self.order.sample(answered, len(answered)):
                 self._step(part, answer, done)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()  # or the clock would run ahead of the work
             self.seconds += time.monotonic() - begun
             yield
 
     def _step(self, crops: Tensor, answer: Answer, done: float) -> None:
+        rate = self.recipe.rate(self.step, done)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.step, done)
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+        self.learn(crops, answer.logits, *answer.features.values())
+        self.step, self.used = self.step + 1, self.used + len(crops)
+
+    def _learn(self, crops: Tensor, logits: Tensor, *features: Tensor) -> None:
+        """One step, of nothing that waits for the device."""
+        answer = Answer(dict(zip(PAIRS, features, strict=True)), logits)
         parts = losses(ask_student(self.student, crops), answer, self.adapters, self.recipe.temperature)
         kl = parts.pop("kl")
         weighted = (weight * part for weight, part in zip(self.recipe.feature_weights, parts.values(), strict=True))
+        loss = sum(weighted) + self.recipe.class_weight * kl
+        if self.recipe.gradient_weight:
+            whole = crops[-max(3, len(crops) // STEERED) :]  # the last are the least mixed
+            loss = loss + self.recipe.gradient_weight * steering(self.student, self.teacher, self.adapters, whole)
         self.optimizer.zero_grad()
-        (sum(weighted) + self.recipe.class_weight * kl).backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
         self.optimizer.step()
-        self.step, self.used = self.step + 1, self.used + len(crops)
+        get_ema_multi_avg_fn(self.recipe.average)(self.average, self.parameters, None)
 
+    @contextmanager
     @torch.no_grad()
+    def averaged(self) -> Iterator[None]:
+        """Within it student and adapters have the mean of their weights over the last steps."""
+        own = [p.clone() for p in self.parameters]
+        for parameter, mean in zip(self.parameters, self.average, strict=True):
+            parameter.copy_(mean)
+        try:
+            yield
+        finally:
+            for parameter, value in zip(self.parameters, own, strict=True):
+                parameter.copy_(value)
+
     def report(self) -> dict[str, float]:
-        """The losses on fixed crops of the held-out photos, kept in the curves."""
-        crops = self.held_out.crops(64, 80, torch.Generator().manual_seed(0))
-        theirs, mine = ask_teacher(self.teacher, crops), ask_student(self.student, crops)
+        """The losses on fixed crops of the held-out photos, kept in the curves: of the mean of the weights over the
+        last steps, and, as "last_...", of the weights of the last step.
+        """
         row = {"minutes": self.seconds / 60, "crops": self.used}
-        row |= {key: value.item() for key, value in losses(mine, theirs, self.adapters, 1.0).items()}
-        row["top5"] = agreement(mine.logits, theirs.logits, 5)
+        with self.averaged():
+            row |= self._judge()
+        row |= {f"last_{key}": value for key, value in self._judge().items()}
         self.curves.append({key: round(value, 4) for key, value in row.items()})
         return self.curves[-1]
+
+    def _judge(self) -> dict[str, float]:
+        crops = self.held_out.crops(128, 80, torch.Generator().manual_seed(0))
+        theirs = ask_teacher(self.teacher, crops)
+        with torch.no_grad():
+            mine = ask_student(self.student, crops)
+            found = {key: value.item() for key, value in losses(mine, theirs, self.adapters, 1.0).items()}
+        if self.recipe.gradient_weight:
+            with torch.enable_grad():
+                found["gradient"] = steering(self.student, self.teacher, self.adapters, crops[:48]).item()
+        return found | {"top5": agreement(mine.logits, theirs.logits, 5)}
 
     def save(self, output: Path, report: dict[str, float]) -> None:
         """Write the checkpoint, the folded weights and the curves, each whole or not at all."""
@@ -358,6 +493,7 @@ class Run:
             "settings": self.settings,
             "student": self.student.state_dict(),
             "adapters": self.adapters.state_dict(),
+            "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "order": list(self.order.getstate()[1]),
@@ -368,7 +504,7 @@ class Run:
             torch.save(state, path)
         recipe = asdict(self.recipe) | {"start": Path(self.recipe.start).name}  # its folder is nobody's business
         about = {"recipe": recipe, "teacher": TEACHER, "photos": len(self.photos), "held_out": report}
-        with written_whole(output) as path:
+        with written_whole(output) as path, self.averaged():
             save_file(folded(self.student), path, {key: json.dumps(value) for key, value in about.items()})
         with written_whole(output.with_suffix(".json")) as path:
             path.write_text(json.dumps({**about, "curves": self.curves}, indent=1) + "\n")
@@ -376,7 +512,11 @@ class Run:
     def _resume(self, state: dict[str, Any]) -> None:
         self.student.load_state_dict(state["student"])
         self.adapters.load_state_dict(state["adapters"])
+        self.average = [mean.to(self.device) for mean in state["average"]]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # a tensor of it comes back on the CPU
         self.generator.set_state(state["generator"].cpu())
         self.order.setstate((3, tuple(state["order"]), None))
         self.seconds, self.step, self.used = state["progress"]
@@ -394,6 +534,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("pocket.safetensors"))
     parser.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
     parser.add_argument("--save-every", type=float, default=2, metavar="MINUTES", help="report and save (default 2)")
+    parser.add_argument("--no-graphs", action="store_true", help="on CUDA, start every kernel anew")
     kinds = {"start": str, "crops": int, "size": int, "last_size": int, "batch": int, "seed": int}
     for key, value in asdict(Recipe()).items():
         option = "--" + key.replace("_", "-")
@@ -409,7 +550,10 @@ def main(arguments: list[str]) -> None:
     given = parse(arguments)
     recipe = Recipe(**{key: getattr(given, key) for key in asdict(Recipe())})
     output = given.output
-    run = Run(recipe, given.photos, lk.pick_device(given.device), output.with_suffix(".checkpoint"))
+    device = lk.pick_device(given.device)
+    if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # the one for everything: CUDA graphs shun the default one
+    run = Run(recipe, given.photos, device, output.with_suffix(".checkpoint"), not given.no_graphs)
     if run.used:
         print(f"going on after {run.used:,} crops and {run.seconds / 60:.1f} minutes", flush=True)
     saved = -math.inf
