@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 import torch
-from test_backbones import network as backbone_of
-from test_fit import influence, mean_error
+from test_training import influence, mean_error
+from test_zoo import network as backbone_of
 
 import labkit as lk
 from labkit.losses.styles import mean_std

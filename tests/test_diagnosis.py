@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-from test_backbones import network
+from test_zoo import network
 
 import labkit as lk
 from labkit.engine.runs import single_stage

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_backbones import network
+from test_zoo import network
 from torch import Tensor
 
 import labkit as lk

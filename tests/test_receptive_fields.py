@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from test_backbones import NETWORKS, network, noise
 from test_tiles import relative_error
 from test_wrapping import made, wrapped
+from test_zoo import NETWORKS, network, noise
 from torch import Tensor, nn
 
 import labkit as lk

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from test_backbones import network
+from test_zoo import network
 from torch.utils._pytree import tree_leaves
 
 import labkit as lk

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
-from test_backbones import network
+from test_zoo import network
 
 import labkit as lk
 from labkit.networks import weights

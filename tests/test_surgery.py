@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from test_backbones import network
+from test_zoo import network
 
 import labkit as lk
 from labkit.networks.surgery import ScaledPool

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_backbones import network, noise
+from test_zoo import network, noise
 from torch import Tensor
 
 import labkit as lk

@@ -289,39 +289,6 @@ def test_the_head_can_be_trained_alone(own_teacher: None, folder: Path, tmp_path
     assert {name for name in after if not torch.equal(after[name], before[name])} == {"logits.weight", "logits.bias"}
 
 
-def test_what_cannot_be_recorded_is_computed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    computed = training.Recorded(lambda one: seen.append(one.sum().item()), able=True)
-    monkeypatch.setattr(computed, "_record", lambda given: 1 / 0)
-    for number in range(5):
-        computed(torch.full((3,), float(number)))
-    assert seen == [0, 3, 6, 9, 12] and not computed.able
-    assert capsys.readouterr().out.count("cannot be recorded here: division by zero") == 1
-
-
-def test_what_is_recorded_is_replayed_on_new_values_one_graph_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for a graph: it computes again from the tensors it was recorded with."""
-    seen = []
-
-    class Graph:
-        def __init__(self, own: list[Tensor]):
-            self.replay = lambda: seen.append([one.sum().item() for one in own])
-
-    def record(given: tuple[Tensor, ...]) -> tuple[Graph, list[Tensor]]:
-        own = [one.clone() for one in given]
-        return Graph(own), own
-
-    recorded = training.Recorded(lambda one: seen.append(one.sum().item()), able=True)
-    monkeypatch.setattr(recorded, "_record", record)
-    for number in range(4):
-        recorded(torch.full((3,), float(number)))
-    recorded(torch.ones(2))
-    recorded(torch.full((3,), 9.0))
-    assert seen == [0, 3, [6], [9], 2, [27]] and len(recorded.graphs) == 1
-
-
 def test_a_killed_run_goes_on_where_it_was(own_teacher: None, folder: Path, tmp_path: Path) -> None:
     def weights(run: training.Run) -> Tensor:
         return torch.cat([value.float().flatten() for value in training.folded(run.student).values()])

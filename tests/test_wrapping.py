@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_backbones import noise, random_torchvision
+from test_zoo import noise, random_torchvision
 from torch import Tensor, nn
 from torch.nn.utils import prune
 

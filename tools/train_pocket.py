@@ -22,7 +22,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -336,54 +336,12 @@ class Recipe:
         return self.learning_rate * min(1, (step + 1) / 150) * (0.505 + 0.495 * math.cos(math.pi * min(1, done)))
 
 
-class Recorded:
-    """``work`` on tensors, replayed from CUDA graphs, one for each shape of its arguments.
-
-    A step of training starts a thousand kernels, most of which run for a shorter time than starting them takes. What
-    cannot be recorded is computed as it is, and so is everything where there is no CUDA.
-    """
-
-    WARM_UP = 2  # calls of each shape before it is recorded, in which libraries allocate and choose
-
-    def __init__(self, work: Callable[..., None], able: bool):
-        self.work, self.able = work, able
-        self.pool: tuple[int, int] | None = None  # of memory, one for all graphs: they never run at once
-        self.calls: dict[tuple, int] = {}
-        self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor]]] = {}
-
-    def __call__(self, *given: Tensor) -> None:
-        key = tuple(one.shape for one in given)
-        self.calls[key] = self.calls.get(key, 0) + 1
-        if self.able and key not in self.graphs and self.calls[key] > self.WARM_UP:
-            try:
-                self.graphs[key] = self._record(given)
-            except Exception as error:  # of drivers, libraries and operations that cannot be recorded
-                print(f"without CUDA graphs, which cannot be recorded here: {error}", flush=True)
-                self.able = False
-        if key not in self.graphs:
-            self.work(*given)
-            return
-        graph, own = self.graphs[key]
-        for mine, theirs in zip(own, given, strict=True):
-            mine.copy_(theirs)
-        graph.replay()
-
-    def _record(self, given: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
-        own, graph = [one.clone() for one in given], torch.cuda.CUDAGraph()
-        self.pool = self.pool or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, self.pool, torch.cuda.current_stream()):
-            self.work(*own)
-        return graph, own
-
-
 class Run:
     """A training run that can be stopped at any round and resumed from its checkpoint."""
 
     ROUND = 16  # batches that the teacher is asked about at once; each is used twice, the second time shuffled
 
-    def __init__(
-        self, recipe: Recipe, folders: list[Path], device: torch.device, checkpoint: Path, graphs: bool = True
-    ):
+    def __init__(self, recipe: Recipe, folders: list[Path], device: torch.device, checkpoint: Path):
         self.recipe, self.checkpoint, self.device = recipe, checkpoint, device
         self.order = random.Random(recipe.seed)
         torch.manual_seed(recipe.seed)
@@ -398,12 +356,9 @@ class Run:
             self.student.requires_grad_(False).head.requires_grad_(True)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.parameters = [p for p in (*self.student.parameters(), *self.adapters.parameters()) if p.requires_grad]
-        fused = device.type == "cuda"  # then it reads its rate from the device, where a CUDA graph can find it
-        rate = torch.tensor(recipe.learning_rate, device=device) if fused else recipe.learning_rate
         self.optimizer = torch.optim.AdamW(
-            self.parameters, rate, betas=(0.9, 0.98), weight_decay=0, fused=fused, capturable=fused
+            self.parameters, recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0, fused=device.type == "cuda"
         )
-        self.learn = Recorded(self._learn, graphs and device.type == "cuda")
         self.seconds, self.step, self.used, self.curves = 0.0, 0, 0, []
         if state:
             self._resume(state)
@@ -430,15 +385,9 @@ class Run:
             yield
 
     def _step(self, crops: Tensor, answer: Answer, done: float) -> None:
-        rate = self.recipe.rate(self.step, done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
-        self.learn(crops, answer.logits, *answer.features.values())
-        self.step, self.used = self.step + 1, self.used + len(crops)
-
-    def _learn(self, crops: Tensor, logits: Tensor, *features: Tensor) -> None:
         """One step, of nothing that waits for the device."""
-        answer = Answer(dict(zip(PAIRS, features, strict=True)), logits)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step, done)
         parts = losses(ask_student(self.student, crops), answer, self.adapters, self.recipe.temperature)
         kl = parts.pop("kl")
         weighted = (weight * part for weight, part in zip(self.recipe.feature_weights, parts.values(), strict=True))
@@ -451,6 +400,7 @@ class Run:
         nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
         self.optimizer.step()
         get_ema_multi_avg_fn(self.recipe.average)(self.average, self.parameters, None)
+        self.step, self.used = self.step + 1, self.used + len(crops)
 
     @contextmanager
     @torch.no_grad()
@@ -513,10 +463,7 @@ class Run:
         self.student.load_state_dict(state["student"])
         self.adapters.load_state_dict(state["adapters"])
         self.average = [mean.to(self.device) for mean in state["average"]]
-        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate  # a tensor of it comes back on the CPU
         self.generator.set_state(state["generator"].cpu())
         self.order.setstate((3, tuple(state["order"]), None))
         self.seconds, self.step, self.used = state["progress"]
@@ -534,7 +481,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("pocket.safetensors"))
     parser.add_argument("--device", help="cpu, cuda, mps; default: the best there is")
     parser.add_argument("--save-every", type=float, default=2, metavar="MINUTES", help="report and save (default 2)")
-    parser.add_argument("--no-graphs", action="store_true", help="on CUDA, start every kernel anew")
     kinds = {"start": str, "crops": int, "size": int, "last_size": int, "batch": int, "seed": int}
     for key, value in asdict(Recipe()).items():
         option = "--" + key.replace("_", "-")
@@ -550,10 +496,7 @@ def main(arguments: list[str]) -> None:
     given = parse(arguments)
     recipe = Recipe(**{key: getattr(given, key) for key in asdict(Recipe())})
     output = given.output
-    device = lk.pick_device(given.device)
-    if device.type == "cuda":
-        torch.cuda.set_stream(torch.cuda.Stream(device))  # the one for everything: CUDA graphs shun the default one
-    run = Run(recipe, given.photos, device, output.with_suffix(".checkpoint"), not given.no_graphs)
+    run = Run(recipe, given.photos, lk.pick_device(given.device), output.with_suffix(".checkpoint"))
     if run.used:
         print(f"going on after {run.used:,} crops and {run.seconds / 60:.1f} minutes", flush=True)
     saved = -math.inf
