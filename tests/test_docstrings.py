@@ -35,10 +35,11 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def inherited(name: str, module: ModuleType) -> bool:
-    """Whether a method is described where a base class declares it, or is torch's own `forward`."""
-    owner, _, method = name.partition(".")
-    bases = inspect.getmro(getattr(module, owner))[1:] if method else ()
-    return any(hasattr(base, method) for base in bases) or method == "forward"
+    """Whether a method is described elsewhere: by a base class, by what a protocol stands for, as torch's `forward`."""
+    name, _, method = name.partition(".")
+    owner = getattr(module, name)
+    described = any(hasattr(base, method) for base in inspect.getmro(owner)[1:]) if method else False
+    return described or method == "forward" or getattr(owner, "_is_protocol", False)
 
 
 def arguments(thing: Any) -> set[str]:

@@ -154,7 +154,7 @@ def test_a_figure_is_shown_with_its_alternative_text(shown: list[Shown]) -> None
 def test_a_script_opens_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     windows: list[Image.Image] = []
     monkeypatch.setattr(IPython, "get_ipython", lambda: None)
-    monkeypatch.setattr(Image.Image, "show", windows.append)
+    monkeypatch.setattr(Image.Image, "show", lambda image: windows.append(image))
     lk.show(plain(8, 9))
     lk.compare(plain(8, 9), plain(8, 9))
     lk.show(Figure(figsize=(2, 1), dpi=50))

@@ -159,6 +159,7 @@ class View(w.HBox):
 
     @property
     def running(self) -> bool:
+        """Whether a run is being computed."""
         return self.thread is not None and self.thread.is_alive()
 
     def start(self, resume: Any = None) -> None:
