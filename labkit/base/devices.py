@@ -6,21 +6,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .checks import check_choice
 
+Precision: TypeAlias = Literal["auto", "float32", "tf32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
-PRECISIONS = ("auto", *DTYPES)
 Settings: TypeAlias = list[tuple[Any, str, Any]]
 _LOCK = Lock()
 _ENTERED: list[Settings] = []  # what was found first, then what each `arithmetic` that is on asks for
 
 
-def pick_precision(precision: str, device: torch.device) -> torch.dtype:
+def pick_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """The dtype the network computes in.
 
     Args:
@@ -30,18 +30,17 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
             an NVIDIA GPU may compute from numbers rounded to 10 bits: faster there, and float32 everywhere else.
         device: where it computes.
     """
-    precision = asked(precision)
-    if precision == "auto":
-        precision = "bfloat16" if _has_fast_bfloat16(device) else "float32"
-    return DTYPES[precision]
+    name = requested_precision(precision)
+    if name == "auto":
+        name = "bfloat16" if _has_fast_bfloat16(device) else "float32"
+    return DTYPES[name]
 
 
-def asked(precision: str) -> str:
+def requested_precision(precision: Precision) -> str:
     """``precision``, checked; for "auto" what LABKIT_PRECISION says, if it says anything."""
-    if precision == "auto":
-        precision = os.environ.get("LABKIT_PRECISION") or "auto"
-    check_choice("precision", precision, PRECISIONS)
-    return precision
+    name = os.environ.get("LABKIT_PRECISION") or "auto" if precision == "auto" else precision
+    check_choice("precision", name, Precision)
+    return name
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..base.devices import PRECISIONS
 from ..networks.zoo import BACKBONES
 
 HELP: dict[str, dict[str, str]] = {
@@ -77,7 +76,7 @@ HELP: dict[str, dict[str, str]] = {
 }
 TEXTS = {name: text for group in HELP.values() for name, text in group.items()}
 # What a signature does not tell.
-CHOICES: dict[str, Iterable[Any]] = {"backbone": BACKBONES, "precision": PRECISIONS, "flow": ("auto",)}
+CHOICES: dict[str, Iterable[Any]] = {"backbone": BACKBONES, "flow": ("auto",)}
 
 
 def options_of(*functions: Callable[..., Any]) -> dict[str, inspect.Parameter]:

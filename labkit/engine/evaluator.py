@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..base.checks import check_numbers
-from ..base.devices import arithmetic, asked, pick_precision
+from ..base.devices import Precision, arithmetic, pick_precision, requested_precision
 from ..base.memory import keep_memory
 from ..losses.algebra import PIXELS, BoundLoss, BoundSum, Features, Loss, Statistics, Terms, Window, summands, total
 from ..networks.backbone import Backbone
@@ -99,7 +99,7 @@ class Evaluator:
         backbone: Backbone,
         loss: Loss,
         size: Size,
-        precision: str = "auto",
+        precision: Precision = "auto",
         tile: str | int | None = "auto",
         distributed: bool = False,
     ):
@@ -112,7 +112,7 @@ class Evaluator:
             keep_memory()
         self.backbone = backbone.cast(pick_precision(precision, backbone.device))
         self.device = backbone.device
-        self.tf32 = asked(precision) == "tf32"
+        self.tf32 = requested_precision(precision) == "tf32"
         self.size, self.tile, self.distributed = size, tile, distributed
         self.cuts: dict[tuple[tuple[str, ...], Size], list[Tile]] = {}
         self.slopes: dict[int, Statistics] = {}  # of a linear loss, by the size of the batch

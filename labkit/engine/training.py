@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..base.checks import check_numbers
-from ..base.devices import arithmetic, asked, pick_precision
+from ..base.devices import Precision, arithmetic, pick_precision, requested_precision
 from ..base.files import written_whole
 from ..base.memory import keep_memory
 from .progress import Resumable
@@ -38,7 +38,7 @@ def train_steps(
     steps: int,
     learning_rate: float = 1e-3,
     clip: float = 1.0,
-    precision: str = "auto",
+    precision: Precision = "auto",
     seed: int = 0,
     resume: State | str | Path | None = None,
 ) -> Iterator[Trained]:
@@ -76,7 +76,7 @@ def train_steps(
 
     started = time.perf_counter()
     for step in range(first + 1, steps + 1):
-        with torch.enable_grad(), arithmetic(asked(precision) == "tf32"):
+        with torch.enable_grad(), arithmetic(requested_precision(precision) == "tf32"):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss = error(generator)
             optimizer.zero_grad()

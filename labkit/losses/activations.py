@@ -66,7 +66,7 @@ class activation(Loss):
         backbone.check_layers(self.layers)
         if direction is not None or self.channel is not None:
             count = backbone.channels(layer)
-            if not (-count <= self.channel < count if direction is None else len(direction) == count):
+            if not (self.channel in range(-count, count) if direction is None else len(direction) == count):
                 raise ValueError(f"{layer} of {backbone.name} has {count} channels, numbered from 0 to {count - 1}")
         if direction is not None:
             direction = direction.to(backbone.device)

@@ -130,11 +130,11 @@ def transfer(
     height, width = size_of(photo)
     padded = F.pad(photo, (0, -width % scale, 0, -height % scale), mode="replicate")
     painting = resize(as_picture(painting), max(1, round(style_scale * max(height, width))))
-    features, wanted = (
+    features, style_features = (
         Evaluator(backbone, activation(layer), size_of(picture), tile=max(tile, 64)).features(picture, [layer])[layer]
         for picture in (padded, painting)
     )
-    mixed = torch.lerp(features, adain(features, wanted.to(features.device)), strength).to(place)
+    mixed = torch.lerp(features, adain(features, style_features.to(features.device)), strength).to(place)
     return in_tiles(decoder, mixed, tile // scale, decoder.radius, scale)[..., :height, :width].clamp(0, 1).to(home)
 
 
@@ -167,27 +167,29 @@ def training(
     check_numbers(1, Integral, most=4096, side=side, batch=batch)
     device = next(decoder.parameters()).device
     backbone, layer = load_backbone(backbone, device), STYLE_LAYERS[-1]
-    stacks = [[[as_picture(one).to(device)] for one in pictures] for pictures in (photos, paintings)]
+    stacks = [[[as_picture(picture).to(device)] for picture in pictures] for pictures in (photos, paintings)]
 
     def of_batch(generator: Generator) -> Tensor:
         ((photo,), (painting,)) = (crops(stack, side + shift, batch, generator, turns=False) for stack in stacks)
         cut = shifted(side, shift, generator)
         with torch.no_grad():
-            wanted = backbone.features(painting, STYLE_LAYERS)
-            given, asked = (adain(backbone.features(x, [layer])[layer], wanted[layer]) for x in (photo, photo[cut]))
-        picture = decoder(given)[cut]
-        found = backbone.features(picture, STYLE_LAYERS)
-        error = _gap(found[layer].float(), asked)
+            style_features = backbone.features(painting, STYLE_LAYERS)
+            features, target = (
+                adain(backbone.features(x, [layer])[layer], style_features[layer]) for x in (photo, photo[cut])
+            )
+        picture = decoder(features)[cut]
+        decoded = backbone.features(picture, STYLE_LAYERS)
+        error = _relative_error(decoded[layer].float(), target)
         for name in STYLE_LAYERS:
-            pair = (torch.cat(mean_std(one[name]), 2) for one in (found, wanted))
-            error = error + style_weight / len(STYLE_LAYERS) * _gap(*pair)
+            moments = (torch.cat(mean_std(features[name]), 2) for features in (decoded, style_features))
+            error = error + style_weight / len(STYLE_LAYERS) * _relative_error(*moments)
         rough = picture.diff(dim=2).square().mean() + picture.diff(dim=3).square().mean()
         return error + tv_weight * rough
 
     yield from train_steps(decoder, of_batch, steps=steps, learning_rate=learning_rate, **options)
 
 
-def _gap(found: Tensor, wanted: Tensor) -> Tensor:
-    """||found - wanted||^2 / ||wanted||^2 of each of the batch, on average."""
-    gap, size = ((x.square().sum((1, 2, 3))) for x in (found - wanted, wanted))
-    return (gap / size.clamp_min(1e-12)).mean()
+def _relative_error(features: Tensor, target: Tensor) -> Tensor:
+    """||F - T||^2 / ||T||^2 of each of the batch, on average."""
+    error, size = (x.square().sum((1, 2, 3)) for x in (features - target, target))
+    return (error / size.clamp_min(1e-12)).mean()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.checks import check_choice, check_numbers
+from ..base.devices import Precision
 from ..engine.evaluator import Evaluation, Evaluator, least_side
 from ..engine.optimization import MOST_STEPS, descend, make_optimizer, pyramid
 from ..engine.parameters import Pixels
@@ -49,7 +50,7 @@ def dreaming(
     shuffle: bool | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
-    precision: str = "auto",
+    precision: Precision = "auto",
     tile: str | int | None = "auto",
     distributed: bool = False,
     resume: Saved = None,
@@ -91,20 +92,21 @@ def dreaming(
     check_numbers(0, Integral, most=10_000, jitter=jitter, laplacian=laplacian)
     check_numbers(0, most=1000, step_size=step_size, smoothing=smoothing)
     check_numbers(1.01, most=100, octave_scale=octave_scale)
-    given = as_picture(photo)
+    original = as_picture(photo)
     network = load_backbone(backbone, device)
-    pictures = given.to(network.device).repeat(variations, 1, 1, 1)
+    pictures = original.to(network.device).repeat(variations, 1, 1, 1)
     generator = torch.Generator().manual_seed(seed)
     loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
-    whole = size_of(given)
-    sizes = octave_sizes(whole, octaves, octave_scale, least_side(network, loss, whole))
+    size = size_of(original)
+    sizes = octave_sizes(size, octaves, octave_scale, least_side(network, loss, size))
     masks = None if mask is None else dream_masks(mask, pictures, variations)
 
     @cache
     def identity() -> dict[str, Any]:
-        return {"photo": digest(given), "network": digest(network), "octaves": len(sizes), "steps": steps, "seed": seed}
+        known = {"photo": digest(original), "network": digest(network)}
+        return known | {"octaves": len(sizes), "steps": steps, "seed": seed}
 
-    run = Run(sizes, [steps] * len(sizes), resume, identity, given.device)
+    run = Run(sizes, [steps] * len(sizes), resume, identity, original.device)
 
     def octave_by_octave() -> Iterator[Progress]:
         detail = torch.zeros_like(pictures[..., :1, :1])
@@ -195,8 +197,8 @@ def dream_loss(
         return loss
     # Exponential draws divided by their sum are uniform on the simplex: no layer is favored (Dirichlet with alpha 1).
     draws = torch.empty(len(loss.summands), variations).exponential_(generator=generator)
-    given = torch.stack([torch.as_tensor(w).abs().expand(variations) for w, _ in loss.summands])
-    draws *= given.sum(0) / (given * draws).sum(0)  # so that each variation's weights sum to what was given
+    weights = torch.stack([torch.as_tensor(w).abs().expand(variations) for w, _ in loss.summands])
+    draws *= weights.sum(0) / (weights * draws).sum(0)  # so that each variation's weights sum to what was given
     return Sum([(w * draw, part) for (w, part), draw in zip(loss.summands, draws, strict=True)])
 
 
@@ -244,7 +246,7 @@ def dream_gradient(
 
 def rolled(pictures: Tensor, shifts: Tensor) -> Tensor:
     """Each picture of a batch moved round by its own whole shift (down, right): what leaves comes back opposite."""
-    return torch.stack([one.roll(shift, (1, 2)) for one, shift in zip(pictures, shifts.tolist(), strict=True)])
+    return torch.stack([picture.roll(shift, (1, 2)) for picture, shift in zip(pictures, shifts.tolist(), strict=True)])
 
 
 def normalized(gradient: Tensor) -> Tensor:
@@ -273,10 +275,10 @@ def balanced(gradient: Tensor, splits: int) -> Tensor:
         coarse = F.conv2d(gradient, kernel, stride=2, padding=2, groups=colors)
         levels.append(gradient - enlarged(coarse, size_of(gradient)))
         gradient = coarse
-    found = _evened(gradient)
+    even = _evened(gradient)
     for level in reversed(levels):
-        found = enlarged(found, size_of(level)) + _evened(level)
-    return found
+        even = enlarged(even, size_of(level)) + _evened(level)
+    return even
 
 
 def _evened(level: Tensor) -> Tensor:

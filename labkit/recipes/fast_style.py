@@ -51,7 +51,7 @@ class ConditionalNorm(nn.Module):
             moments.append((mean, std))
         else:
             mean, std = next(fixed)
-        scale, shift = ((mixture @ one)[:, :, None, None].to(x) for one in (self.scale, self.shift))
+        scale, shift = ((mixture @ rows)[:, :, None, None].to(x) for rows in (self.scale, self.shift))
         return (x - mean.to(x)) * (scale / std.to(x)) + shift
 
 
@@ -91,9 +91,9 @@ class StyleNetwork(nn.Module):
 
     def moments(self, photo: Tensor, mixture: Tensor) -> NormMoments:
         """Mean and standard deviation (N, C, 1, 1) of what each of the norms normalizes."""
-        found: NormMoments = []
-        self._run(photo, mixture, found, None)
-        return found
+        moments: NormMoments = []
+        self._run(photo, mixture, moments, None)
+        return moments
 
     def _run(self, photo: Tensor, mixture: Tensor, moments: NormMoments, fixed: Any) -> Tensor:
         def layer(x: Tensor, index: int) -> Tensor:
@@ -213,8 +213,8 @@ def training(
         (squares,) = crops(stacks, side + shift, batch, generator, turns=False)
         index = int(torch.randint(len(mixtures), (), generator=generator))
         cut = shifted(side, shift, generator)
-        found = network(squares, mixtures[index])[cut]
+        painted = network(squares, mixtures[index])[cut]
         with torch.autocast(device.type, enabled=False):  # the engine knows what must stay in float32
-            return evaluators[index].plus(content_weight * content(squares[cut])).differentiable(found).mean()
+            return evaluators[index].plus(content_weight * content(squares[cut])).differentiable(painted).mean()
 
     yield from train_steps(network, of_batch, steps=steps, learning_rate=learning_rate, **options)

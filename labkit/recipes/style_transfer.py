@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..base.checks import as_list, check_choice, check_numbers
+from ..base.devices import Precision
 from ..engine.evaluator import Evaluator, least_side
 from ..engine.optimization import MOST_STEPS, Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
 from ..engine.parameters import Pixels
@@ -60,7 +61,7 @@ def stylizing(
     avg_decay: float = 0.9,
     seed: int = 0,
     device: str | torch.device | None = None,
-    precision: str = "auto",
+    precision: Precision = "auto",
     tile: str | int | None = "auto",
     distributed: bool = False,
     resume: Saved = None,
@@ -111,25 +112,25 @@ def stylizing(
         "statistic": statistic,
     }
     network = load_backbone(backbone, device)
-    given = as_picture(photo)
-    content_picture = given.to(network.device)
+    original = as_picture(photo)
+    content_picture = original.to(network.device)
     if isinstance(painting, Loss):
         check_unused(objective, color, init)
         loss, paintings = painting, []
     else:
         paintings = recolored(painting, content_picture, color)
         loss = style_objective(content_picture, paintings, **objective)
-    whole = size_of(given)
-    sizes = scale_sizes(whole, min_scale, steps, least_side(network, loss, whole))
+    size = size_of(original)
+    sizes = scale_sizes(size, min_scale, steps, least_side(network, loss, size))
     shares = [steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k in range(len(sizes))]
     # At the first size, since noise would not survive resizing.
     first = first_picture(init, resize(content_picture, sizes[0]), paintings, seed)
 
     @cache
     def identity() -> dict[str, Any]:
-        return {"photo": digest(given), "network": digest(network), "scales": len(sizes), "steps": steps}
+        return {"photo": digest(original), "network": digest(network), "scales": len(sizes), "steps": steps}
 
-    run = Run(sizes, shares, resume, identity, given.device)
+    run = Run(sizes, shares, resume, identity, original.device)
 
     def scale_by_scale() -> Iterator[Progress]:
         picture, moments = first, None
@@ -209,14 +210,14 @@ def style_objective(
     if masks is not None:
         size = size_of(as_picture(photo))
         masks = [mask if mask is None else as_mask(mask, size) for mask in as_list(masks)]
-    given, options = (
+    paintings, options = (
         (as_list(painting), masks, painting_masks, style_weights),
         {"layers": style_layers, "scale": style_scale},
     )
     loss = content_weight * content(photo, content_layers)
-    loss += style_weight * mixture_loss(style, *given, statistic=statistic, **options)
+    loss += style_weight * mixture_loss(style, *paintings, statistic=statistic, **options)
     if histogram_weight:
-        loss += histogram_weight * mixture_loss(histogram, *given, **options)
+        loss += histogram_weight * mixture_loss(histogram, *paintings, **options)
     return loss + tv_weight * total_variation(tv_exponent)
 
 
@@ -252,9 +253,9 @@ def stylizing_with(
     """
     network = variant(load_backbone(backbone, device), pooling, border)
     objective = {name: options.pop(name) for name in OBJECTIVE if name in options}
-    given = as_picture(photo).to(network.device)
-    paintings = recolored(painting, given, color)
-    loss = style_objective(given, paintings, **objective)
+    content_picture = as_picture(photo).to(network.device)
+    paintings = recolored(painting, content_picture, color)
+    loss = style_objective(content_picture, paintings, **objective)
     return stylizing(
         photo,
         loss if extra_loss is None else loss + extra_loss,
@@ -269,8 +270,8 @@ def recolored(painting: PictureLike | Sequence[PictureLike], photo: Tensor, colo
     """The paintings as pictures, in the photo's colors where ``color`` wants them so before (see `stylizing`)."""
     if color is not None:
         check_choice("color", color, Colors)
-    paintings = [as_picture(one) for one in as_list(painting)]
-    return [matched(one.to(photo), photo, BEFORE[color]) for one in paintings] if color in BEFORE else paintings
+    pictures = [as_picture(picture) for picture in as_list(painting)]
+    return [matched(picture.to(photo), photo, BEFORE[color]) for picture in pictures] if color in BEFORE else pictures
 
 
 def mixture_loss(

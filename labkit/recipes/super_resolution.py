@@ -157,14 +157,14 @@ def perceptual(backbone: Backbone, layers: Sequence[str] = ("relu2_2",), pixel_w
     ``layers``, plus ``pixel_weight`` times the mean absolute difference."""
     backbone.check_layers(layers)
 
-    def error(found: Tensor, true: Tensor) -> Tensor:
+    def error(guess: Tensor, true: Tensor) -> Tensor:
         with torch.no_grad():
             targets = backbone.features(true.expand(-1, 3, -1, -1), layers)
-        features = backbone.features(found.expand(-1, 3, -1, -1), layers)
-        apart = [
+        features = backbone.features(guess.expand(-1, 3, -1, -1), layers)
+        errors = [
             (features[layer] - targets[layer]).square().mean() / targets[layer].square().mean().clamp_min(1e-12)
             for layer in layers
         ]
-        return sum(apart) / len(layers) + pixel_weight * F.l1_loss(found, true)
+        return sum(errors) / len(layers) + pixel_weight * F.l1_loss(guess, true)
 
     return error

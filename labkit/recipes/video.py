@@ -199,8 +199,8 @@ def _film(
                     raise ValueError(f"a film's frames have one size, not {tuple(last.shape)} and {tuple(frame.shape)}")
                 seen = torch.ones_like(frame[:, :1])
                 if flow is not None:
-                    there, back = flow(frame, last).to(frame), flow(last, frame).to(frame)
-                    result, seen = warped(result, there), visible(there, back)
+                    forward, backward = flow(frame, last).to(frame), flow(last, frame).to(frame)
+                    result, seen = warped(result, forward), visible(forward, backward)
                 past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
             made = make(number, frame, past)
             # Not the picture, whose colors may have been changed since.
@@ -246,20 +246,20 @@ def warped(picture: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False).to(home)
 
 
-def visible(there: Tensor, back: Tensor) -> Tensor:
+def visible(forward: Tensor, backward: Tensor) -> Tensor:
     """Where a frame shows what the other one shows too: (N, 1, H, W) of 0 and 1, from the flows (N, 2, H, W) both ways.
 
     Going there and back must lead home, and the place must lie inside the other frame (thresholds of Sundaram, Brox
     and Keutzer 2010).
     """
-    returned = warped(back, there)
-    gap = (there + returned).square().sum(1, keepdim=True)
-    length = there.square().sum(1, keepdim=True) + returned.square().sum(1, keepdim=True)
-    height, width = size_of(there)
-    columns = torch.arange(width).to(there) + there[:, :1]
-    rows = torch.arange(height).to(there)[:, None] + there[:, 1:]
+    returned = warped(backward, forward)
+    error = (forward + returned).square().sum(1, keepdim=True)
+    length = forward.square().sum(1, keepdim=True) + returned.square().sum(1, keepdim=True)
+    height, width = size_of(forward)
+    columns = torch.arange(width).to(forward) + forward[:, :1]
+    rows = torch.arange(height).to(forward)[:, None] + forward[:, 1:]
     inside = (columns > -0.5) & (columns < width - 0.5) & (rows > -0.5) & (rows < height - 0.5)
-    return ((gap <= 0.01 * length + 0.5) & inside).to(there)
+    return ((error <= 0.01 * length + 0.5) & inside).to(forward)
 
 
 def raft(device: torch.device | str = "cpu") -> Flow | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..base.checks import check_numbers
 from ..base.deterministic import sampled
+from ..base.devices import Precision
 from ..engine.evaluator import Evaluation, Evaluator
 from ..engine.optimization import MOST_STEPS, descend, make_optimizer
 from ..engine.parameters import Kind, make_parameterization
@@ -43,7 +44,7 @@ def creating(
     decay: float = 1.0,
     seed: int = 0,
     device: str | torch.device | None = None,
-    precision: str = "auto",
+    precision: Precision = "auto",
     resume: Saved = None,
     progress: bool | None = None,
 ) -> Iterator[Progress]:
@@ -120,16 +121,16 @@ def randomly_transformed(
 ) -> Callable[[Tensor], Evaluation]:
     """``evaluate`` on pictures that are shifted, zoomed and turned at random, and the gradient of the unmoved ones."""
 
-    def evaluation(picture: Tensor) -> Evaluation:
+    def transformed(picture: Tensor) -> Evaluation:
         with torch.enable_grad():
             still = picture.detach().requires_grad_()
             grid = F.affine_grid(movements(still, jitter, zoom, rotate, generator), list(still.shape), False)
-            swung = sampled(still, grid)
-        found = evaluate(swung.detach())
-        (gradient,) = torch.autograd.grad(swung, still, found.gradient)
-        return replace(found, gradient=gradient)
+            moved = sampled(still, grid)
+        evaluation = evaluate(moved.detach())
+        (gradient,) = torch.autograd.grad(moved, still, evaluation.gradient)
+        return replace(evaluation, gradient=gradient)
 
-    return evaluation
+    return transformed
 
 
 def movements(pictures: Tensor, jitter: float, zoom: float, rotate: float, generator: torch.Generator | None) -> Tensor:
