@@ -35,7 +35,8 @@ from .recipes import fast_style as faststyle
 from .recipes import restoration as prior
 from .recipes import super_resolution as superres
 from .recipes.deepdream import dream, dreaming, ranked_channels
-from .recipes.style_transfer import style_objective, stylize, stylizing
+from .recipes.objectives import style_objective
+from .recipes.style_transfer import stylize, stylizing
 from .recipes.video import dream_frames, journey, stylize_frames
 from .recipes.visualization import create, creating
 

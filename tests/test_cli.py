@@ -22,7 +22,8 @@ from labkit.cli import commands
 from labkit.cli.main import main
 from labkit.cli.options import TEXTS
 from labkit.engine.progress import finish
-from labkit.recipes.style_transfer import style_objective, stylizing, stylizing_with
+from labkit.recipes.objectives import style_objective
+from labkit.recipes.style_transfer import stylizing, stylizing_with
 
 
 def default(recipe: Callable, name: str) -> Any:

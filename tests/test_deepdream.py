@@ -15,17 +15,8 @@ from scipy.ndimage import correlate1d, gaussian_filter
 from torch import Tensor
 
 import labkit as lk
-from labkit.recipes.deepdream import (
-    balanced,
-    blurred,
-    dream_gradient,
-    dream_loss,
-    natural,
-    normalized,
-    octave_sizes,
-    rolled,
-    smoothed,
-)
+from labkit.recipes.deepdream import dream_loss, octave_sizes
+from labkit.recipes.dream_gradients import balanced, blurred, dream_gradient, natural, normalized, rolled, smoothed
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 QUICK = {"octaves": 2, "steps": 2, "jitter": 8, "precision": "float32", "progress": False}

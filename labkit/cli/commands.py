@@ -30,7 +30,8 @@ from ..recipes import adain, presets
 from ..recipes import fast_style as faststyle
 from ..recipes import super_resolution as superres
 from ..recipes.deepdream import dreaming
-from ..recipes.style_transfer import style_objective, stylizing, stylizing_with
+from ..recipes.objectives import style_objective
+from ..recipes.style_transfer import stylizing, stylizing_with
 from ..recipes.video import FRAME, dream_frames, journey, stylize_frames
 from .options import flag, options_of
 
