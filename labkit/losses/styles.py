@@ -61,9 +61,9 @@ class Moments(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Tensor:
         (f,), (second, first) = ctx.saved_tensors, gradients
         last = f.permute(0, 2, 3, 1)  # channels last, as networks compute
-        gradient = torch.zeros_like(last)
-        if second is not None:
-            # A view has the strides of a batch even where that is one picture: else networks would convert it.
+        if second is None:
+            gradient = torch.zeros_like(last)
+        else:  # a view has the strides of a batch even where that is one picture: else networks would convert it
             gradient = (last.flatten(1, 2) @ (second + second.mT).to(f)).view(last.shape)
         if first is not None:
             gradient += first.to(f)[:, None, None]

@@ -209,6 +209,7 @@ def overlay(picture: Tensor, maps: Tensor, clip: float = 0.99) -> Tensor:
     if maps.shape[2:] != picture.shape[2:]:
         maps = nn.functional.interpolate(maps, picture.shape[2:], mode="bilinear")
     positive = maps.detach().clamp_min(0)
-    top = torch.stack([row.where(row > 0, torch.nan).nanquantile(clip) for row in positive.flatten(1)]).nan_to_num(1)
+    rows = [row[row > 0] for row in positive.flatten(1)]
+    top = torch.stack([row.quantile(clip) if len(row) else row.new_ones(()) for row in rows])
     m = (positive / top.view(-1, 1, 1, 1)).clamp(0, 1).sqrt()  # the root lifts faint values
     return (0.6 * luma(picture) * (1 - m**2) + m * heat(m).to(m)).clamp(0, 1)
