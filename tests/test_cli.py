@@ -601,7 +601,7 @@ MISTAKES = {
     "dream cat.png --layers relu4_3=-1 -o x.png": "the weight of relu4_3 must be a number of at least 0, not -1",
     "dream cat.png --steps -3 -o x.png": "steps must be a whole number",
     "dream cat.png --octave-scale 0.5 -o x.png": "octave_scale must be a number",
-    "dream cat.png --size -5 -o x.png": "size must be a whole number from 0 to 100,000, not -5",
+    "dream cat.png --size -5 -o x.png": "size must be a whole number from 0 to 65,536, not -5",
     "dream cat.png --mask missing.png -o x.png": "no picture at missing.png",
     "dream cat.png --device abacus -o x.png": "the device 'abacus' cannot be used here",
     "stylize cat.png noon_pont -o x.png": "no picture at noon_pont",

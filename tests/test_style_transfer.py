@@ -321,7 +321,7 @@ GRAY = torch.full((1, 3, 64, 64), 0.5)
         ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),
         ({"content_layers": ()}, "name at least one layer"),
         ({"style_layers": {}}, "name at least one layer"),
-        ({"style_layers": {"relu1_1": -1}}, "layer weights must be positive numbers, not [-1.0]"),
+        ({"style_layers": {"relu1_1": -1}}, "layer weights must be numbers of at least 0, and not all 0, not [-1.0]"),
         ({"content_layers": "relu4_9"}, "pocket has no layer 'relu4_9': did you mean relu4_"),
         ({"style_layers": ["relu9_1"]}, "pocket has no layer 'relu9_1'"),
         ({"photo": GRAY * 255}, "pixels must lie in [0, 1]"),
@@ -342,9 +342,15 @@ def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, opt
         ({"histogram_weight": -1}, "histogram_weight must be a number from 0 to 1e+12, not -1"),
         ({"style_scale": 0}, "scale must be a number from 0.001 to 100, not 0"),
         ({"style_weights": [1, 2]}, "there are 1 paintings and 2 weights: give each one"),
-        ({"painting": [GRAY, GRAY], "style_weights": [1, -1]}, "style weights must be positive numbers, not [1.0, -"),
-        ({"painting": [GRAY, GRAY], "style_weights": [0, 0]}, "style weights must be positive numbers"),
-        ({"style_weights": [float("nan")]}, "style weights must be positive numbers, not [nan]"),
+        (
+            {"painting": [GRAY, GRAY], "style_weights": [1, -1]},
+            "style weights must be numbers of at least 0, and not all 0, not [1.0, -",
+        ),
+        (
+            {"painting": [GRAY, GRAY], "style_weights": [0, 0]},
+            "style weights must be numbers of at least 0, and not all 0",
+        ),
+        ({"style_weights": [float("nan")]}, "style weights must be numbers of at least 0, and not all 0, not [nan]"),
     ],
 )
 def test_objectives_that_make_no_sense_are_refused(options: dict, message: str) -> None:
@@ -369,6 +375,7 @@ def test_any_loss_is_minimized(pocket: lk.Backbone) -> None:
     [
         ({"style_weight": 5.0, "style_layers": ["relu1_1"]}, "style_weight, style_layers: of no effect beside a loss"),
         ({"color": "linear"}, "color='linear' needs a painting, and a loss was given"),
+        ({"color": "nonsense"}, "color is one of linear, histogram, luma"),
         ({"init": "style"}, "init='style' needs a painting, and a loss was given"),
     ],
 )
@@ -383,6 +390,15 @@ def test_scales_too_small_for_the_network_are_left_out(pocket: lk.Backbone) -> N
     assert scale_sizes((8, 160), 40, 10, least=10) == [(8, 160)]  # the picture's own size stays, to be refused by name
     panorama = lk.resize(lk.photo("chelsea"), (16, 160))
     assert stylize(pocket, panorama, steps=4).shape == panorama.shape
+
+
+@pytest.mark.parametrize("painting", [koi, lambda: lk.style_objective(cat(), koi())], ids=["a painting", "a loss"])
+def test_recommended_layers_count_when_scales_are_too_small(pocket: lk.Backbone, painting: Callable) -> None:
+    options = {"backbone": pocket, "precision": "float32"}
+    strip = lk.resize(lk.photo("chelsea"), (12, 200))
+    assert next(lk.stylizing(strip, painting(), steps=20, **options)).picture.shape[2] >= 8
+    with pytest.raises(ValueError, match="4x4 pixels is too small for relu4_"):
+        lk.stylizing(strip[..., :4, :4], painting(), **options)
 
 
 def test_a_run_stopped_at_a_small_scale_gives_a_picture_of_the_photos_size(

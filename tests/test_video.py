@@ -267,6 +267,12 @@ def test_a_moving_film_is_held_to_what_the_flow_carries(pocket: lk.Backbone) -> 
     assert gap(flow=flow, temporal_weight=1e4) < 0.6 * gap(keep=0.0, temporal_weight=0.0)
 
 
+def test_a_further_loss_is_held_beside_the_last_frame(pocket: lk.Backbone) -> None:
+    gray, options = 1e4 * lk.pixel_mse(torch.full_like(cat(), 0.5)), {"temporal_weight": 0.1, "keep": 0.0}
+    plain, pulled = (painted([cat(), cat()], pocket, extra_loss=loss, **options)[1] for loss in (None, gray))
+    assert (pulled - 0.5).abs().mean() < 0.7 * (plain - 0.5).abs().mean()
+
+
 def test_colors_given_back_do_not_fight_the_paint(pocket: lk.Backbone) -> None:
     """What is carried to the next frame is the paint before its colors are changed: held to it, it stays."""
     options = {"color": "luma", "temporal_weight": 1e4, "steps_after": 3}

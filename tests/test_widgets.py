@@ -199,7 +199,7 @@ def test_saving_keeps_the_settings(tmp_path: Path) -> None:
     view.save_button.click()
     assert lk.load(tmp_path / "cat.png").sub(picture).abs().max() <= 0.5 / 255 + 1e-6
     settings = lk.settings_of(tmp_path / "cat.png")
-    assert (settings["recipe"], settings["seed"], settings["octaves"]) == ("dreaming", 3, 2)
+    assert (settings["recipe"], settings["seed"], settings["octaves"]) == ("dream", 3, 2)
 
 
 def test_complaints_are_read_in_the_lab(tmp_path: Path) -> None:

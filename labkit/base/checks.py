@@ -30,6 +30,7 @@ def check_numbers(least: float = 0, kind: type = Real, /, most: float = float("i
     """
     for name, value in numbers.items():
         if not (isinstance(value, kind) and least <= value <= most and abs(value) < float("inf")):
+            shown = repr(value) if isinstance(value, str) else value
             number = "a whole number" if kind is Integral else "a number"
             room = f"of at least {least:g}" if most == float("inf") else f"from {least:,.12g} to {most:,.12g}"
-            raise ValueError(f"{name} must be {number} {room}, not {value}")
+            raise ValueError(f"{name} must be {number} {room}, not {shown}")

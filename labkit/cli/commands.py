@@ -94,7 +94,7 @@ class Job:
 
     def run(self, film: bool) -> None:
         """Make a film, the pictures of a folder, or a picture, alone or with other processes."""
-        check_numbers(0, Integral, 100_000, size=self.size)
+        check_numbers(0, Integral, most=65_536, size=self.size)
         device = own_device(self.arguments["device"])
         if film:
             self._film(device)

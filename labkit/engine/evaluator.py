@@ -56,7 +56,7 @@ def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
 
     Raises ValueError for an unknown layer, and when ``size`` (height, width) has a smaller side.
     """
-    layers = [layer for layer in loss.layers if layer != PIXELS]
+    layers = [layer for layer in loss.layers_of(backbone) if layer != PIXELS]
     if not layers:
         return 1
     backbone.check_layers(layers)

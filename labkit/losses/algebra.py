@@ -110,6 +110,10 @@ class Loss(ABC):
             ValueError: for layers and classes that the network does not have.
         """
 
+    def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
+        """The layers that it reads of a network."""
+        return self.layers
+
     def __add__(self, other: Loss) -> Loss:
         return Sum([*summands(self), *summands(other)])
 
@@ -193,6 +197,9 @@ class Sum(Loss):
 
     def __init__(self, summands: list[tuple[Weight, Loss]]):
         self.summands, self.layers = summands, _layers(summands)
+
+    def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(layer for _, loss in self.summands for layer in loss.layers_of(backbone)))
 
     def bind(self, source: FeatureSource, size: Size) -> BoundSum:
         bound: list[tuple[Weight, BoundLoss]] = []
@@ -296,5 +303,5 @@ def normalized_weights(weights: Iterable[float], what: str) -> list[float]:
     """Weights divided by their sum. ValueError, naming ``what`` they are of, when one is negative or all are 0."""
     weights = [float(w) for w in weights]
     if not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
-        raise ValueError(f"{what} weights must be positive numbers, not {weights}")
+        raise ValueError(f"{what} weights must be numbers of at least 0, and not all 0, not {weights}")
     return [w / sum(weights) for w in weights]

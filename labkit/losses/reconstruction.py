@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..networks.backbone import Backbone
 from ..pictures.geometry import Size, resize
 from ..pictures.reading import PictureLike, as_picture
 from .algebra import (
@@ -36,6 +37,9 @@ class content(Loss):
     def __init__(self, photo: PictureLike, layers: Layers = None, *, relative: bool = True):
         self.photo, self.relative, self.weights = as_picture(photo), relative, layer_weights(layers)
         self.layers = tuple(self.weights)
+
+    def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
+        return self.layers or tuple(backbone.recommended.content)
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         weights = self.weights or layer_weights(source.backbone.recommended.content)

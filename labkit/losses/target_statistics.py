@@ -79,6 +79,9 @@ class TargetStatisticLoss(Loss):
         self.weights = layer_weights(layers)
         self.layers = tuple(self.weights)
 
+    def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
+        return self.layers or tuple(backbone.recommended.style)
+
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         backbone = source.backbone
         weights = self.weights or layer_weights(backbone.recommended.style)

@@ -45,7 +45,7 @@ def show(
     Example:
         >>> lk.show(lk.photo("chelsea", 64), lk.photo("coffee", 64), titles=["a cat", "a cup"])
     """
-    check_numbers(1, Integral, 10_000, width=width, columns=columns or 1)
+    check_numbers(1, Integral, 10_000, width=width, columns=1 if columns is None else columns)
     if len(pictures) == 1 and not isinstance(pictures[0], Tensor):
         buffer = io.BytesIO()
         pictures[0].savefig(buffer, format="png", facecolor="white")

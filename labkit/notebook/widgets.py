@@ -1,6 +1,6 @@
 """The lab in a cell: controls, a picture that grows while it is computed, stop, go on, compare and save.
 
-Thin views on `dreaming` and `stylizing`. Runs are computed in a thread, so that the kernel stays free while they last:
+Views on `dreaming` and `stylizing_with`. Runs are computed in a thread, so that the kernel stays free while they last:
 its own stop button, other cells and these controls go on working. All of it exists in ipywidgets 7.7, Colab's, and 8.
 """
 
@@ -176,7 +176,8 @@ class View(w.HBox):
         except (ValueError, OSError) as error:
             self._say(error)
             return
-        self.settings = {"recipe": self.recipe.__name__, "backbone": self.backbone.label, "size": size, **options}
+        recipe = {dreaming: "dream", stylizing_with: "stylize"}.get(self.recipe, self.recipe.__name__)
+        self.settings = {"recipe": recipe, "backbone": self.backbone.label, "size": size, **options}
         self.settings |= {chooser.choice.description: chooser.choice.value for chooser in self.choosers}
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._work, args=(run, self.stopping), daemon=True)

@@ -70,14 +70,14 @@ def style_objective(
     if masks is not None:
         size = size_of(as_picture(photo))
         masks = [mask if mask is None else as_mask(mask, size) for mask in as_list(masks)]
-    paintings, options = (
+    mixture, options = (
         (as_list(painting), masks, painting_masks, style_weights),
         {"layers": style_layers, "scale": style_scale},
     )
     loss = content_weight * content(photo, content_layers)
-    loss += style_weight * mixture_loss(style, *paintings, statistic=statistic, **options)
+    loss += style_weight * mixture_loss(style, *mixture, statistic=statistic, **options)
     if histogram_weight:
-        loss += histogram_weight * mixture_loss(histogram, *paintings, **options)
+        loss += histogram_weight * mixture_loss(histogram, *mixture, **options)
     return loss + tv_weight * total_variation(tv_exponent)
 
 

@@ -39,10 +39,11 @@ def restoring(
 
     Args:
         picture: anything `as_picture` takes, one picture with sides of at least 32 pixels.
-        mask: (1, 1, H, W) in [0, 1], 0 where pixels are missing and are to be guessed.
+        mask: (1, 1, H, W) in [0, 1], 0 where pixels are missing and are to be guessed; None: none are missing.
         steps, learning_rate: of Adam.
         avg_decay: of the running mean of the results that is shown.
-        seed: of the weights and of the noise. device: see `load_backbone`.
+        seed: of the weights and of the noise.
+        device: see `load_backbone`.
         progress: show a progress bar; None: `restore` does, `restoring` does not.
     """
     check_numbers(1, Integral, steps=steps)

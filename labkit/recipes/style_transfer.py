@@ -93,6 +93,8 @@ def stylizing(
     check_numbers(1, Integral, most=1_000_000, min_scale=min_scale)
     check_numbers(0, most=0.9999, avg_decay=avg_decay)
     check_choice("optimizer", optimizer, Optimizer)
+    if color is not None:
+        check_choice("color", color, Colors)
     if learning_rate is None:
         learning_rate = 0.03 if optimizer == "adam" else 1.0
     check_numbers(0, learning_rate=learning_rate)

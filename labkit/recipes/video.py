@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..base.checks import check_numbers
 from ..base.devices import arithmetic, off_mps
+from ..engine.optimization import MOST_STEPS
 from ..engine.progress import Progress
 from ..losses.algebra import Loss
 from ..losses.reconstruction import pixel_mse
@@ -138,13 +140,14 @@ def stylize_frames(
 
     Args:
         frames, flow: as in `dream_frames`.
-        painting, backbone, pooling, border, device, options: of `stylizing`, `style_objective` and `variant`.
+        painting, backbone, pooling, border, device, options: of `stylizing_with`.
         keep: the share of the last result in what a frame starts from, from 0 to 1.
         temporal_weight: of the temporal loss (see `pixel_mse`); 0 for none.
         steps: of the first frame, coarse to fine.
         steps_after: of the others, at full size.
     """
     check_numbers(0, temporal_weight=temporal_weight)
+    check_numbers(1, Integral, most=MOST_STEPS, steps=steps, steps_after=steps_after)
     backbone = variant(load_backbone(backbone, device), pooling, border)
 
     def make(number: int, frame: Tensor, past: Past) -> Progress:
@@ -152,7 +155,8 @@ def stylize_frames(
         if past.result is not None:
             schedule = {"steps": steps_after, "init": past.start, "min_scale": max(size_of(frame))}
             if temporal_weight:
-                schedule["extra_loss"] = temporal_weight * pixel_mse(past.result, past.seen)
+                held = temporal_weight * pixel_mse(past.result, past.seen)
+                schedule["extra_loss"] = options["extra_loss"] + held if options.get("extra_loss") else held
         return _last(stylizing_with(frame, painting, backbone=backbone, **options | schedule))
 
     return _film(frames, make, keep, flow, backbone.device)
