@@ -61,8 +61,8 @@ def test_a_mixture_mixes_scales_and_shifts() -> None:
     [
         ("monet", "has not learned monet, but a, b, c"),
         ({"a": 1, "monet": 1}, "has not learned monet"),
-        ({"a": -1}, "positive numbers"),
-        ({"a": 0}, "positive numbers"),
+        ({"a": -1}, "at least 0, and not all 0"),
+        ({"a": 0}, "at least 0, and not all 0"),
     ],
 )
 def test_paintings_it_does_not_know_are_refused(painting: object, message: str) -> None:

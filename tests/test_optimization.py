@@ -399,7 +399,7 @@ def test_a_run_without_steps_is_refused(pocket: lk.Backbone) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "3", None])
 def test_check_numbers_names_the_argument(value: object) -> None:
-    with pytest.raises(ValueError, match=f"steps must be a number of at least 1, not {value}"):
+    with pytest.raises(ValueError, match=f"steps must be a number of at least 1, not {value!r}"):
         check_numbers(1, octaves=2, steps=value)
 
 
