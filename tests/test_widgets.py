@@ -233,7 +233,6 @@ def test_a_run_that_fails_leaves_nothing_to_save() -> None:
     finished(view)
     view.controls["layers"].names.value = ()
     view.recipe = lambda *pictures, **options: (_ for _ in ()).throw(ValueError("no such run"))
-    view.recipe.__name__ = "failing"
     view.start_button.click()
     view.wait(60)
     assert "no such run" in view.status.value and view.latest is None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any, get_args
 
+MOST_SIDE = 65_536  # pixels of a picture
+MOST_STEPS = 1_000_000  # of a run; more is a slip of the keyboard
+
 
 def as_list(value: Any) -> list[Any]:
     """The items of a list or tuple; of anything else, a list of it alone."""

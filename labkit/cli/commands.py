@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from .. import __version__
-from ..base.checks import as_list, check_numbers
+from ..base.checks import MOST_SIDE, as_list, check_numbers
 from ..base.devices import pick_device
 from ..base.files import check_writable
 from ..base.processes import joined, own_device, rank_and_count
@@ -94,7 +94,7 @@ class Job:
 
     def run(self, film: bool) -> None:
         """Make a film, the pictures of a folder, or a picture, alone or with other processes."""
-        check_numbers(0, Integral, most=65_536, size=self.size)
+        check_numbers(0, Integral, most=MOST_SIDE, size=self.size)
         device = own_device(self.arguments["device"])
         if film:
             self._film(device)

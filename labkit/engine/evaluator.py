@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..base.checks import check_numbers
+from ..base.checks import MOST_SIDE, check_numbers
 from ..base.devices import Precision, arithmetic, pick_precision, requested_precision
 from ..base.memory import keep_memory
 from ..losses.algebra import PIXELS, BoundLoss, BoundSum, Features, Loss, Statistics, Terms, Window, summands, total
@@ -26,7 +26,6 @@ from .tiles import LEAST, Tile, cut, estimate, free_memory, ran_out, tile_for_me
 
 SMALL = 512**2  # pixels; pictures up to here are not cut unasked
 LARGE = 1024  # the side of tiles that processes share unasked
-LARGEST = 65_536  # the most pixels that a picture's side may have
 T = TypeVar("T")
 
 
@@ -60,14 +59,7 @@ def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
     if not layers:
         return 1
     backbone.check_layers(layers)
-    deepest = max(layers, key=backbone.layers.index)  # a picture that reaches it reaches all
-    least = backbone.minimum_size(deepest)
-    if min(size) < least:
-        raise ValueError(
-            f"a picture of {size[1]}x{size[0]} pixels is too small for {deepest} of {backbone.name}: "
-            f"its sides must be at least {least} pixels, or choose a shallower layer"
-        )
-    return least
+    return backbone.least_side(layers, size)
 
 
 class Evaluator:
@@ -103,9 +95,9 @@ class Evaluator:
         tile: str | int | None = "auto",
         distributed: bool = False,
     ):
-        check_numbers(1, Integral, most=LARGEST, height=size[0], width=size[1])
-        if not (tile in ("auto", None) or (isinstance(tile, int) and LEAST <= tile <= LARGEST)):
-            raise ValueError(f'tile is "auto", None, or from {LEAST} to {LARGEST:,} pixels, not {tile!r}')
+        check_numbers(1, Integral, most=MOST_SIDE, height=size[0], width=size[1])
+        if not (tile in ("auto", None) or (isinstance(tile, int) and LEAST <= tile <= MOST_SIDE)):
+            raise ValueError(f'tile is "auto", None, or from {LEAST} to {MOST_SIDE:,} pixels, not {tile!r}')
         if distributed and not dist.is_initialized():
             raise ValueError("there are no processes to share tiles with: start them with torchrun")
         if backbone.device.type == "cpu":

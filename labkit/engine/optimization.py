@@ -23,7 +23,6 @@ from .progress import Progress
 from .runs import Stage, State
 
 Optimizer: TypeAlias = Literal["adam", "lbfgs", "ascent"]
-MOST_STEPS = 1_000_000  # of a run; more is a slip of the keyboard
 LARGE = 3 * 2048**2  # numbers in a picture
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..base.checks import check_choice, check_numbers
+from ..base.checks import MOST_SIDE, check_choice, check_numbers
 from ..base.deterministic import Conv2d, enlarged
 from ..losses.algebra import total
 from ..pictures.color import color_correlation
@@ -166,7 +166,7 @@ def make_parameterization(
         decay: see `Fourier`.
     """
     check_choice("parameterization", name, Kind)
-    check_numbers(1, Integral, most=65_536, pictures=shape[0], height=shape[2], width=shape[3])
+    check_numbers(1, Integral, most=MOST_SIDE, pictures=shape[0], height=shape[2], width=shape[3])
     if name == "cppn":
         if start is not None:
             raise ValueError("a CPPN cannot start from a picture: use fourier, laplacian or pixels")

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..base.checks import check_numbers
+from ..base.checks import MOST_STEPS, check_numbers
 from ..pictures.geometry import Size
 
 State: TypeAlias = dict[str, Any]
@@ -60,7 +60,7 @@ class Run:
 
     def __post_init__(self) -> None:
         for steps in self.steps:
-            check_numbers(0, Integral, most=10**6, steps=steps)
+            check_numbers(0, Integral, most=MOST_STEPS, steps=steps)
         self.state = restored(self.resume)
         if self.state is not None and (changed := differences(self.state.get("identity", {}), self.identity())):
             raise ValueError(f"the saved run was another one: {changed}; go on with the same, or start anew")

@@ -265,6 +265,17 @@ class Backbone(nn.Module):
         smaller = range(size // 2 + 1, size)
         return size // 2 + 1 + bisect.bisect_left(smaller, True, key=reaches)
 
+    def least_side(self, layers: Iterable[str], size: Size) -> int:
+        """The least side, in pixels, of pictures that reach ``layers``; ValueError when ``size`` has a smaller one."""
+        deepest = max(layers, key=self.layers.index)  # a picture that reaches it reaches all
+        least = self.minimum_size(deepest)
+        if min(size) < least:
+            raise ValueError(
+                f"a picture of {size[1]}x{size[0]} pixels is too small for {deepest} of {self.name}: "
+                f"its sides must be at least {least} pixels, or choose a shallower layer"
+            )
+        return least
+
     @remembered
     def _reached(self, size: int) -> tuple[set[str], str]:
         """The layers that a square picture reaches, and why it goes no further, such as a window larger than a map."""
@@ -332,12 +343,8 @@ class Backbone(nn.Module):
 
     def _explain(self, error: Exception, size: Size, layers: list[str]) -> None:
         """Raise a better error for one that came of a picture too small."""
-        deepest = max(layers, key=self.layers.index)
-        if isinstance(error, RuntimeError) and min(size) < (least := self.minimum_size(deepest)):
-            raise ValueError(
-                f"a picture of {size[1]}x{size[0]} pixels is too small for {deepest} of {self.name}: "
-                f"its sides must be at least {least} pixels, or choose a shallower layer"
-            ) from error
+        if isinstance(error, RuntimeError):
+            self.least_side(layers, size)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "answers": {}}  # a copy may be changed, and is asked anew

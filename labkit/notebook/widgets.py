@@ -70,7 +70,7 @@ def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
         "decorrelate": w.Checkbox(False, indent=False),
         "seed": w.IntText(0),
     }
-    return View(dreaming, [Chooser("photo", photo)], controls, backbone, size, "dream.png")
+    return View("dream", dreaming, [Chooser("photo", photo)], controls, backbone, size, "dream.png")
 
 
 def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -> View:
@@ -90,7 +90,7 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "seed": w.IntText(0),
     }
     choosers = [Chooser("photo", photo), Chooser("painting", painting)]
-    return View(stylizing_with, choosers, controls, backbone, size, "styled.png")
+    return View("stylize", stylizing_with, choosers, controls, backbone, size, "styled.png")
 
 
 class View(w.HBox):
@@ -99,6 +99,7 @@ class View(w.HBox):
     `start`, `stop`, `go_on` and `save` are what the buttons press; `wait` is for programs.
 
     Args:
+        name: the recipe's, in the settings of pictures that are saved.
         recipe: takes the pictures of ``choosers``, a network, the ``controls`` by name and ``resume``, and yields
             `Progress`.
         size: the longer side in pixels.
@@ -107,6 +108,7 @@ class View(w.HBox):
 
     def __init__(
         self,
+        name: str,
         recipe: Callable[..., Iterator[Progress]],
         choosers: Sequence[Chooser],
         controls: Mapping[str, Any],
@@ -114,7 +116,7 @@ class View(w.HBox):
         size: int,
         file: str,
     ):
-        self.recipe, self.choosers, self.controls = recipe, choosers, controls
+        self.name, self.recipe, self.choosers, self.controls = name, recipe, choosers, controls
         self.latest: Progress | None = None
         self.settings: dict[str, Any] = {}
         self.drawing = threading.Lock()
@@ -176,8 +178,7 @@ class View(w.HBox):
         except (ValueError, OSError) as error:
             self._say(error)
             return
-        recipe = {dreaming: "dream", stylizing_with: "stylize"}.get(self.recipe, self.recipe.__name__)
-        self.settings = {"recipe": recipe, "backbone": self.backbone.label, "size": size, **options}
+        self.settings = {"recipe": self.name, "backbone": self.backbone.label, "size": size, **options}
         self.settings |= {chooser.choice.description: chooser.choice.value for chooser in self.choosers}
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._work, args=(run, self.stopping), daemon=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from ..base.checks import check_numbers
+from ..base.checks import MOST_SIDE, check_numbers
 from ..base.deterministic import Conv2d
 from ..base.devices import arithmetic
 from ..base.files import bundled
@@ -120,7 +120,7 @@ def transfer(
         ValueError: for numbers out of range.
     """
     check_numbers(0, most=100, strength=strength, style_scale=style_scale)
-    check_numbers(8, Integral, most=65_536, tile=tile)
+    check_numbers(8, Integral, most=MOST_SIDE, tile=tile)
     loaded = isinstance(backbone, Backbone)
     decoder = load_decoder(device=backbone.device if loaded else None) if decoder is None else decoder
     place = next(decoder.parameters()).device

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.checks import check_choice, check_numbers
+from ..base.checks import MOST_STEPS, check_choice, check_numbers
 from ..base.devices import Precision
 from ..engine.evaluator import Evaluator, least_side
-from ..engine.optimization import MOST_STEPS, descend, make_optimizer, pyramid
+from ..engine.optimization import descend, make_optimizer, pyramid
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest

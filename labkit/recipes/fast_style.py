@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from ..base.checks import check_numbers
+from ..base.checks import MOST_SIDE, check_numbers
 from ..base.deterministic import Conv2d
 from ..base.devices import arithmetic
 from ..base.files import bundled
@@ -150,7 +150,7 @@ def repaint(
     Raises:
         ValueError: for a painting that the network has not learned.
     """
-    check_numbers(4, Integral, most=65_536, thumbnail=thumbnail, **({} if tile is None else {"tile": tile}))
+    check_numbers(4, Integral, most=MOST_SIDE, thumbnail=thumbnail, **({} if tile is None else {"tile": tile}))
     network = load_network() if network is None else network
     photo = as_picture(photo)
     home, photo = photo.device, photo.to(network.last.weight.device)

@@ -67,9 +67,9 @@ def style_objective(
     """
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
     check_numbers(0, most=MOST_WEIGHT, **weights, histogram_weight=histogram_weight)
+    photo = as_picture(photo)
     if masks is not None:
-        size = size_of(as_picture(photo))
-        masks = [mask if mask is None else as_mask(mask, size) for mask in as_list(masks)]
+        masks = [mask if mask is None else as_mask(mask, size_of(photo)) for mask in as_list(masks)]
     mixture, options = (
         (as_list(painting), masks, painting_masks, style_weights),
         {"layers": style_layers, "scale": style_scale},

@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..base.checks import as_list, check_choice, check_numbers
+from ..base.checks import MOST_STEPS, as_list, check_choice, check_numbers
 from ..base.devices import Precision
 from ..engine.evaluator import Evaluator, least_side
-from ..engine.optimization import MOST_STEPS, Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
+from ..engine.optimization import Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
@@ -30,7 +30,7 @@ from .objectives import Layers, style_objective
 
 Init: TypeAlias = Literal["content", "style", "noise"]
 Colors: TypeAlias = Literal["linear", "histogram", "luma", "linear-after", "histogram-after"]
-BEFORE = {"linear": "linear", "histogram": "histogram"}  # colors of the painting
+BEFORE = ("linear", "histogram")  # colors of the painting
 AFTER = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # colors of the result
 
 
@@ -190,14 +190,15 @@ def stylizing_with(
     """
     network = variant(load_backbone(backbone, device), pooling, border)
     objective = {name: options.pop(name) for name in OBJECTIVE if name in options}
-    content_picture = as_picture(photo).to(network.device)
+    original = as_picture(photo)
+    content_picture = original.to(network.device)
     paintings = recolored(painting, content_picture, color)
     loss = style_objective(content_picture, paintings, **objective)
     return stylizing(
-        photo,
+        original,
         loss if extra_loss is None else loss + extra_loss,
         backbone=network,
-        color=color if color in AFTER else None,
+        color=None if color in BEFORE else color,
         init=paintings[0] if isinstance(init, str) and init == "style" else init,
         **options,
     )
@@ -205,10 +206,8 @@ def stylizing_with(
 
 def recolored(painting: PictureLike | Sequence[PictureLike], photo: Tensor, color: Colors | None) -> list[Tensor]:
     """The paintings as pictures, in the photo's colors where ``color`` wants them so before (see `stylizing`)."""
-    if color is not None:
-        check_choice("color", color, Colors)
     pictures = [as_picture(picture) for picture in as_list(painting)]
-    return [matched(picture.to(photo), photo, BEFORE[color]) for picture in pictures] if color in BEFORE else pictures
+    return [matched(picture.to(photo), photo, color) for picture in pictures] if color in BEFORE else pictures
 
 
 def scale_sizes(size: tuple[int, int], min_scale: int, steps: int, least: int = 1) -> list[tuple[int, int]]:

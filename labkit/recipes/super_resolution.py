@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base.checks import check_numbers
+from ..base.checks import MOST_SIDE, check_numbers
 from ..base.devices import arithmetic
 from ..base.files import bundled
 from ..engine.tiles import in_tiles
@@ -103,7 +103,7 @@ def upscale(picture: Any, model: Upscaler | None = None, tile: int = 512) -> Ten
         tile: larger pictures are cut into tiles of so many pixels, each read with all that has influence on it: the
             result is the same.
     """
-    check_numbers(1, Integral, most=65_536, tile=tile)
+    check_numbers(1, Integral, most=MOST_SIDE, tile=tile)
     model = load_upscaler() if model is None else model
     picture = as_picture(picture)
     home, picture = picture.device, picture.to(next(model.parameters()).device)

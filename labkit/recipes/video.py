@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.checks import check_numbers
+from ..base.checks import MOST_STEPS, check_numbers
 from ..base.devices import arithmetic, off_mps
-from ..engine.optimization import MOST_STEPS
 from ..engine.progress import Progress
 from ..losses.algebra import Loss
 from ..losses.reconstruction import pixel_mse

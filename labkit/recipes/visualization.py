@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.checks import check_numbers
+from ..base.checks import MOST_SIDE, MOST_STEPS, check_numbers
 from ..base.deterministic import sampled
 from ..base.devices import Precision
 from ..engine.evaluator import Evaluation, Evaluator
-from ..engine.optimization import MOST_STEPS, descend, make_optimizer
+from ..engine.optimization import descend, make_optimizer
 from ..engine.parameters import Kind, make_parameterization
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Saved, digest, single_stage
@@ -75,7 +75,7 @@ def creating(
     check_numbers(0, most=10_000, jitter=jitter, rotate=rotate, decay=decay)
     height, width = (size, size) if isinstance(size, int) else size
     check_numbers(0, most=0.99, zoom=zoom)
-    check_numbers(1, Integral, most=65_536, height=height, width=width, variations=variations)
+    check_numbers(1, Integral, most=MOST_SIDE, height=height, width=width, variations=variations)
     network = load_backbone(backbone, device)
     generator = torch.Generator().manual_seed(seed)
     shape, whole = (variations, 3, height, width), (height, width)
