@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from skimage.exposure import match_histograms
 from torch import Tensor
 
 import labkit as lk
-from labkit.pictures.color import KINDS, matched
+from labkit.pictures.color import Kind, matched
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 koi = cache(lambda: lk.painting("koi_mosaic", 50))
@@ -75,12 +76,12 @@ def test_histogram_is_scikit_images() -> None:
 # --- what holds for all -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_a_picture_has_its_own_colors_already(kind: str) -> None:
     torch.testing.assert_close(matched(cat(), cat(), kind), cat(), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize("gray", ["picture", "reference", "both"])
 def test_gray_and_flat_pictures_are_no_trouble(kind: str, gray: str) -> None:
     flat = torch.full((1, 3, 8, 8), 0.5)
@@ -90,7 +91,7 @@ def test_gray_and_flat_pictures_are_no_trouble(kind: str, gray: str) -> None:
         assert (found - found.mean(1, keepdim=True)).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_each_picture_of_a_batch_is_matched_by_itself(kind: str) -> None:
     batch = torch.cat([cat(), cat().flip(2) * 0.5])
     references = torch.cat([cat().flip(1), cat().flip(3)])

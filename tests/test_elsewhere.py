@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -219,7 +219,7 @@ OF_A_PHOTO: dict[str, Recipe] = {
     ),
     "a border": lambda p, n: stylize(p, lk.variant(n, "average", "replicate"), init="noise"),
     **{f"colors: {c}": lambda p, n, c=c: stylize(p, n, color=c) for c in ("linear", "histogram-after", "luma")},
-    "matched": lambda p, n: [color.matched(p, koi().to(p.device), kind) for kind in color.KINDS],
+    "matched": lambda p, n: [color.matched(p, koi().to(p.device), kind) for kind in get_args(color.Kind)],
     "features": lambda p, n: [*n.features(p, ["relu1_1", "logits"]).values(), n.logits(p)],
     "an evaluator": read,
     "attacks": attacked,

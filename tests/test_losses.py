@@ -678,7 +678,7 @@ def test_losses_that_make_no_sense_are_refused(build: Callable[[], lk.Loss], mes
 )
 def test_losses_that_do_not_fit_the_network_are_refused(backbone: lk.Backbone, loss: lk.Loss, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        bound(loss, backbone)
+        lk.Evaluator(backbone, loss, SIZE)
 
 
 @pytest.mark.parametrize(("target", "message"), [(5, "no class 5: they run from 0 to 4"), ("cta", "did you mean cat")])

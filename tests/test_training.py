@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.engine.training import crops, load_checkpoint, save_checkpoint, train_steps
+from labkit.engine.training import crops, large_enough, load_checkpoint, save_checkpoint, train_steps
 from labkit.networks.weights import load_weights, save_weights
 
 
@@ -162,4 +162,6 @@ def test_large_photos_are_seen_more_often() -> None:
 
 def test_no_photo_large_enough_is_an_error() -> None:
     with pytest.raises(ValueError, match="large enough for crops of 11 pixels"):
-        crops([(torch.zeros(1, 1, 10, 30),)], 11, 1, torch.Generator())
+        large_enough([(torch.zeros(1, 1, 10, 30),)], 11)
+    photos = [(torch.zeros(1, 1, 10, 30),), (torch.zeros(1, 1, 11, 30),)]
+    assert large_enough(photos, 11) == photos[1:]

@@ -225,7 +225,7 @@ def test_going_on_with_another_optimizer_is_refused_in_words() -> None:
     view.controls["optimizer"].value = "lbfgs"
     view.go_on_button.click()
     view.wait(60)
-    assert "another optimizer" in view.status.value
+    assert "optimizer was adam and is now lbfgs" in view.status.value
 
 
 def test_a_run_that_fails_leaves_nothing_to_save() -> None:

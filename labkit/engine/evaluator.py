@@ -56,10 +56,7 @@ def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
     Raises ValueError for an unknown layer, and when ``size`` (height, width) has a smaller side.
     """
     layers = [layer for layer in loss.layers_of(backbone) if layer != PIXELS]
-    if not layers:
-        return 1
-    backbone.check_layers(layers)
-    return backbone.least_side(layers, size)
+    return backbone.least_side(layers, size) if layers else 1
 
 
 class Evaluator:
@@ -108,8 +105,7 @@ class Evaluator:
         self.size, self.tile, self.distributed = size, tile, distributed
         self.cuts: dict[tuple[tuple[str, ...], Size], list[Tile]] = {}
         self.slopes: dict[int, Statistics] = {}  # of a linear loss, by the size of the batch
-        with torch.no_grad():
-            self.loss: BoundLoss = loss.bind(self, size)
+        self.loss = self._bound(loss)
 
     def __call__(self, picture: Tensor) -> Evaluation:
         home, picture = picture.device, picture.detach().to(self.device)
@@ -123,8 +119,7 @@ class Evaluator:
 
     def plus(self, loss: Loss) -> Evaluator:
         """One that evaluates a further loss as well; what this one has prepared is not computed again."""
-        with torch.no_grad():
-            return self._with(BoundSum([*summands(self.loss), *summands(loss.bind(self, self.size))]))
+        return self._with(BoundSum([*summands(self.loss), *summands(self._bound(loss))]))
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""
@@ -154,6 +149,11 @@ class Evaluator:
         sides = [tuple(span.stop - span.start for span in tile.reads) for tile in tiles]
         part, whole = (estimate(self.backbone, layers, s) / 2**30 for s in (max(sides), size))
         return f"{size[1]}x{size[0]} pixels in {len(tiles)} tiles: about {part:.1f} GB at a time, not {whole:.1f}"
+
+    @torch.no_grad()
+    def _bound(self, loss: Loss) -> BoundLoss:
+        least_side(self.backbone, loss, self.size)
+        return loss.bind(self, self.size)
 
     def _with(self, loss: BoundLoss) -> Evaluator:
         other = copy(self)

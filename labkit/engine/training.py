@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -70,21 +70,24 @@ def train_steps(
         generator.set_state(state["generator"].cpu())
         first = state["step"]
 
-    def snapshot() -> State:
-        states = [part.state_dict() for part in parts]
-        return {"parts": states, "generator": generator.get_state(), "step": step}
+    def step_by_step() -> Iterator[Trained]:
+        def snapshot() -> State:
+            states = [part.state_dict() for part in parts]
+            return {"parts": states, "generator": generator.get_state(), "step": step}
 
-    started = time.perf_counter()
-    for step in range(first + 1, steps + 1):
-        with torch.enable_grad(), arithmetic(requested_precision(precision) == "tf32"):
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                loss = error(generator)
-            optimizer.zero_grad()
-            loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        schedule.step()
-        yield Trained(step, steps, loss.item(), time.perf_counter() - started, snapshot)
+        started = time.perf_counter()
+        for step in range(first + 1, steps + 1):
+            with torch.enable_grad(), arithmetic(requested_precision(precision) == "tf32"):
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    loss = error(generator)
+                optimizer.zero_grad()
+                loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            schedule.step()
+            yield Trained(step, steps, loss.item(), time.perf_counter() - started, snapshot)
+
+    return step_by_step()
 
 
 def save_checkpoint(now: Trained, path: str | Path, settings: Mapping[str, Any]) -> None:
@@ -107,6 +110,14 @@ def load_checkpoint(path: str | Path, settings: Mapping[str, Any]) -> State | No
     return state
 
 
+def large_enough(photos: Iterable[Sequence[Tensor]], side: int) -> list[Sequence[Tensor]]:
+    """The photos that `crops` can cut squares of ``side`` pixels from. ValueError if there is none."""
+    found = [photo for photo in photos if min(photo[0].shape[-2:]) >= side]
+    if not found:
+        raise ValueError(f"no photo is large enough for crops of {side} pixels")
+    return found
+
+
 def crops(
     photos: Sequence[Sequence[Tensor]], side: int, count: int, generator: Generator, turns: bool = True
 ) -> list[Tensor]:
@@ -114,21 +125,15 @@ def crops(
 
     Args:
         photos: each a sequence of pictures (1, C, H, W) of the same thing, whose sizes are whole multiples of the
-            first's. Photos with a side under ``side`` are left out.
+            first's; all `large_enough`.
         side: of the squares, in pixels of the first pictures.
         count: how many squares, at most 4096.
         turns: False: they are mirrored, but not turned.
 
     Returns:
         For each picture of a photo a batch (count, C, side, side) of the same squares.
-
-    Raises:
-        ValueError: when no photo is large enough.
     """
     check_numbers(1, Integral, most=4096, count=count, side=side)
-    photos = [photo for photo in photos if min(photo[0].shape[-2:]) >= side]
-    if not photos:
-        raise ValueError(f"no photo is large enough for crops of {side} pixels")
     areas = torch.tensor([float(photo[0].numel()) for photo in photos])
     rows: list[list[Tensor]] = []
     for index in torch.multinomial(areas, count, replacement=True, generator=generator).tolist():

@@ -63,7 +63,6 @@ class activation(Loss):
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         backbone, (layer,), direction, spot = source.backbone, self.layers, self.direction, None
-        backbone.check_layers(self.layers)
         if direction is not None or self.channel is not None:
             count = backbone.channels(layer)
             if not (self.channel in range(-count, count) if direction is None else len(direction) == count):
@@ -123,7 +122,6 @@ class class_logit(Loss):
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         backbone = source.backbone
-        backbone.check_layers(self.layers)
         target = backbone.class_index(self.target)
         if backbone.head is None:  # a wrapped network, whose logits come out of it whole
 
@@ -246,7 +244,6 @@ class diversity(Loss):
         self.layers = (layer,)
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
-        source.backbone.check_layers(self.layers)
         return BoundDiversity(self.layers)
 
 

@@ -100,14 +100,14 @@ class Loss(ABC):
 
     @abstractmethod
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
-        """This loss made ready; it stays as it is itself.
+        """This loss made ready, for a network that has its layers; it stays as it is itself.
 
         Args:
             source: gives features and statistics as the evaluation will see them.
             size: (height, width) of the pictures.
 
         Raises:
-            ValueError: for layers and classes that the network does not have.
+            ValueError: for channels and classes that the network does not have.
         """
 
     def layers_of(self, backbone: Backbone) -> tuple[str, ...]:

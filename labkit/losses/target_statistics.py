@@ -85,7 +85,6 @@ class TargetStatisticLoss(Loss):
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         backbone = source.backbone
         weights = self.weights or layer_weights(backbone.recommended.style)
-        backbone.check_layers(weights)
         side = max(1, round(self.scale * max(size)))
         paintings = [resize(painting, side).to(backbone.device) for painting in self.paintings]
         bound, means = self.prepare(source, weights, paintings, size), []

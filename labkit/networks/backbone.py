@@ -267,6 +267,7 @@ class Backbone(nn.Module):
 
     def least_side(self, layers: Iterable[str], size: Size) -> int:
         """The least side, in pixels, of pictures that reach ``layers``; ValueError when ``size`` has a smaller one."""
+        self.check_layers(layers := list(layers))
         deepest = max(layers, key=self.layers.index)  # a picture that reaches it reaches all
         least = self.minimum_size(deepest)
         if min(size) < least:

@@ -226,7 +226,16 @@ class Wrapped(Backbone):
         except Exception:
             if self.any_size:
                 raise
-            return max(self.size)  # it takes no other
+            return min(self.size)  # it takes no other
+
+    def least_side(self, layers: Iterable[str], size: Size) -> int:
+        least = super().least_side(layers := list(layers), size)
+        if not self.any_size and size != self.size:
+            try:
+                self.map_size(max(layers, key=self.layers.index), size)
+            except RuntimeError as error:
+                self._explain(error, size, layers)
+        return least
 
     def parameters_from(self, layer: str | None) -> Iterator[nn.Parameter]:
         first = 0

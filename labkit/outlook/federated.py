@@ -100,6 +100,12 @@ class Training(TypedDict, total=False):
     proximal: float
 
 
+def check_training(epochs: int = 1, batch_size: int | None = 1, learning_rate: float = 0, proximal: float = 0) -> None:
+    """Raise ValueError for arguments of `Client.train` that make no sense."""
+    check_numbers(1, Integral, most=1_000_000, epochs=epochs, batch_size=1 if batch_size is None else batch_size)
+    check_numbers(learning_rate=learning_rate, proximal=proximal)
+
+
 @dataclass(frozen=True)
 class Client:
     """One participant and the data that never leave it: ``inputs`` (n, ...) and their classes ``targets`` (n,)."""
@@ -132,13 +138,11 @@ class Client:
             batch_size: None takes all data at once.
             proximal: mu of FedProx (arXiv:1812.06127): the loss has mu / 2 |w - weights|^2 in addition.
         """
-        batch_size = len(self) if batch_size is None else batch_size
-        check_numbers(1, Integral, most=1_000_000, epochs=epochs, batch_size=batch_size)
-        check_numbers(learning_rate=learning_rate, proximal=proximal)
+        check_training(epochs, batch_size, learning_rate, proximal)
         order = torch.Generator().manual_seed(seed)
         local = weights
         for _ in range(epochs):
-            for batch in torch.randperm(len(self), generator=order).split(batch_size):
+            for batch in torch.randperm(len(self), generator=order).split(batch_size or len(self)):
                 slope = gradient(local, model, self.inputs[batch], self.targets[batch])
                 local = local - learning_rate * (slope + proximal * (local - weights))
         return local
@@ -205,6 +209,7 @@ def fedavg(
     """
     check_numbers(1, Integral, most=100_000, clients=len(clients), rounds=rounds)
     check_numbers(1e-9, most=1.0, share=share)
+    check_training(**training)
     draw, taking_part = torch.Generator().manual_seed(seed), max(1, round(share * len(clients)))
 
     def step(number: int, weights: Tensor) -> Tensor:
@@ -236,6 +241,7 @@ def gossip(
         training: goes to `Client.train`.
     """
     check_numbers(1, Integral, most=100_000, clients=len(clients), rounds=rounds)
+    check_training(**training)
     ones, sums, count = mixing.new_ones(len(mixing)), (mixing.sum(0), mixing.sum(-1)), len(clients)
     if mixing.shape != (count, count) or (mixing < 0).any() or not all(torch.allclose(each, ones) for each in sums):
         raise ValueError(f"mixing must be {count} x {count} and not negative, every row and column summing to 1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,10 +11,10 @@ from torch import Tensor
 from ..base.checks import check_choice
 from .geometry import resize, size_of
 
-KINDS = ("luma", "linear", "histogram")
+Kind: TypeAlias = Literal["luma", "linear", "histogram"]
 
 
-def matched(picture: Tensor, reference: Tensor, kind: str = "linear") -> Tensor:
+def matched(picture: Tensor, reference: Tensor, kind: Kind = "linear") -> Tensor:
     """A picture with the colors of another (Gatys et al. 2016, "Preserving Color in Neural Artistic Style Transfer").
 
     Args:
@@ -26,7 +28,7 @@ def matched(picture: Tensor, reference: Tensor, kind: str = "linear") -> Tensor:
         >>> torch.allclose(lk.color.matched(cat, cat), cat, atol=1e-3), lk.color.matched(cat, koi).shape
         (True, torch.Size([1, 3, 21, 32]))
     """
-    check_choice("kind", kind, KINDS)
+    check_choice("kind", kind, Kind)
     count = max(len(picture), len(reference))
     if {len(picture), len(reference)} - {1, count}:
         raise ValueError(f"{len(picture)} pictures cannot take the colors of {len(reference)}: give one for each")

@@ -18,7 +18,7 @@ from ..base.devices import arithmetic
 from ..base.files import bundled
 from ..engine.evaluator import Evaluator
 from ..engine.tiles import in_tiles
-from ..engine.training import Trained, crops, shifted, train_steps
+from ..engine.training import Trained, crops, large_enough, shifted, train_steps
 from ..losses.activations import activation
 from ..losses.styles import mean_std
 from ..networks.backbone import Backbone
@@ -165,9 +165,12 @@ def training(
         options: see `train_steps`.
     """
     check_numbers(1, Integral, most=4096, side=side, batch=batch)
+    check_numbers(0, Integral, most=4096, shift=shift)
+    check_numbers(0, style_weight=style_weight, tv_weight=tv_weight)
     device = next(decoder.parameters()).device
     backbone, layer = load_backbone(backbone, device), STYLE_LAYERS[-1]
-    stacks = [[[as_picture(picture).to(device)] for picture in pictures] for pictures in (photos, paintings)]
+    backbone.least_side(STYLE_LAYERS, (side, side))
+    stacks = [large_enough([[as_picture(p).to(device)] for p in each], side + shift) for each in (photos, paintings)]
 
     def of_batch(generator: Generator) -> Tensor:
         ((photo,), (painting,)) = (crops(stack, side + shift, batch, generator, turns=False) for stack in stacks)
@@ -186,7 +189,7 @@ def training(
         rough = picture.diff(dim=2).square().mean() + picture.diff(dim=3).square().mean()
         return error + tv_weight * rough
 
-    yield from train_steps(decoder, of_batch, steps=steps, learning_rate=learning_rate, **options)
+    return train_steps(decoder, of_batch, steps=steps, learning_rate=learning_rate, **options)
 
 
 def _relative_error(features: Tensor, target: Tensor) -> Tensor:

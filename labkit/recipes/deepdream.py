@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
@@ -22,7 +22,7 @@ from ..losses.activations import activation
 from ..losses.algebra import Loss, Sum, layer_names
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
-from ..pictures.geometry import resize, size_of
+from ..pictures.geometry import Size, resize, size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import PictureLike, as_picture
 from .dream_gradients import dream_gradient
@@ -102,9 +102,15 @@ def dreaming(
     @cache
     def identity() -> dict[str, Any]:
         known = {"photo": digest(original), "network": digest(network)}
-        return known | {"octaves": len(sizes), "steps": steps, "seed": seed}
+        return known | {"octaves": sizes, "steps": steps, "seed": seed, "variations": variations}
 
     run = Run(sizes, [steps] * len(sizes), resume, identity, original.device)
+
+    @lru_cache(1)
+    def evaluator_of(size: Size) -> Evaluator:
+        return Evaluator(network, loss, size, precision, tile, distributed)
+
+    evaluator_of(sizes[0]).plan(size)  # what cannot be evaluated is refused at the call
 
     def octave_by_octave() -> Iterator[Progress]:
         detail = torch.zeros_like(pictures[..., :1, :1])
@@ -115,7 +121,7 @@ def dreaming(
             if octave_mask is not None:
                 detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
             pixels = Pixels((base + detail).clamp(0, 1))
-            evaluator = Evaluator(network, loss, stage.size, precision, tile, distributed)
+            evaluator = evaluator_of(stage.size)
             evaluate = dream_gradient(
                 evaluator,
                 jitter=jitter,

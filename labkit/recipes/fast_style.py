@@ -18,7 +18,7 @@ from ..base.devices import arithmetic
 from ..base.files import bundled
 from ..engine.evaluator import Evaluator
 from ..engine.tiles import in_tiles
-from ..engine.training import Trained, crops, shifted, train_steps
+from ..engine.training import Trained, crops, large_enough, shifted, train_steps
 from ..losses.algebra import normalized_weights
 from ..losses.reconstruction import content
 from ..losses.regularizers import total_variation
@@ -194,10 +194,12 @@ def training(
         options: see `train_steps`.
     """
     check_numbers(1, Integral, most=4096, side=side, batch=batch)
+    check_numbers(0, Integral, most=4096, shift=shift)
+    check_numbers(0, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
     device = next(network.parameters()).device
     backbone = load_backbone(backbone, device)
     mixtures = [network.mixture(name) for name in paintings]
-    stacks = [[as_picture(photo).to(device)] for photo in photos]
+    stacks = large_enough(([as_picture(photo).to(device)] for photo in photos), side + shift)
     evaluators = [
         Evaluator(
             backbone,
@@ -217,4 +219,4 @@ def training(
         with torch.autocast(device.type, enabled=False):  # the engine knows what must stay in float32
             return evaluators[index].plus(content_weight * content(squares[cut])).differentiable(painted).mean()
 
-    yield from train_steps(network, of_batch, steps=steps, learning_rate=learning_rate, **options)
+    return train_steps(network, of_batch, steps=steps, learning_rate=learning_rate, **options)

@@ -16,7 +16,7 @@ from ..losses.styles import Statistic, style
 from ..losses.target_statistics import TargetStatisticLoss
 from ..pictures.geometry import size_of
 from ..pictures.masks import Mask, as_mask
-from ..pictures.reading import PictureLike, as_picture
+from ..pictures.reading import PictureLike
 
 Layers: TypeAlias = str | Iterable[str] | Mapping[str, float]
 MOST_WEIGHT = 1e12  # beyond it, squares leave the range of float32
@@ -67,15 +67,12 @@ def style_objective(
     """
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
     check_numbers(0, most=MOST_WEIGHT, **weights, histogram_weight=histogram_weight)
-    photo = as_picture(photo)
+    likeness = content(photo, content_layers)
     if masks is not None:
-        masks = [mask if mask is None else as_mask(mask, size_of(photo)) for mask in as_list(masks)]
-    mixture, options = (
-        (as_list(painting), masks, painting_masks, style_weights),
-        {"layers": style_layers, "scale": style_scale},
-    )
-    loss = content_weight * content(photo, content_layers)
-    loss += style_weight * mixture_loss(style, *mixture, statistic=statistic, **options)
+        masks = [mask if mask is None else as_mask(mask, size_of(likeness.photo)) for mask in as_list(masks)]
+    mixture = as_list(painting), masks, painting_masks, style_weights
+    options: dict[str, Any] = {"layers": style_layers, "scale": style_scale}
+    loss = content_weight * likeness + style_weight * mixture_loss(style, *mixture, statistic=statistic, **options)
     if histogram_weight:
         loss += histogram_weight * mixture_loss(histogram, *mixture, **options)
     return loss + tv_weight * total_variation(tv_exponent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
@@ -23,15 +23,15 @@ from ..losses.styles import Statistic
 from ..networks.backbone import Backbone
 from ..networks.surgery import Border, Pooling, variant
 from ..networks.zoo import load_backbone
-from ..pictures.color import matched
-from ..pictures.geometry import resize, size_of
+from ..pictures.color import Kind, matched
+from ..pictures.geometry import Size, resize, size_of
 from ..pictures.reading import PictureLike, as_picture
 from .objectives import Layers, style_objective
 
 Init: TypeAlias = Literal["content", "style", "noise"]
 Colors: TypeAlias = Literal["linear", "histogram", "luma", "linear-after", "histogram-after"]
 BEFORE = ("linear", "histogram")  # colors of the painting
-AFTER = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # colors of the result
+AFTER: dict[str, Kind] = {"luma": "luma", "linear-after": "linear", "histogram-after": "histogram"}  # of the result
 
 
 def stylizing(
@@ -82,8 +82,8 @@ def stylizing(
         seed: of the noise.
         device, precision: see `load_backbone` and `pick_precision`.
         tile, distributed: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
-        resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same photo, network and
-            steps; weights, layers and paintings may be others, and the run goes on towards those.
+        resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same photo, network,
+            steps and optimizer; weights, layers and paintings may be others, and the run goes on towards those.
         progress: show a progress bar; None: `stylize` does, `stylizing` does not.
 
     Raises:
@@ -124,14 +124,21 @@ def stylizing(
 
     @cache
     def identity() -> dict[str, Any]:
-        return {"photo": digest(original), "network": digest(network), "scales": len(sizes), "steps": steps}
+        known = {"photo": digest(original), "network": digest(network)}
+        return known | {"scales": sizes, "steps": steps, "optimizer": optimizer}
 
     run = Run(sizes, shares, resume, identity, original.device)
+
+    @lru_cache(1)
+    def evaluator_of(size: Size) -> Evaluator:
+        return Evaluator(network, loss, size, precision, tile, distributed)
+
+    evaluator_of(sizes[0]).plan(size)  # what cannot be evaluated is refused at the call
 
     def scale_by_scale() -> Iterator[Progress]:
         picture, moments = first, None
         for stage in run:
-            evaluator = Evaluator(network, loss, stage.size, precision, tile, distributed)
+            evaluator = evaluator_of(stage.size)
             pixels = Pixels(resize(picture, stage.size), clamp=optimizer != "lbfgs")
             stepper = make_optimizer(optimizer, pixels.parameters, learning_rate)
             if optimizer == "adam" and moments is not None:

@@ -16,7 +16,7 @@ from ..base.checks import MOST_SIDE, check_numbers
 from ..base.devices import arithmetic
 from ..base.files import bundled
 from ..engine.tiles import in_tiles
-from ..engine.training import Trained, crops, train_steps
+from ..engine.training import Trained, crops, large_enough, train_steps
 from ..networks.backbone import Backbone
 from ..networks.weights import frozen, load_weights
 from ..pictures.color import luma
@@ -145,11 +145,13 @@ def training(
         if min(size) >= model.scale:
             pairs.append(tuple(luma(x).to(device) for x in degraded(resize(photo, size), model.scale)))
 
+    pairs = large_enough(pairs, side)
+
     def of_batch(generator: torch.Generator) -> Tensor:
         small, large = crops(pairs, side, batch, generator)
         return error(bicubic(small, model.scale) + model(small), large)
 
-    yield from train_steps(model, of_batch, steps=steps, learning_rate=learning_rate, **options)
+    return train_steps(model, of_batch, steps=steps, learning_rate=learning_rate, **options)
 
 
 def perceptual(backbone: Backbone, layers: Sequence[str] = ("relu2_2",), pixel_weight: float = 1.0) -> Error:

@@ -10,9 +10,9 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -69,13 +69,14 @@ def journey(
     check_numbers(0.01, most=86_400, seconds=1.0 if seconds is None else seconds)
     check_numbers(-3600, most=3600, rotate=rotate)
     network, first = load_backbone(backbone, device), as_picture(photo)
+    _dreaming(first, network, layers, seed, options)  # so that bad options are refused at the call
 
     def frame_by_frame() -> Iterator[Tensor]:
         picture = first
         for number in count() if seconds is None else range(max(1, round(seconds * fps))):
             if number:
                 picture = zoom_rotate(picture, zoom ** (1 / fps), rotate / fps)
-            picture = _dreamt(picture, network, layers, seed + number, options).picture.to(first.device)
+            picture = _last(_dreaming(picture, network, layers, seed + number, options)).picture.to(first.device)
             yield picture
 
     return frame_by_frame()
@@ -87,7 +88,7 @@ def dream_frames(
     *,
     backbone: str | Backbone = "pocket",
     keep: float = 0.5,
-    flow: str | Flow | None = "auto",
+    flow: Flow | Literal["auto"] | None = "auto",
     seed: int = 0,
     device: str | torch.device | None = None,
     **options: Any,
@@ -110,8 +111,8 @@ def dream_frames(
     """
     backbone = load_backbone(backbone, device)
 
-    def make(number: int, frame: Tensor, past: Past) -> Progress:
-        return _dreamt(past.start, backbone, layers, seed + number, options)
+    def make(number: int, frame: Tensor, past: Past) -> Iterator[Progress]:
+        return _dreaming(past.start, backbone, layers, seed + number, options)
 
     return _film(frames, make, keep, flow, backbone.device)
 
@@ -125,7 +126,7 @@ def stylize_frames(
     pooling: Pooling = "max",
     border: Border = "zeros",
     temporal_weight: float = 10.0,
-    flow: str | Flow | None = "auto",
+    flow: Flow | Literal["auto"] | None = "auto",
     steps: int = 100,
     steps_after: int = 40,
     device: str | torch.device | None = None,
@@ -149,14 +150,14 @@ def stylize_frames(
     check_numbers(1, Integral, most=MOST_STEPS, steps=steps, steps_after=steps_after)
     backbone = variant(load_backbone(backbone, device), pooling, border)
 
-    def make(number: int, frame: Tensor, past: Past) -> Progress:
+    def make(number: int, frame: Tensor, past: Past) -> Iterator[Progress]:
         schedule: dict[str, Any] = {"steps": steps}
         if past.result is not None:
             schedule = {"steps": steps_after, "init": past.start, "min_scale": max(size_of(frame))}
             if temporal_weight:
                 held = temporal_weight * pixel_mse(past.result, past.seen)
                 schedule["extra_loss"] = options["extra_loss"] + held if options.get("extra_loss") else held
-        return _last(stylizing_with(frame, painting, backbone=backbone, **options | schedule))
+        return stylizing_with(frame, painting, backbone=backbone, **options | schedule)
 
     return _film(frames, make, keep, flow, backbone.device)
 
@@ -173,12 +174,12 @@ class Past:
 
 def _film(
     frames: Any,
-    make: Callable[[int, Tensor, Past], Progress],
+    make: Callable[[int, Tensor, Past], Iterator[Progress]],
     keep: float,
-    flow: str | Flow | None,
+    flow: Flow | Literal["auto"] | None,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """What ``make`` makes of each frame by its number and its past. See `dream_frames`."""
+    """What the runs that ``make`` begins, of each frame by its number and its past, end with. See `dream_frames`."""
     check_numbers(0, most=1, keep=keep)
     if flow == "auto":
         flow = raft(device)
@@ -188,12 +189,16 @@ def _film(
                 "frames are blended without optical flow",
                 stacklevel=3,
             )
-    elif isinstance(flow, str):
+    elif flow is not None and not callable(flow):
         raise ValueError(f'flow is "auto", a function or None, not {flow!r}')
+
+    film = frames_of(frames)
+    first = next(film)
+    make(0, first.cpu(), Past(first.cpu()))  # so that bad options are refused at the call
 
     def frame_by_frame() -> Iterator[Tensor]:
         before: tuple[Tensor, Tensor] | None = None  # the last frame and its result
-        for number, frame in enumerate(frames_of(frames)):
+        for number, frame in enumerate(chain([first], film)):
             home, frame = frame.device, frame.cpu()
             past = Past(frame)
             if before is not None:
@@ -205,7 +210,7 @@ def _film(
                     forward, backward = flow(frame, last).to(frame), flow(last, frame).to(frame)
                     result, seen = warped(result, forward), visible(forward, backward)
                 past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
-            made = make(number, frame, past)
+            made = _last(make(number, frame, past))
             # Not the picture, whose colors may have been changed since.
             before = frame, made.pixels.detach().clamp(0, 1).cpu()
             yield made.picture.to(home)
@@ -213,10 +218,12 @@ def _film(
     return frame_by_frame()
 
 
-def _dreamt(picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]) -> Progress:
+def _dreaming(
+    picture: Tensor, backbone: Backbone, layers: Any, seed: int, options: dict[str, Any]
+) -> Iterator[Progress]:
     if options.get("variations", 1) != 1:
         raise ValueError(f"a film has one dream a frame, not variations={options['variations']}")
-    return _last(dreaming(picture, layers, backbone=backbone, seed=seed, **{**FRAME, **options}))
+    return dreaming(picture, layers, backbone=backbone, seed=seed, **{**FRAME, **options})
 
 
 def _last(run: Iterator[Progress]) -> Progress:

@@ -87,22 +87,14 @@ def creating(
 
     @cache
     def identity() -> dict[str, Any]:
-        return {"loss": repr(loss), "network": digest(network), "size": [height, width], "seed": seed}
+        known = {"loss": repr(loss), "network": digest(network), "shape": shape, "seed": seed}
+        return known | {"parameterization": parameterization}
 
     stage = single_stage(whole, steps, resume=resume, identity=identity)
-
-    def only_stage() -> Iterator[Progress]:
-        evaluator = Evaluator(network, loss, whole, precision)
-        yield from descend(
-            stage,
-            picture,
-            randomly_transformed(evaluator, jitter=jitter, zoom=zoom, rotate=rotate, generator=generator),
-            make_optimizer("adam", picture.parameters, learning_rate),
-            generator=generator,
-            plan=evaluator.plan(whole),
-        )
-
-    return with_bar(only_stage(), progress)
+    evaluator = Evaluator(network, loss, whole, precision)
+    evaluate = randomly_transformed(evaluator, jitter=jitter, zoom=zoom, rotate=rotate, generator=generator)
+    optimizer, plan = make_optimizer("adam", picture.parameters, learning_rate), evaluator.plan(whole)
+    return with_bar(descend(stage, picture, evaluate, optimizer, generator=generator, plan=plan), progress)
 
 
 create = finished(creating, "Create to the end and return the pictures (N, 3, H, W), on the CPU.")
