@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -221,7 +222,7 @@ def test_every_option_has_a_help_text_and_no_text_is_left_over() -> None:
     )
     parameters = [each for function in functions for each in inspect.signature(function).parameters.values()]
     named = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} - UNSAID
-    assert named | {"layers", "pooling", "border"} == TEXTS.keys()
+    assert named | {"layers", "pooling", "border", "preset"} == TEXTS.keys()
     assert all(text == text.strip() and text[0].islower() and len(text) < 90 for text in TEXTS.values())
 
 
@@ -530,10 +531,14 @@ def test_a_film_is_made_by_one_process(film: list, monkeypatch: Patch, capsys: C
     assert "start it without torchrun" in mistake(capsys, "dream", "film.gif", "-o", "out.gif", *QUICK)
 
 
-@pytest.mark.parametrize(("option", "value"), [("tile=auto", "auto"), ("tile=none", None), ("tile=96", 96)])
+SAID = [("tile=auto", "auto"), ("tile=none", None), ("tile=96", 96)]
+SAID += [("decorrelate", True), ("no-decorrelate", False), ("shuffle", True), ("no-shuffle", False)]
+
+
+@pytest.mark.parametrize(("option", "value"), SAID)
 def test_words_and_numbers_on_the_command_line(folder: Path, option: str, value: object) -> None:
     run("dream", "cat.png", "-o", "out.png", *QUICK, "--steps", "1", f"--{option}")
-    assert lk.settings_of("out.png")[option.partition("=")[0]] == value
+    assert lk.settings_of("out.png")[option.removeprefix("no-").partition("=")[0]] == value
 
 
 def test_upscale_doubles_a_picture(folder: Path) -> None:
@@ -578,39 +583,75 @@ def test_one_pass_runs_on_the_device_that_is_said(
 
 # --- mistakes ----------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+    ("place", "error", "line"),
+    [
+        ("PIL.Image.open", PermissionError(13, "Permission denied", "cat.png"), "cat.png: Permission denied"),
+        ("labkit.cli.commands.save", OSError(28, "No space left on device"), "writing: No space left on device"),
+        (
+            "labkit.cli.commands.load",
+            RuntimeError("CUDA out of memory.\nTried"),
+            "memory ran out: choose a smaller --size",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    folder: Path, place: str, error: Exception, line: str, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(place, mock.Mock(side_effect=error))
+    assert mistake(capsys, "upscale", "cat.png", "-o", "x.png") == f"labkit: {line}\n"
+
+
+def test_a_reader_who_leaves_is_told_nothing(capsys: Capture, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("builtins.print", mock.Mock(side_effect=BrokenPipeError(32, "Broken pipe")))
+    assert main(["backbones"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_mistake_of_the_lab_keeps_its_traceback(folder: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(commands, "check_place", mock.Mock(side_effect=RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["upscale", "cat.png", "-o", "x.png"])
+
+
+def test_a_file_called_none_keeps_its_name(capsys: Capture) -> None:
+    assert "no picture at None.png: " in mistake(capsys, "upscale", "None.png", "-o", "x.png")
+
+
 MISTAKES = {
     "": "required: COMMAND",
     "paint": "invalid choice: 'paint'",
     "dream cat.png": "required: -o/--output",
-    "dream cat.png --steps many -o x.png": "argument --steps: invalid int value: 'many'",
-    "dream cat.png --octave-skale=2 -o x.png": "does not take --octave-skale=2: did you mean --octave-scale?",
-    "dream cat.png --qqq -o x.png": "labkit dream does not take --qqq: see labkit dream --help",
-    "upscale cat.png pond.png -o x.png": "labkit upscale does not take pond.png",
-    "dream cat.png --bits 12 -o x.png": "argument --bits: invalid choice: 12",
-    "dream cat.png --tile large -o x.png": "write it like {auto,none,N}, not 'large'",
-    "dream cat.png --layers relu4_3=much -o x.png": "write it like LAYER=WEIGHT,..., not 'relu4_3=much'",
-    "stylize cat.png pond.png --style-weights 1;2 -o x.png": "write it like X,X,..., not '1;2'",
-    "dream film.gif --flow left -o x.gif": "argument --flow: invalid choice: 'left'",
-    "dream cat.png --backbone vgg17 -o x.png": "argument --backbone: invalid choice: 'vgg17'",
-    "layers vgg17": "invalid choice: 'vgg17'",
-    "dream cat.png --preset GATYS -o x.png": "argument --preset: invalid choice: 'GATYS'",
-    "dream cat.png --precision float3 -o x.png": "argument --precision: invalid choice: 'float3'",
+    "dream cat.png --steps many -o x.png": "labkit: --steps: write a whole number, not 'many'",
+    "dream cat.png --octave-skale=2 -o x.png": "--octave-skale=2 is not known here: did you mean --octave-scale?",
+    "dream cat.png --qqq -o x.png": "labkit: --qqq is not known here: see labkit dream --help",
+    "upscale cat.png pond.png -o x.png": "labkit: pond.png is not known here: see labkit upscale --help",
+    "dream cat.png --bits 12 -o x.png": "labkit: --bits: write one of 8, 16, not '12'",
+    "dream cat.png --tile large -o x.png": "--tile: write {auto,none,N}, not 'large'",
+    "dream cat.png --layers relu4_3=much -o x.png": "--layers: write LAYER=WEIGHT,..., not 'relu4_3=much'",
+    "stylize cat.png pond.png --style-weights 1;2 -o x.png": "--style-weights: write X,X,..., not '1;2'",
+    "dream film.gif --flow left -o x.gif": "--flow: write one of auto, none, not 'left'",
+    "dream cat.png --backbone vgg17 -o x.png": "--backbone: write one of pocket, vgg16, vgg19,",
+    "layers vgg17": "NAME: write one of pocket, vgg16, vgg19,",
+    "dream cat.png --preset GATYS -o x.png": "--preset: write one of ORIGINAL_DREAM, ARTICLE_DREAM, not 'GATYS'",
+    "dream cat.png --precision float3 -o x.png": "write one of auto, float32, tf32, bfloat16, not 'float3'",
     "dream missing.png -o x.png": "no picture at missing.png: check the path",
     "dream empty.png -o x.png": "empty.png is empty (0 bytes)",
     "dream cat.png --layers relu9_9 -o x.png": "pocket has no layer 'relu9_9': did you mean",
     "dream cat.png --layers relu4_3=-1 -o x.png": "the weight of relu4_3 must be a number of at least 0, not -1",
-    "dream cat.png --steps -3 -o x.png": "steps must be a whole number",
-    "dream cat.png --octave-scale 0.5 -o x.png": "octave_scale must be a number",
+    "dream cat.png --steps -3 -o x.png": "labkit: --steps must be a whole number from 1 to 1,000,000, not -3",
+    "dream cat.png --octave-scale 0.5 -o x.png": "labkit: --octave-scale must be a number from 1.01 to 100, not 0.5",
     "dream cat.png --size -5 -o x.png": "size must be a whole number from 0 to 65,536, not -5",
     "dream cat.png --mask missing.png -o x.png": "no picture at missing.png",
     "dream cat.png --device abacus -o x.png": "the device 'abacus' cannot be used here",
     "stylize cat.png noon_pont -o x.png": "no picture at noon_pont",
-    "stylize cat.png pond.png --style-weight nan -o x.png": "style_weight must be a number from 0 to 1e+12, not nan",
-    "stylize cat.png pond.png --optimizer sgd -o x.png": "argument --optimizer: invalid choice: 'sgd'",
+    "stylize cat.png pond.png --style-weight nan -o x.png": "--style-weight must be a number from 0 to 1e+12, not nan",
+    "stylize cat.png pond.png --optimizer sgd -o x.png": "--optimizer: write one of adam, lbfgs, ascent, not 'sgd'",
     "stylize cat.png pond.png --style-layers relu1 -o x.png": "pocket has no layer 'relu1'",
     "stylize cat.png pond.png --masks gone.png -o x.png": "no picture at gone.png",
     "stylize cat.png pond.png --masks pond.png -o x.png": "a mask for this picture has the shape",
-    "stylize cat.png pond.png --avg-decay 1 --quiet -o x.png": "avg_decay must be a number from 0 to 0.9999, not 1",
+    "stylize cat.png pond.png --avg-decay 1 --quiet -o x.png": "--avg-decay must be a number from 0 to 0.9999, not 1",
     "dream cat.png -o missing/x.png": "cannot write missing/x.png: No such file or directory; choose",
     "dream cat.png -o x.xyz": "cannot tell a picture type from 'x.xyz'",
     "dream cat.png -o x.webp --quality 101": "quality must be a number from 0 to 100, not 101",
@@ -621,19 +662,40 @@ MISTAKES = {
     "dream nothing -o out": "nothing holds no pictures",
     "dream twins -o out": "differ only in their endings",
     "journey cat.png -o x.png": "cannot tell a film's type from 'x.png'",
-    "journey cat.png -o x.gif --seconds inf": "seconds must be a number from 0.01 to 36,000, not inf",
+    "journey cat.png -o x.gif --seconds inf": "seconds must be a number from 0.01 to 86,400, not inf",
     "journey cat.png -o x.gif --fps nan": "fps must be a number from 0.01 to 1,000, not nan",
     "dream film.gif -o x.gif --fps 0": "fps must be a number from 0.01 to 1,000, not 0",
-    "dream film.gif -o x.gif --bits 16": "--bits is for pictures alone, and x.gif is to hold a film: leave it out",
-    "dream film.gif -o x.gif --checkpoint run.pt": "--checkpoint is for pictures alone, and x.gif",
-    "dream film.gif -o x.gif --variations 2 --flow none": "--variations is for pictures alone, and x.gif",
-    "dream cat.png -o x.png --fps 5 --keep 1": "--fps, --keep is for films alone, and x.png is to hold pictures",
+    "dream film.gif -o x.gif --bits 16": "x.gif is to hold a film, not pictures: leave out --bits",
+    "dream film.gif -o x.gif --checkpoint run.pt": "leave out --checkpoint",
+    "dream film.gif -o x.gif --variations 2 --flow none": "leave out --variations",
+    "dream cat.png -o x.png --fps 5 --keep 1": "x.png is to hold pictures, not a film: leave out --fps, --keep",
     "dream cat.png -o x.gif": "cat.png does not move: end x.gif in .png or .jpg",
     "dream missing.gif -o x.gif": "no film at missing.gif",
     "dream missing.mp4 -o x.mp4": "no film at missing.mp4",
     "upscale cat.png -o x.png --device abacus": "the device 'abacus' cannot be used here",
     "upscale cat.png -o x.doc": "cannot tell a picture type from 'x.doc'",
     "repaint cat.png missing.png -o x.png": "no picture at missing.png",
+    "dream cat.png --tile 32 --quiet -o x.png": 'labkit: --tile is "auto", none, or from 64 to 65,536 pixels, not 32',
+    "stylize cat.png pond.png noon_pond --masks center -o x.png": "2 paintings need as many masks and weights: give",
+    "upscale cat.png --size -3 -o x.png": "labkit: --size must be a whole number from 0 to 65,536, not -3",
+    "repaint cat.png pond.png --size 1e9 -o x.png": "labkit: --size: write a whole number, not '1e9'",
+    "dream cat.png --seed 99999999999999999999 -o x.png": "--seed must be a whole number from -1e+18 to 1e+18, not 9",
+    "dream cat.png --resume run.pt -o x.png": "--resume is not known here: see labkit dream --help",
+    "dream '' -o x.png": "photo is an empty word: is a variable of the shell not set?",
+    "dream frames -o ''": "output is an empty word",
+    "stylize cat.png pond.png '' -o x.png": "painting is an empty word",
+    "dream cat.png --checkpoint= -o x.png": "checkpoint is an empty word",
+    "upscale cat.png -o ./cat.png": "./cat.png is read from, too: write to another file or folder",
+    "dream frames -o frames/": "frames/ is read from, too",
+    "dream film.gif -o film.gif": "film.gif is read from, too",
+    "stylize cat.png pond.png -o pond.png": "pond.png is read from, too",
+    "dream cat.png --checkpoint x.png -o x.png": "x.png is read from, too",
+    "dream missing -o out": "no picture at missing",
+    "dream missing -o x.gif": "no picture at missing",
+    "journey frames -o x.gif": "frames is a folder, not a picture: name a file in it",
+    "dream frames -o cat.png/out": "labkit: cat.png/out: Not a directory",
+    "dream cat.png --device meta -o x.png": "the device 'meta' cannot be used here: try cpu, cuda or mps",
+    "repaint dot.png carved_sea -o x.png": "a side of the photo must be a whole number from 5 to 65,536, not 1",
 }
 
 
@@ -646,6 +708,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).parent.mkdir(exist_ok=True)
         lk.save(lk.photo("chelsea", 60), place / name)
     lk.save_frames([lk.photo("chelsea", 60), lk.photo("coffee", 60)], place / "film.gif", 20, progress=False)
+    lk.save(torch.rand(1, 3, 1, 1), place / "dot.png")
     (place / "empty.png").touch()
     (place / "nothing").mkdir()
     (place / "out").mkdir()
@@ -659,5 +722,6 @@ def test_a_mistake_is_one_line_before_the_run(
     monkeypatch.chdir(places)
     monkeypatch.setattr(lk.Evaluator, "__call__", lambda *_: pytest.fail("the run was started"))
     before = sorted(places.rglob("*"))
-    assert MISTAKES[arguments] in mistake(capsys, *arguments.split())
+    assert MISTAKES[arguments] in (said := mistake(capsys, *shlex.split(arguments)))
+    assert not re.search(r"None|Errno|argument --|labkit: labkit| int | float ", said)
     assert sorted(places.rglob("*")) == before

@@ -197,7 +197,7 @@ def test_what_cannot_be_written_is_refused_at_once(
     ("frames", "message"),
     [
         ([], "a film without frames: there is nothing to write"),
-        ([FRAMES[0], FRAMES[1, :, :8]], "a film's frames have one size, not (24, 16) and (24, 8)"),
+        ([FRAMES[0], FRAMES[1, :, :8]], "a film's frames have one size, not 24x16 and 24x8 pixels"),
     ],
 )
 def test_frames_that_make_no_film_are_refused(

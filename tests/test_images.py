@@ -298,7 +298,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"no picture at x.png: check the path .now in {tmp_path}"):
         lk.load("x.png")
-    with pytest.raises(FileNotFoundError, match="no picture at"):
+    with pytest.raises(IsADirectoryError, match="is a folder, not a picture: name a file in it"):
         lk.load(tmp_path)
 
 

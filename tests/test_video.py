@@ -219,7 +219,7 @@ GRAY = torch.full((1, 3, 36, 48), 0.5)
     ("frames", "options", "message"),
     [
         ([], {}, "a film without frames"),
-        ([GRAY, GRAY[..., :-1]], {}, "a film's frames have one size, not (1, 3, 36, 48) and (1, 3, 36, 47)"),
+        ([GRAY, GRAY[..., :-1]], {}, "a film's frames have one size, not 48x36 and 47x36 pixels"),
         ([GRAY], {"keep": 1.5}, "keep must be a number from 0 to 1, not 1.5"),
         ([GRAY], {"keep": -0.5}, "keep must be a number from 0 to 1, not -0.5"),
         ([GRAY], {"flow": "raft"}, "flow is \"auto\", a function or None, not 'raft'"),

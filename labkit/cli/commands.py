@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import Parameter
 from itertools import chain
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +37,7 @@ from .options import flag, options_of
 
 CHECKPOINT_EVERY = 10.0  # seconds
 OF_PICTURES = {"variations", "bits", "checkpoint"}
+FILES = ("photo", "painting", "mask", "masks", "painting_masks")
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------
@@ -64,12 +65,7 @@ STEPS = {"steps": STYLE_FILM["steps"].default}
 RECIPES = {
     "dream": Recipe("let a network dream a photo or a film", dreaming, dream_frames, DREAM, options_of(dream_frames)),
     "stylize": Recipe(
-        "repaint a photo or a film in the style of a painting",
-        stylizing_with,
-        stylize_frames,
-        STYLE,
-        STYLE_FILM,
-        STEPS,
+        "repaint a photo or a film in the style of a painting", stylizing_with, stylize_frames, STYLE, STYLE_FILM, STEPS
     ),
     "journey": Recipe("dream a photo, move, dream again: a film", dreaming, journey, DREAM, JOURNEY, FRAME, True),
 }
@@ -89,21 +85,16 @@ class Job:
     bits: Literal[8, 16] = 8
     checkpoint: str | None = None
     quiet: bool = False
-    preset: str | None = None
     fps: float | None = None
 
     def run(self, film: bool) -> None:
         """Make a film, the pictures of a folder, or a picture, alone or with other processes."""
-        check_numbers(0, Integral, most=MOST_SIDE, size=self.size)
         device = own_device(self.arguments["device"])
         if film:
             self._film(device)
         elif Path(self.photo).is_dir():
             self._folder(device)
         else:
-            check_place(self.output, self.quality, self.bits)  # now, not after a long run
-            if self.checkpoint:
-                check_writable(self.checkpoint)
             with joined(pick_device(device)) as several:
                 self._picture(self.photo, Path(self.output), device=device, distributed=several)
 
@@ -116,6 +107,9 @@ class Job:
             more: arguments beside the job's.
         """
         picture = _photo(str(photo), self.size)
+        check_place(out, self.quality, self.bits)  # now, not after a long run
+        if self.checkpoint:
+            check_writable(self.checkpoint)
         first = not more.get("distributed") or rank_and_count()[0] == 0
         checkpoint = Path(self.checkpoint) if self.checkpoint else None
         resume = checkpoint if checkpoint and checkpoint.exists() else None
@@ -140,7 +134,6 @@ class Job:
         if len({path.stem for path in photos}) < len(photos):
             raise ValueError(f"two pictures in {self.photo} differ only in their endings: rename one")
         out.mkdir(parents=True, exist_ok=True)
-        check_place(out / f"{photos[0].stem}.png", self.quality, self.bits)
         backbone = load_backbone(self.arguments["backbone"], device)
         rank, count = rank_and_count()
         for photo in photos[rank::count]:
@@ -152,19 +145,14 @@ class Job:
         """A film of a film, or of a photo. An interrupt ends it early, and the frames so far are written."""
         if rank_and_count()[1] > 1:
             raise ValueError("each frame of a film needs the one before: start it without torchrun")
-        recipe, total = RECIPES[self.command], None
+        recipe = RECIPES[self.command]
         fps = (rate_of(self.photo) or 12.0) if self.fps is None else self.fps
         check_film(self.output, fps, self.quality)
-        if recipe.films_alone:
-            seconds = self.arguments["seconds"]
-            check_numbers(0.01, Real, 36_000, seconds=seconds)
-            source = first = _photo(self.photo, self.size)
-            total = max(1, round(seconds * fps))
-        else:
-            frames = frames_of(self.photo, self.size or None)
-            first = next(frames)
-            source = chain([first], frames)
-        made = recipe.film(source, **self._read(first) | {"device": device})
+        alone = recipe.films_alone
+        frames = iter([_photo(self.photo, self.size)]) if alone else frames_of(self.photo, self.size or None)
+        first = next(frames)
+        made = recipe.film(first if alone else chain([first], frames), **self._read(first) | {"device": device})
+        total = max(1, round(self.arguments["seconds"] * fps)) if alone else None
         print(save_frames(made, self.output, fps, quality=self.quality, total=total, progress=not self.quiet))
 
     def _read(self, photo: Tensor) -> dict[str, Any]:
@@ -178,7 +166,7 @@ class Job:
         """What is written into the picture: how to make it again. Of files it holds the names."""
         settings = {"labkit": __version__, "recipe": self.command, "size": self.size, **self.arguments}
         settings |= {"photo": str(photo)} | ({"painting": list(self.painting)} if self.painting else {})
-        for name in ("photo", "painting", "mask", "masks", "painting_masks"):
+        for name in FILES:
             if settings.get(name):
                 names = [path and Path(path).name for path in as_list(settings[name])]
                 settings[name] = names if len(names) > 1 else names[0]
@@ -191,10 +179,10 @@ def run_recipe(command: str, **said: Any) -> None:
     film = recipe.films_alone or _makes_film(said["photo"], said["output"])
     of_films = recipe.film_options.keys() - recipe.options.keys() | {"fps"}
     if idle := said.keys() & (OF_PICTURES if film else of_films):
-        flags, kinds = ", ".join(map(flag, sorted(idle))), ("pictures", "a film") if film else ("films", "pictures")
-        raise ValueError(f"{flags} is for {kinds[0]} alone, and {said['output']} is to hold {kinds[1]}: leave it out")
+        kind = "a film, not pictures" if film else "pictures, not a film"
+        raise ValueError(f"{said['output']} is to hold {kind}: leave out {', '.join(map(flag, sorted(idle)))}")
     values = {name: option.default for name, option in command_options(command).items()}
-    values |= {**(recipe.film_defaults if film else {}), **presets_of(command).get(said.get("preset"), {}), **said}
+    values |= {**(recipe.film_defaults if film else {}), **presets_of(command).get(said.get("preset", ""), {}), **said}
     takes = recipe.options | recipe.film_options if film else recipe.options
     arguments = {name: value for name, value in values.items() if name in takes}
     files = {field.name: values[field.name] for field in fields(Job) if field.name in values}
@@ -204,17 +192,30 @@ def run_recipe(command: str, **said: Any) -> None:
 def command_options(command: str) -> dict[str, Parameter]:
     """The options of a recipe's command, with their defaults for pictures, or for films where it makes them alone."""
     recipe = RECIPES[command]
-    options = {**options_of(Job), **recipe.film_options, **recipe.options}
+    preset = Parameter("preset", Parameter.KEYWORD_ONLY, default=None, annotation=Literal[tuple(presets_of(command))])
+    options = {**options_of(Job), **recipe.film_options, **recipe.options, "preset": preset}
     if not recipe.films_alone:
         return options
     options |= {name: options[name].replace(default=value) for name, value in recipe.film_defaults.items()}
     return {name: option for name, option in options.items() if name not in OF_PICTURES}
 
 
-def presets_of(command: str) -> dict[str | None, Mapping[str, Any]]:
+def presets_of(command: str) -> dict[str, Mapping[str, Any]]:
     """The presets of a command: those whose settings it has."""
     named = {name: value for name, value in vars(presets).items() if name.isupper()}
     return {name: value for name, value in named.items() if value.keys() <= RECIPES[command].options.keys()}
+
+
+def check_said(said: Mapping[str, Any]) -> None:
+    """Check what all commands take, before a long run; what is read must not be written over."""
+    check_numbers(0, Integral, most=MOST_SIDE, size=said.get("size", 0))
+    check_numbers(-1e18, Integral, most=1e18, seed=said.get("seed", 0))
+    words = {name: as_list(value) for name, value in said.items()}
+    if empty := [name for name in words if "" in words[name]]:
+        raise ValueError(f"{empty[0]} is an empty word: is a variable of the shell not set?")
+    read = {name for key in (*FILES, "checkpoint") for name in words.get(key, []) if name} - {*paintings()}
+    if "output" in said and Path(said["output"]).resolve() in {Path(name).resolve() for name in read}:
+        raise ValueError(f"{said['output']} is read from, too: write to another file or folder")
 
 
 def _makes_film(photo: str, output: str) -> bool:
@@ -222,6 +223,7 @@ def _makes_film(photo: str, output: str) -> bool:
     if source.suffix.lower() in VIDEOS or (suffix in FILM_SUFFIXES and (source.is_dir() or animated(source))):
         return True
     if suffix in FILM_SUFFIXES and suffix not in PICTURE_SUFFIXES:
+        _picture(photo)  # says what is wrong with what is no picture either
         raise ValueError(f"{photo} does not move: end {output} in .png or .jpg")
     return False
 
@@ -254,7 +256,7 @@ def _saved(run: Iterable[Progress], checkpoint: Path) -> Iterator[Progress]:
 
 
 def _picture(name: str) -> Tensor:
-    return painting(name) if name in paintings() and not Path(name).exists() else load(name)
+    return painting(name) if name in paintings() and not Path(name).is_file() else load(name)
 
 
 def _photo(name: str, size: int) -> Tensor:
@@ -275,7 +277,7 @@ def repaint(photo: str, painting: str, *, output: str, size: int = 0, device: st
     """repaint a photo in one pass of a network, in a second"""
     check_place(output)
     picture, learned = _photo(photo, size), faststyle.load_network(device=device)
-    if painting in learned.names and not Path(painting).exists():
+    if painting in learned.names and not Path(painting).is_file():
         repainted = faststyle.repaint(picture, painting, learned)
     else:
         repainted = adain.transfer(picture, _picture(painting), adain.load_decoder(device=device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from .. import __version__
+from ..engine.tiles import ran_out
 from ..networks.zoo import BACKBONES
 from ..pictures.reading import paintings
-from .commands import RECIPES, backbones, command_options, layers, presets_of, repaint, run_recipe, upscale
-from .options import add_options, options_of
+from .commands import RECIPES, backbones, check_said, command_options, layers, repaint, run_recipe, upscale
+from .options import TEXTS, add_options, choice, flag, options_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,33 +25,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_: _say(message)
         try:
             said = vars(_parser().parse_args(arguments))
+            check_said(said)
             said.pop("run")(**said)
-        except (ValueError, OSError) as error:
-            _say(error)
-            return 2
-        except KeyboardInterrupt:  # before there was a picture to keep
+        except (KeyboardInterrupt, BrokenPipeError):  # before there was a picture to keep; nobody reads on
             return 130
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and not ran_out(error):
+                raise  # a mistake of the lab's
+            _say("memory ran out: choose a smaller --size" if ran_out(error) else error)
+            return 2
     return 0
 
 
 def _say(message: Warning | str | Exception) -> None:
+    """Say it in one line and in the shell's words: --octave-scale and none for a function's octave_scale and None."""
     from tqdm import tqdm
 
-    tqdm.write(" ".join(["labkit:", *str(message).split()]), file=sys.stderr)  # on a line of its own, below no bar
+    if isinstance(message, OSError) and message.strerror:
+        message = f"{message.filename or 'writing'}: {message.strerror}"
+    text = " ".join(str(message).split())
+    text = re.sub(f'^({"|".join(TEXTS)})(?= must be | is one of | is ")', lambda name: flag(name[0]), text)
+    text = re.sub(r"(?<![\w./'-])None(?![\w./'-])", "none", text)
+    tqdm.write(f"labkit: {text}", file=sys.stderr)  # on a line of its own, below no bar
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are ValueErrors, and which knows what an unknown option may have been meant to be."""
 
     def error(self, message: str) -> Any:
-        raise ValueError(message)
+        raise ValueError(message.removeprefix("argument "))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            near = get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
+            near = get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1, 0.8)
             advice = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
-            raise ValueError(f"{self.prog} does not take {unknown[0]}: {advice}")
+            raise ValueError(f"{unknown[0]} is not known here: {advice}")
         return options, unknown
 
 
@@ -60,9 +71,10 @@ def _parser() -> Parser:
     known = f"the lab's: {', '.join(paintings())}"
 
     def add(name: str, text: str, run: Callable[..., None], takes: str = "") -> Parser:
-        """A command; ``takes``: what its usage shows."""
-        usage = f"labkit {name} {takes}".rstrip()
-        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", usage=usage)
+        """A command, which leaves out what is not said; ``takes``: what its usage shows."""
+        usage, about = f"labkit {name} {takes}".rstrip(), f"{text[0].upper()}{text[1:]}."
+        unsaid = argparse.SUPPRESS
+        sub = commands.add_parser(name, help=text, description=about, usage=usage, argument_default=unsaid)
         sub.set_defaults(run=run)
         return sub
 
@@ -76,7 +88,7 @@ def _parser() -> Parser:
             sub.add_argument("painting", metavar="PAINTING", nargs="+", help=text)
         others = ", ".join(f"{option} is {value}" for option, value in recipe.film_defaults.items())
         sub.epilog = None if films else f"The options of films are for films alone, where by default {others}."
-        add_options(sub, command_options(name), presets_of(name))
+        add_options(sub, command_options(name))
     for run, takes in ((repaint, "PHOTO PAINTING"), (upscale, "PHOTO")):
         sub = add(run.__name__, run.__doc__ or "", run, f"{takes} -o OUT [options]")
         sub.add_argument("photo", metavar="PHOTO", help="picture file")
@@ -85,5 +97,5 @@ def _parser() -> Parser:
         add_options(sub, options_of(run))
     add("backbones", "list the networks", backbones)
     sub = add("layers", "list the layers of a network", layers, "NAME")
-    sub.add_argument("backbone", metavar="NAME", choices=BACKBONES, help=", ".join(BACKBONES))
+    sub.add_argument("backbone", help=", ".join(BACKBONES), metavar="NAME", type=choice(*BACKBONES)["type"])
     return parser

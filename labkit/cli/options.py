@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -75,8 +75,6 @@ HELP: dict[str, dict[str, str]] = {
     },
 }
 TEXTS = {name: text for group in HELP.values() for name, text in group.items()}
-# What a signature does not tell.
-CHOICES: dict[str, Iterable[Any]] = {"backbone": BACKBONES, "flow": ("auto",)}
 
 
 def options_of(*functions: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -95,16 +93,13 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def add_options(
-    parser: argparse.ArgumentParser, options: Mapping[str, inspect.Parameter], presets: Iterable[Any] = ()
-) -> None:
-    """Give a parser options, in their groups. An option that is not said is left out of what it returns."""
+def add_options(parser: argparse.ArgumentParser, options: Mapping[str, inspect.Parameter]) -> None:
+    """Give a parser options, in their groups."""
     for title, texts in HELP.items():
         group = parser.add_argument_group(title)
         for name in [name for name in texts if name in options]:
             flags = ["-o"] * (name == "output") + [flag(name)]
-            choices = presets if name == "preset" else CHOICES.get(name, ())
-            group.add_argument(*flags, dest=name, help=_help(options[name]), **_settings(options[name], [*choices]))
+            group.add_argument(*flags, dest=name, help=_help(options[name]), **_settings(options[name]))
 
 
 def _help(option: inspect.Parameter) -> str:
@@ -115,37 +110,39 @@ def _help(option: inspect.Parameter) -> str:
     return f"{text} (default: {default:g})" if isinstance(default, float) else f"{text} (default: {default})"
 
 
-def _settings(option: inspect.Parameter, choices: list[Any]) -> dict[str, Any]:
-    """What `add_argument` has to know: how the option is read, and its choices, here or in its type."""
-    hint, needed = option.annotation, option.default is option.empty
+def _settings(option: inspect.Parameter) -> dict[str, Any]:
+    """What `add_argument` has to know: how the option is read, as said below or as its type tells."""
+    hint = option.annotation
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "required": needed}
+    if option.name in READERS:
+        return READERS[option.name]
     if bool in kinds:
-        return settings | {"action": "store_true" if option.default is False else argparse.BooleanOptionalAction}
-    choices = choices or [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    if choices:
-        choices += [None] * (NoneType in kinds)
-        read, metavar = type(choices[0]), f"{{{','.join(str(choice or 'none') for choice in choices)}}}"
-        return settings | {"type": _word if read is str else read, "choices": choices, "metavar": metavar}
-    if option.name not in READERS:
-        return settings | ({"type": int, "metavar": "N"} if int in kinds else {"type": float, "metavar": "X"})
-    read, metavar = READERS[option.name]
+        return {"action": argparse.BooleanOptionalAction}
+    if words := [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]:
+        return choice(*words, *[None] * (NoneType in kinds))
+    return reading(int, "N", "a whole number") if int in kinds else reading(float, "X", "a number")
+
+
+def choice(*values: Any) -> dict[str, Any]:
+    """How one of ``values`` is read, for `add_argument`."""
+    known = {"none" if value is None else str(value): value for value in values}
+    return reading(known.__getitem__, f"{{{','.join(known)}}}", f"one of {', '.join(known)}")
+
+
+def reading(read: Callable[[str], Any], metavar: str, wanted: str = "") -> dict[str, Any]:
+    """How ``read`` reads, for `add_argument`; where it fails, what is ``wanted`` is said, or else ``metavar``."""
 
     def checked(text: str) -> Any:
         try:
             return read(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"write it like {metavar}, not {text!r}") from None
+        except (ValueError, KeyError):
+            raise argparse.ArgumentTypeError(f"write {wanted or metavar}, not {text!r}") from None
 
-    return settings | {"type": checked, "metavar": metavar}
+    return {"type": checked, "metavar": metavar}
 
 
 def _word(text: str) -> str | None:
     return None if text == "none" else text
-
-
-def _words(text: str) -> list[str | None]:
-    return [_word(word) for word in text.split(",")]
 
 
 def _layers(text: str) -> dict[str, float]:
@@ -153,13 +150,16 @@ def _layers(text: str) -> dict[str, float]:
     return {name.strip(): float(weight or 1) for name, _, weight in pairs}
 
 
-# How options are read that are no numbers or choices, and what stands for their values in the help.
-READERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    **dict.fromkeys(("layers", "content_layers", "style_layers"), (_layers, "LAYER=WEIGHT,...")),
-    **dict.fromkeys(("masks", "painting_masks"), (_words, "FILE,none,...")),
-    **dict.fromkeys(("mask", "checkpoint"), (str, "FILE")),
-    "style_weights": (lambda text: [float(weight) for weight in text.split(",")], "X,X,..."),
-    "tile": (lambda text: _word(text) if text in ("auto", "none") else int(text), "{auto,none,N}"),
-    "output": (str, "OUT"),
-    "device": (str, "DEVICE"),
+# Of the options whose type does not tell how they are read.
+READERS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("layers", "content_layers", "style_layers"), reading(_layers, "LAYER=WEIGHT,...")),
+    **dict.fromkeys(("masks", "painting_masks"), reading(lambda text: [*map(_word, text.split(","))], "FILE,none,...")),
+    "mask": {"metavar": "FILE"},
+    "checkpoint": {"metavar": "FILE"},
+    "style_weights": reading(lambda text: [*map(float, text.split(","))], "X,X,..."),
+    "tile": reading(lambda text: _word(text) if text in ("auto", "none") else int(text), "{auto,none,N}"),
+    "backbone": choice(*BACKBONES),
+    "flow": choice("auto", None),
+    "output": {"metavar": "OUT", "required": True},
+    "device": {"metavar": "DEVICE"},
 }

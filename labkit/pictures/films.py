@@ -72,6 +72,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
+    except PermissionError:
+        raise
     except (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no film that can be read ({error}): use GIF, WebP or MP4") from error
 
@@ -188,7 +190,8 @@ def _images(frames: Iterable[Any], total: int | None, progress: bool) -> Iterato
         for frame in tqdm(frames, total=total, unit="frame", leave=False, disable=not shows_bar(progress)):
             image = to_pil(frame)
             if image.size != (size := size or image.size):
-                raise ValueError(f"a film's frames have one size, not {size} and {image.size}")
+                sizes = " and ".join(f"{width}x{height}" for width, height in (size, image.size))
+                raise ValueError(f"a film's frames have one size, not {sizes} pixels")
             yield image
     except KeyboardInterrupt:
         if size is None:

@@ -30,10 +30,12 @@ def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
     gray, CMYK and 16-bit pictures become RGB, and of an animation the first frame is taken. ``size``: as for `resize`.
 
     Raises:
-        FileNotFoundError: when there is no file.
+        OSError: when there is no file, or none that may be read.
         ValueError: when the file is not a whole picture or claims more than 178 megapixels.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a picture: name a file in it")
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}: check the path (now in {Path.cwd()})")
     if path.stat().st_size == 0:
@@ -47,6 +49,8 @@ def load(path: str | Path, size: int | tuple[int, int] | None = None) -> Tensor:
             raise ValueError(f"{path} is too large a picture ({error}): make it smaller first") from error
         except UnidentifiedImageError as error:
             raise ValueError(f"{path} is not a picture that can be read ({error}): use PNG, JPEG or WebP") from error
+        except PermissionError:
+            raise
         except (OSError, SyntaxError, EOFError) as error:  # Pillow's ways of saying that the data ends early
             raise ValueError(f"{path} is damaged or cut off ({error}): copy or download it again") from error
     return picture if size is None else resize(picture, size)

@@ -153,6 +153,7 @@ def repaint(
     check_numbers(4, Integral, most=MOST_SIDE, thumbnail=thumbnail, **({} if tile is None else {"tile": tile}))
     network = load_network() if network is None else network
     photo = as_picture(photo)
+    check_numbers(5, Integral, most=MOST_SIDE, **{"a side of the photo": min(size_of(photo))})
     home, photo = photo.device, photo.to(network.last.weight.device)
     mixture = network.mixture(painting)
     if tile is None or max(size_of(photo)) <= tile:

@@ -204,7 +204,8 @@ def _film(
             if before is not None:
                 last, result = before
                 if frame.shape != last.shape:
-                    raise ValueError(f"a film's frames have one size, not {tuple(last.shape)} and {tuple(frame.shape)}")
+                    sizes = " and ".join(f"{width}x{height}" for height, width in map(size_of, (last, frame)))
+                    raise ValueError(f"a film's frames have one size, not {sizes} pixels")
                 seen = torch.ones_like(frame[:, :1])
                 if flow is not None:
                     forward, backward = flow(frame, last).to(frame), flow(last, frame).to(frame)
