@@ -100,9 +100,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     """``device`` itself, or, for None, the best there is: CUDA, then MPS, then CPU. ValueError if it cannot be used."""
     if device is not None:
         try:
-            probe = torch.zeros(1, device=device)
-            probe.item()  # a device without numbers, as "meta", is of no use
-            return probe.device
+            return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError, ImportError) as error:  # torch's ways of saying "unknown" and "not here"
             raise ValueError(f"the device {str(device)!r} cannot be used here: try cpu, cuda or mps") from error
     if torch.cuda.is_available():

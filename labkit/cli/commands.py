@@ -210,6 +210,8 @@ def check_said(said: Mapping[str, Any]) -> None:
     """Check what all commands take, before a long run; what is read must not be written over."""
     check_numbers(0, Integral, most=MOST_SIDE, size=said.get("size", 0))
     check_numbers(-1e18, Integral, most=1e18, seed=said.get("seed", 0))
+    if said.get("device") == "meta":
+        raise ValueError("the device 'meta' cannot be used here: try cpu, cuda or mps")
     words = {name: as_list(value) for name, value in said.items()}
     if empty := [name for name in words if "" in words[name]]:
         raise ValueError(f"{empty[0]} is an empty word: is a variable of the shell not set?")
