@@ -7,6 +7,7 @@ from .engine.evaluator import Evaluation, Evaluator
 from .engine.progress import Progress
 from .losses.activations import activation, between, caricature, channels, class_logit, diversity, guide, per_picture
 from .losses.algebra import BoundLoss, Loss, Sum, Window
+from .losses.energies import class_evidence, log_energy
 from .losses.histograms import histogram
 from .losses.reconstruction import content, pixel_mse
 from .losses.regularizers import total_variation
@@ -62,9 +63,9 @@ def __getattr__(name: str) -> object:
 
 __all__ = ["pick_device", "pick_precision"]
 __all__ += ["Evaluation", "Evaluator", "Progress"]
-__all__ += ["BoundLoss", "Loss", "Sum", "Window", "activation", "between", "caricature", "channels", "class_logit"]
-__all__ += ["content", "diversity", "gram", "guide", "histogram", "per_picture", "pixel_mse", "style"]
-__all__ += ["total_variation"]
+__all__ += ["BoundLoss", "Loss", "Sum", "Window", "activation", "between", "caricature", "channels"]
+__all__ += ["class_evidence", "class_logit", "content", "diversity", "gram", "guide", "histogram", "log_energy"]
+__all__ += ["per_picture", "pixel_mse", "style", "total_variation"]
 __all__ += ["BACKBONES", "Backbone", "ReceptiveField", "Recommended", "load_backbone", "variant", "wrap"]
 __all__ += ["PALETTE", "CheckError", "check", "compare", "curves", "explain_losses", "lab", "show", "tidy"]
 __all__ += ["attack", "blackbox", "explain", "federated", "perturb", "privacy", "quantize", "rounding", "shapes"]

@@ -532,7 +532,7 @@ def test_a_film_is_made_by_one_process(film: list, monkeypatch: Patch, capsys: C
 
 
 SAID = [("tile=auto", "auto"), ("tile=none", None), ("tile=96", 96)]
-SAID += [("decorrelate", True), ("no-decorrelate", False), ("shuffle", True), ("no-shuffle", False)]
+SAID += [("decorrelate=0.5", 0.5), ("steps=2,1", [2, 1]), ("shuffle", True), ("no-shuffle", False)]
 
 
 @pytest.mark.parametrize(("option", "value"), SAID)
@@ -623,7 +623,7 @@ MISTAKES = {
     "": "required: COMMAND",
     "paint": "invalid choice: 'paint'",
     "dream cat.png": "required: -o/--output",
-    "dream cat.png --steps many -o x.png": "labkit: --steps: write a whole number, not 'many'",
+    "dream cat.png --steps many -o x.png": "labkit: --steps: write a whole number, or N,N, not 'many'",
     "dream cat.png --octave-skale=2 -o x.png": "--octave-skale=2 is not known here: did you mean --octave-scale?",
     "dream cat.png --qqq -o x.png": "labkit: --qqq is not known here: see labkit dream --help",
     "upscale cat.png pond.png -o x.png": "labkit: pond.png is not known here: see labkit upscale --help",

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from scipy.ndimage import correlate1d, gaussian_filter
 from torch import Tensor
 
 import labkit as lk
-from labkit.recipes.deepdream import dream_loss, octave_sizes
-from labkit.recipes.dream_gradients import balanced, blurred, dream_gradient, natural, normalized, rolled, smoothed
+from labkit.pictures.filters import blurred
+from labkit.pictures.masks import texture_mask
+from labkit.recipes.deepdream import dream_loss, octave_sizes, octave_steps
+from labkit.recipes.dream_gradients import anchored, balanced, dream_gradient, natural, normalized, rolled, smoothed
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 QUICK = {"octaves": 2, "steps": 2, "jitter": 8, "precision": "float32", "progress": False}
@@ -218,7 +221,14 @@ def test_a_natural_step_is_the_gradient_step_in_decorrelated_colors() -> None:
     gradient = torch.randn(1, 3, 4, 5, dtype=torch.float64)
     (step,) = torch.autograd.grad(picture, decorrelated, gradient)
     moved = torch.einsum("rc,nchw->nrhw", root, decorrelated + step) - picture
-    torch.testing.assert_close(natural(gradient, root), moved.detach(), rtol=0, atol=1e-5)
+    scale = torch.linalg.eigvalsh(root @ root.T)[-1]
+    torch.testing.assert_close(scale * natural(gradient), moved.detach(), rtol=0, atol=1e-9)
+
+
+def test_natural_colors_come_by_degrees() -> None:
+    gradient = torch.randn(1, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert natural(gradient, 0) is gradient
+    torch.testing.assert_close(natural(natural(gradient, 0.3), 0.5), natural(gradient, 0.8))
 
 
 def test_decorrelated_dreams_are_less_garish(pocket: lk.Backbone) -> None:
@@ -295,6 +305,56 @@ def test_a_step_changes_pixels_by_its_size(pocket: lk.Backbone) -> None:
     photo = 0.3 + 0.4 * cat()  # nothing reaches black or white
     picture = dream(photo, pocket, "relu2_2", octaves=1, steps=1, step_size=2.0)
     assert 255 * lk.difference(picture, photo).mean().item() == pytest.approx(2, rel=1e-3)
+
+
+def test_steps_are_shared_out_over_the_octaves(pocket: lk.Backbone) -> None:
+    assert [octave_steps(steps, 3) for steps in (4, (20, 6), [1, 5])] == [[4, 4, 4], [20, 13, 6], [1, 3, 5]]
+    assert octave_steps((20, 6), 1) == [20]
+    run = lk.dreaming(cat(), "relu2_2", backbone=pocket, octaves=3, steps=(3, 1), precision="float32")
+    assert [p.picture.shape[-1] for p in run] == [33, 33, 33, 46, 46, 64]
+
+
+def test_steps_shrink_evenly_to_their_last(pocket: lk.Backbone) -> None:
+    options = {"octaves": 1, "steps": 3, "step_size": 4.0, "jitter": 0, "precision": "float32"}
+    photo = 0.25 + 0.5 * cat()  # far from 0 and 1, where pixels stop
+    pictures = [photo, *(p.pixels for p in lk.dreaming(photo, "relu2_2", backbone=pocket, step_decay=0.5, **options))]
+    sizes = [255 * (b - a).abs().mean().item() for a, b in pairwise(pictures)]
+    assert sizes == pytest.approx([4, 3, 2], rel=0.01)
+
+
+def test_a_resumed_dream_goes_on_with_the_step_it_had_come_to(pocket: lk.Backbone) -> None:
+    options = {"octaves": 1, "steps": 3, "step_decay": 0.2, "backbone": pocket, "precision": "float32"}
+    *_, whole = lk.dreaming(cat(), "relu2_2", **options)
+    saved = next(lk.dreaming(cat(), "relu2_2", **options)).state_dict()
+    *_, resumed = lk.dreaming(cat(), "relu2_2", resume=saved, **options)
+    assert torch.equal(whole.picture, resumed.picture)
+
+
+def test_an_anchored_gradient_weighs_two_directions_of_one_length() -> None:
+    dream_way, pull = (torch.randn(2, 3, 5, 6, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+    both = anchored(1e-9 * dream_way, 1e6 * pull, torch.tensor([0.0, 2.0]))
+    torch.testing.assert_close(both[:1], normalized(dream_way[:1]))
+    torch.testing.assert_close(both[1:], normalized(normalized(dream_way[1:]) + 2 * normalized(pull[1:])))
+
+
+def test_an_anchor_holds_a_dream_to_the_photos_features(pocket: lk.Backbone) -> None:
+    def distance(picture: Tensor) -> float:
+        return lk.Evaluator(pocket, lk.content(cat(), "relu2_2"), cat().shape[-2:], "float32")(picture).loss.item()
+
+    free, held = (dream(cat(), pocket, "relu4_3", steps=10, anchor=anchor) for anchor in (0.0, 5.0))
+    assert 0 < distance(held) < 0.7 * distance(free)
+
+
+def test_where_a_photo_is_calm_the_texture_mask_is_at_its_floor(pocket: lk.Backbone) -> None:
+    photo = torch.full((1, 3, 96, 96), 0.5)
+    photo[..., 48:] = torch.rand(1, 3, 96, 48, generator=torch.Generator().manual_seed(0))
+    mask = texture_mask(photo, floor=0.1)
+    assert mask.shape == (1, 1, 96, 96)
+    torch.testing.assert_close(mask[..., :30], torch.full((1, 1, 96, 30), 0.1), rtol=0, atol=0.02)
+    assert mask[..., 60:].min() > 0.6
+    picture = dream(photo, pocket, "relu2_2", octaves=1, mask="texture")
+    change = lk.difference(picture, photo)
+    assert change[..., :30].mean() < 0.35 * change[..., 60:].mean()
 
 
 def test_layers_are_given_in_four_ways(pocket: lk.Backbone) -> None:
@@ -488,6 +548,11 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
     ("options", "message"),
     [
         ({"steps": 0}, "steps must be a whole number from 1 to 1,000,000, not 0"),
+        ({"steps": (4, 0)}, "steps must be a whole number from 1 to 1,000,000, not 0"),
+        ({"steps": (4, 3, 2)}, "steps are a number, or two of the smallest and the largest octave, not (4, 3, 2)"),
+        ({"step_decay": 2}, "step_decay must be a number from 0 to 1, not 2"),
+        ({"decorrelate": -1}, "decorrelate must be a number from 0 to 1, not -1"),
+        ({"anchor": 1000}, "anchor must be a number from 0 to 100, not 1000"),
         ({"octaves": 0}, "octaves must be a whole number from 1 to 1,000, not 0"),
         ({"octave_scale": 1}, "octave_scale must be a number from 1.01 to 100, not 1"),
         ({"variations": 0}, "variations must be a whole number from 1 to 1,000, not 0"),
@@ -501,7 +566,7 @@ def test_the_articles_preset_runs(pocket: lk.Backbone) -> None:
         ({"layers": {}}, "name at least one layer"),
         ({"layers": "relu2_9"}, "pocket has no layer 'relu2_9': did you mean relu2_"),
         ({"layers": -lk.activation("relu2_9")}, "pocket has no layer 'relu2_9'"),
-        ({"mask": "middle"}, "the only mask with a name"),
+        ({"mask": "middle"}, "the masks with a name"),
         ({"mask": torch.ones(4, 4)}, "a mask for this picture has the shape (43, 64)"),
         ({"precision": "float16"}, "precision is one of auto, float32, tf32, bfloat16"),
         ({"backbone": "inception"}, "no backbone named 'inception'; there are pocket"),

@@ -215,6 +215,65 @@ def test_class_logit_is_the_networks_logit(backbone: lk.Backbone, target: int | 
     torch.testing.assert_close(value(loss, backbone, picture), logits[:, backbone.class_index(target)])
 
 
+def test_log_energy_is_the_mean_logarithm_of_the_channels_energies(backbone: lk.Backbone) -> None:
+    picture = random_picture(9, batch=2).double()
+    energies = backbone.features(picture, ["soft2"])["soft2"].square().mean((2, 3)).numpy()
+    expected = [np.mean([np.log(e + 0.1 * row.mean()) for e in row]) for row in energies]
+    found = value(bound(lk.log_energy("soft2", floor=0.1), backbone), backbone, picture)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_in_log_energy_a_quiet_channel_counts_as_much_as_a_loud_one(backbone: lk.Backbone) -> None:
+    """Twice as loud is the same gain for each, and their floor is no way to raise them."""
+    loss = bound(lk.log_energy("soft2", floor=1e-6), backbone)
+    features = torch.ones(1, 6, 4, 4) * torch.tensor([0.5, 1, 10, 0.3, 5, 2]).view(1, 6, 1, 1)
+    leaf = features.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss.value(loss.statistics({"soft2": leaf}, lk.Window())), leaf)
+    gains = (gradient * leaf).sum((2, 3))
+    torch.testing.assert_close(gains, torch.full_like(gains, 2 / 6), rtol=0, atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def linear() -> lk.Backbone:
+    """A layer, a pool, and a linear head on averages, for four classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        conv = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Softplus())
+        return lk.Backbone("linear", {"soft": conv, "pool": nn.AvgPool2d(2)}, nn.Linear(6, 4)).double()
+
+
+def evidence(loss: lk.Loss, backbone: lk.Backbone, picture: Tensor) -> Tensor:
+    ready = bound(loss, backbone)
+    return ready.value(ready.statistics(backbone.features(picture, ["soft"]), lk.Window()))
+
+
+def test_class_evidence_is_the_log_energy_of_the_classes_maps(linear: lk.Backbone) -> None:
+    picture, chosen = random_picture(9, batch=2).double(), [0, 2]
+    assert isinstance(linear.head, nn.Linear)
+    weights = linear.head.weight.numpy()
+    f = linear.features(picture, ["soft"])["soft"].numpy()
+    maps = np.maximum(np.einsum("nchw,kc->nkhw", f, (weights - weights.mean(0))[chosen]), 0)
+    energies = (maps**2).mean((2, 3))
+    expected = np.log(energies + 0.02 * energies.mean(1, keepdims=True)).mean(1)
+    found = evidence(lk.class_evidence(*chosen), linear, picture)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_class_evidence_does_not_see_what_all_classes_share(linear: lk.Backbone) -> None:
+    shifted = lk.Backbone("shifted", dict(zip(linear.names, linear.stages, strict=True)), nn.Linear(6, 4)).double()
+    assert isinstance(linear.head, nn.Linear) and isinstance(shifted.head, nn.Linear)
+    shifted.head.weight.copy_(linear.head.weight + torch.linspace(-3, 5, 6))
+    picture, loss = random_picture(2).double(), lk.class_evidence(1, 3)
+    torch.testing.assert_close(evidence(loss, shifted, picture), evidence(loss, linear, picture))
+
+
+def test_class_evidence_wants_classes_that_have_maps(backbone: lk.Backbone) -> None:
+    with pytest.raises(ValueError, match="the classes of tiny have no map: use class_logit"):
+        lk.Evaluator(backbone, lk.class_evidence("cat"), SIZE)
+    with pytest.raises(ValueError, match="name at least one class"):
+        lk.class_evidence()
+
+
 def test_guide_is_the_mean_best_match(backbone: lk.Backbone) -> None:
     picture = random_picture(10).double()
     f = backbone.features(picture, ["soft2"])["soft2"][0].flatten(1).numpy()

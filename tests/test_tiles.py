@@ -95,6 +95,8 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "neuron": lambda: -lk.activation("relu4_2", neuron=(0.4, 0.7), power=1),
     "direction": lambda: -lk.activation("relu2_2", direction=torch.linspace(-1, 1, 64)),
     "class": lambda: -lk.class_logit(285),
+    "log energy": lambda: -lk.log_energy("relu4_1"),
+    "class evidence": lambda: -lk.class_evidence("espresso", 285),
     "guide": lambda: -lk.guide(koi(), "relu3_1"),
     "content": lambda: lk.content(coffee(), ["relu2_2", "relu4_2"]),
     "gram": lambda: lk.style(koi(), STYLE),

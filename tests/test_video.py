@@ -14,7 +14,7 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.losses.activations import BoundActivation
-from labkit.recipes.dream_gradients import blurred
+from labkit.pictures.filters import blurred
 from labkit.recipes.video import RAFT, raft, visible, warped, zoom_rotate
 
 cat = cache(lambda: lk.photo("chelsea", (36, 48)))

@@ -17,7 +17,7 @@ HELP: dict[str, dict[str, str]] = {
         "layers": "layers to dream, as relu3_3=0.5,relu4_3 (default: recommended for the network)",
         "variations": "number of dreams of the photo",
         "shuffle": "draw the layers' weights at random (default: for several variations)",
-        "mask": 'where to dream: a picture file, white there, or "center"',
+        "mask": 'where to dream: a picture file, white there, or "center", or "texture"',
         "content_weight": "weight of the photo's content",
         "content_layers": "layers that hold content (default: recommended for the network)",
         "style_weight": "weight of the paintings' style",
@@ -35,12 +35,14 @@ HELP: dict[str, dict[str, str]] = {
     "how": {
         "octaves": "number of sizes, from small to large",
         "octave_scale": "ratio of each size to the one before",
-        "steps": "number of steps (dreams: at each size, styles: in all)",
+        "steps": "number of steps (styles: in all; dreams: at each size, or, as 20,6, at first and last)",
         "step_size": "mean change of a pixel in a step, in 255ths",
         "jitter": "largest shift of the picture before each step, in pixels",
         "smoothing": "width of the gaussians that smooth the gradient, in pixels, 0: none",
         "laplacian": "splits of the gradient into fine and coarse, made equally strong",
-        "decorrelate": "step in decorrelated colors, which are more natural",
+        "step_decay": "last step at each size relative to the first; small ones leave less noise",
+        "decorrelate": "growth of natural colors at the cost of garish ones, 0 to 1",
+        "anchor": "pull back to the photo, so that calm places stay calm, 0: none",
         "init": "picture to start from",
         "optimizer": "method of descent",
         "learning_rate": "size of a step (default: 0.03 for adam, else 1)",
@@ -145,6 +147,11 @@ def _word(text: str) -> str | None:
     return None if text == "none" else text
 
 
+def _steps(text: str) -> int | tuple[int, ...]:
+    numbers = [*map(int, text.split(","))]
+    return tuple(numbers) if len(numbers) > 1 else numbers[0]
+
+
 def _layers(text: str) -> dict[str, float]:
     pairs = (layer.partition("=") for layer in text.split(","))
     return {name.strip(): float(weight or 1) for name, _, weight in pairs}
@@ -158,6 +165,7 @@ READERS: dict[str, dict[str, Any]] = {
     "checkpoint": {"metavar": "FILE"},
     "style_weights": reading(lambda text: [*map(float, text.split(","))], "X,X,..."),
     "tile": reading(lambda text: _word(text) if text in ("auto", "none") else int(text), "{auto,none,N}"),
+    "steps": reading(_steps, "N", "a whole number, or N,N"),
     "backbone": choice(*BACKBONES),
     "flow": choice("auto", None),
     "output": {"metavar": "OUT", "required": True},

@@ -92,6 +92,7 @@ def descend(
     evaluate: Callable[[Tensor], Evaluation],
     optimizer: torch.optim.Optimizer,
     *,
+    decay: float = 1.0,
     average: Average | None = None,
     generator: torch.Generator | None = None,
     plan: str = "",
@@ -105,11 +106,13 @@ def descend(
     Args:
         evaluate: from a picture to its loss and gradient; may draw from ``generator``, whose state is saved with the
             rest.
+        decay: the size of the last step of the stage relative to the first; between they shrink evenly.
         average: of the iterates, which is what progress shows; None: the last iterate.
         plan: see `Progress`.
         display_transform: makes the picture that progress shows from the pixels, and changes nothing in the run.
     """
     average, run, parameters = average or Average(0), stage.run, parameterization.parameters
+    learning_rate = optimizer.param_groups[0]["lr"]
     if saved := stage.state:
         for parameter, value in zip(parameters, saved["parameters"], strict=True):
             if parameter.shape != value.shape:
@@ -148,6 +151,7 @@ def descend(
     watch = Watch(parameters)
     for step in range(saved["step"] if saved else 0, stage.steps):
         watch.before_step()
+        optimizer.param_groups[0]["lr"] = learning_rate * (1 + (decay - 1) * step / max(1, stage.steps - 1))
         optimizer.step(closure)
         parameterization.project()
         evaluation = evaluations.pop()

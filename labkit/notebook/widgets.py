@@ -67,7 +67,7 @@ def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
         "step_size": w.FloatSlider(2.0, min=0.0, max=8.0, step=0.1),
         "smoothing": w.FloatSlider(1.0, min=0.0, max=4.0, step=0.1),
         "laplacian": w.IntSlider(0, 0, 5),
-        "decorrelate": w.Checkbox(False, indent=False),
+        "decorrelate": w.FloatSlider(0.0, min=0.0, max=1.0, step=0.1),
         "seed": w.IntText(0),
     }
     return View("dream", dreaming, [Chooser("photo", photo)], controls, backbone, size, "dream.png")

@@ -8,6 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..base.checks import check_numbers
+from .color import luma
+from .filters import blurred
 from .geometry import Size, resize, size_of
 
 Mask = str | Tensor | Callable[[int, int], Tensor] | None
@@ -24,7 +27,7 @@ def as_mask(mask: Mask, size: Size, warn: bool = True) -> Tensor:
     """
     if isinstance(mask, str):
         if mask != "center":
-            raise ValueError(f'the only mask with a name is "center", not {mask!r}')
+            raise ValueError(f'the masks with a name are "center" and, for dreams, "texture", not {mask!r}')
         mask = center_mask
     values = torch.as_tensor(mask(*size) if callable(mask) else mask).float()
     values = values[None, None] if values.ndim == 2 else values
@@ -49,3 +52,19 @@ def center_mask(height: int, width: int) -> Tensor:
     """A soft disc (H, W): 1 in the middle, a half at 0.3 of each side from it, near 0 at the corners."""
     rows, columns = torch.linspace(-1, 1, height)[:, None] / 0.6, torch.linspace(-1, 1, width) / 0.6
     return 0.5 ** (rows**2 + columns**2)
+
+
+def texture_mask(photo: Tensor, floor: float = 0.2) -> Tensor:
+    """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W) that is 1 there and ``floor`` in calm places.
+
+    The difference of the luma from its blur, blurred more widely, over its upper quartile.
+
+    Example:
+        >>> lk.pictures.masks.texture_mask(torch.full((1, 3, 32, 32), 0.5)).unique().tolist()
+        [0.20000000298023224]
+    """
+    check_numbers(0, most=1, floor=floor)
+    gray, side = luma(photo), max(size_of(photo))
+    detail = blurred((gray - blurred(gray, side / 150)).abs(), side / 40)
+    loud = detail.flatten(1).quantile(0.75, 1).clamp_min(1e-3).view(-1, 1, 1, 1)
+    return floor + (1 - floor) * (detail / loud).clamp(0, 1)

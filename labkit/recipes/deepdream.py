@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.checks import MOST_STEPS, check_choice, check_numbers
+from ..base.checks import MOST_STEPS, as_list, check_choice, check_numbers
 from ..base.devices import Precision
 from ..engine.evaluator import Evaluator, least_side
 from ..engine.optimization import descend, make_optimizer, pyramid
@@ -20,10 +20,11 @@ from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.activations import activation
 from ..losses.algebra import Loss, Sum, layer_names
+from ..losses.reconstruction import content
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
 from ..pictures.geometry import Size, resize, size_of
-from ..pictures.masks import Mask, as_mask
+from ..pictures.masks import Mask, as_mask, texture_mask
 from ..pictures.reading import PictureLike, as_picture
 from .dream_gradients import dream_gradient
 
@@ -37,12 +38,14 @@ def dreaming(
     backbone: str | Backbone = "pocket",
     octaves: int = 4,
     octave_scale: float = 1.4,
-    steps: int = 10,
+    steps: int | tuple[int, int] = 10,
     step_size: float = 2.0,
+    step_decay: float = 1.0,
     jitter: int = 32,
     smoothing: float = 1.0,
     laplacian: int = 0,
-    decorrelate: bool = False,
+    decorrelate: float = 0.0,
+    anchor: float = 0.0,
     mask: Mask = None,
     variations: int = 1,
     shuffle: bool | None = None,
@@ -64,15 +67,20 @@ def dreaming(
         backbone: a name or a loaded network.
         octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that
             the small sizes lack is kept apart and put back. Octaves too small for the network are left out.
-        steps: per octave.
+        steps: per octave; two numbers: of the smallest and of the largest, evenly between.
         step_size: the mean change of a pixel value in one step, in 255ths.
+        step_decay: the last step of an octave relative to the first; between they shrink evenly. Small last steps leave
+            less noise.
         jitter: the picture is rolled by up to so many pixels each way before every step, and rolled back.
         smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
         laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that
             dreams have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
-        decorrelate: steps in decorrelated colors, so that natural colors grow and garish ones do not.
-        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W).
-            Resized, with a warning, if only its size is not the photo's. N masks are for N photos, or for N dreams.
+        decorrelate: how much natural colors grow and garish ones do not, from 0 to 1 (see `natural`).
+        anchor: how strongly the picture is held to the photo's shallow features, up to 100: at a relative distance r
+            of those it is pulled back with ``anchor`` * r of the dream's own strength. Calm places stay calm. 0: not.
+        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "center", "texture" (see `texture_mask`), or a function
+            (height, width) -> (H, W). Resized, with a warning, if only its size is not the photo's. N masks are for N
+            photos, or for N dreams.
         variations: how many dreams of the photo, as one batch, each with its own jitter.
         shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
             several variations.
@@ -85,7 +93,8 @@ def dreaming(
     Raises:
         ValueError: for arguments that make no sense, saying what would; at the call, not at the first step.
     """
-    check_numbers(1, Integral, most=MOST_STEPS, steps=steps)
+    check_numbers(0, most=1, step_decay=step_decay, decorrelate=decorrelate)
+    check_numbers(0, most=100, anchor=anchor)
     check_numbers(1, Integral, most=1000, octaves=octaves, variations=variations)
     check_numbers(0, Integral, most=10_000, jitter=jitter, laplacian=laplacian)
     check_numbers(0, most=1000, step_size=step_size, smoothing=smoothing)
@@ -97,18 +106,23 @@ def dreaming(
     loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
     size = size_of(original)
     sizes = octave_sizes(size, octaves, octave_scale, least_side(network, loss, size))
+    shares = octave_steps(steps, len(sizes))
     masks = None if mask is None else dream_masks(mask, pictures, variations)
 
     @cache
     def identity() -> dict[str, Any]:
         known = {"photo": digest(original), "network": digest(network)}
-        return known | {"octaves": sizes, "steps": steps, "seed": seed, "variations": variations}
+        return known | {"octaves": sizes, "steps": shares, "seed": seed, "variations": variations}
 
-    run = Run(sizes, [steps] * len(sizes), resume, identity, original.device)
+    run = Run(sizes, shares, resume, identity, original.device)
 
     @lru_cache(1)
     def evaluator_of(size: Size) -> Evaluator:
         return Evaluator(network, loss, size, precision, tile, distributed)
+
+    def likeness_of(size: Size) -> Evaluator:
+        shallow = content(pictures, [*network.recommended.style][:2][-1:])
+        return Evaluator(network, shallow, size, precision, tile, distributed)
 
     evaluator_of(sizes[0]).plan(size)  # what cannot be evaluated is refused at the call
 
@@ -128,12 +142,16 @@ def dreaming(
                 smoothing=smoothing,
                 laplacian=laplacian,
                 decorrelate=decorrelate,
+                anchor=anchor,
+                photo=likeness_of(stage.size) if anchor else None,
                 mask=octave_mask,
                 generator=generator,
             )
             optimizer = make_optimizer("ascent", pixels.parameters, step_size / 255)
             plan = evaluator.plan(stage.size)
-            healthy = yield from descend(stage, pixels, evaluate, optimizer, generator=generator, plan=plan)
+            healthy = yield from descend(
+                stage, pixels, evaluate, optimizer, decay=step_decay, generator=generator, plan=plan
+            )
             if not healthy:
                 return
             detail = pixels.picture() - base
@@ -205,7 +223,8 @@ def dream_loss(
 
 def dream_masks(mask: Mask, pictures: Tensor, variations: int) -> Tensor:
     """Where to dream, (1, 1, H, W) or one for each of the dreams (see `dreaming`)."""
-    masks = as_mask(mask, size_of(pictures)).to(pictures.device)
+    masks = texture_mask(pictures) if isinstance(mask, str) and mask == "texture" else as_mask(mask, size_of(pictures))
+    masks = masks.to(pictures.device)
     if len(masks) in (1, len(pictures)):
         return masks
     if len(masks) * variations != len(pictures):
@@ -216,3 +235,18 @@ def dream_masks(mask: Mask, pictures: Tensor, variations: int) -> Tensor:
 def octave_sizes(size: tuple[int, int], octaves: int, octave_scale: float, least: int = 1) -> list[tuple[int, int]]:
     """The sizes (height, width) of the octaves, small to large, without those with a side below ``least``."""
     return pyramid(size, [octave_scale**-k for k in reversed(range(octaves))], least)
+
+
+def octave_steps(steps: int | tuple[int, int], octaves: int) -> list[int]:
+    """The steps of each octave, small to large: all alike, or evenly from the first number to the second.
+
+    Example:
+        >>> octave_steps((20, 8), 4)
+        [20, 16, 12, 8]
+    """
+    ends = as_list(steps)
+    if len(ends) > 2:
+        raise ValueError(f"steps are a number, or two of the smallest and the largest octave, not {steps}")
+    for number in ends:
+        check_numbers(1, Integral, most=MOST_STEPS, steps=number)
+    return [round(ends[0] + (ends[-1] - ends[0]) * octave / max(1, octaves - 1)) for octave in range(octaves)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..engine.evaluator import Evaluation, Evaluator
 from ..losses.algebra import total
 from ..pictures.color import color_correlation
+from ..pictures.filters import blurred
 from ..pictures.geometry import size_of
 
 
@@ -22,25 +22,42 @@ def dream_gradient(
     jitter: int = 0,
     smoothing: float = 0.0,
     laplacian: int = 0,
-    decorrelate: bool = False,
+    decorrelate: float = 0.0,
+    anchor: float = 0.0,
+    photo: Evaluator | None = None,
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Callable[[Tensor], Evaluation]:
     """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalized and masked.
 
-    Between these it is balanced (before smoothing, which would be undone) and turned to natural colors, if wanted.
-    Every picture of a batch is rolled by a shift of its own.
+    Between these it is balanced (before smoothing, which would be undone), turned to natural colors and held to the
+    photo, if wanted. Every picture of a batch is rolled by a shift of its own.
+
+    Args:
+        photo: evaluates the relative squared distance to the photo's features, which ``anchor`` pulls at (see
+            `anchored`).
     """
-    root = color_correlation(evaluator.backbone.device) if decorrelate else None
 
     def evaluate(picture: Tensor) -> Evaluation:
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
         evaluation = evaluator(rolled(picture, shifts))
         gradient = smoothed(balanced(rolled(evaluation.gradient, -shifts), laplacian), smoothing)
-        gradient = normalized(gradient if root is None else natural(gradient, root))
+        gradient = normalized(natural(gradient, decorrelate))
+        if photo is not None:
+            distance = photo(picture)
+            gradient = anchored(gradient, smoothed(distance.gradient, smoothing), anchor * distance.loss.sqrt())
         return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
 
     return evaluate
+
+
+def anchored(gradient: Tensor, pull: Tensor, strength: Tensor) -> Tensor:
+    """A dream's gradient and the ``pull`` (N, 3, H, W) back to the photo, added and normalized.
+
+    The pull is as long as the dream's gradient times ``strength`` (N,), so that the balance is the same for every
+    network and objective.
+    """
+    return normalized(normalized(gradient) + strength.view(-1, 1, 1, 1) * normalized(pull))
 
 
 def rolled(pictures: Tensor, shifts: Tensor) -> Tensor:
@@ -86,11 +103,18 @@ def _evened(level: Tensor) -> Tensor:
     return level / level.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
 
 
-def natural(gradient: Tensor, root: Tensor) -> Tensor:
-    """The step in RGB that a gradient step in decorrelated colors is: the gradient times the colors' covariance,
-    of which ``root`` is `color_correlation`.
+def natural(gradient: Tensor, strength: float = 1.0) -> Tensor:
+    """The gradient times the colors' covariance to the power ``strength``, from 0, as it is, to 1.
+
+    At 1 it is the step in RGB that a gradient step in decorrelated colors is, which is nearly gray. Between, natural
+    colors grow and garish ones do not.
     """
-    return torch.einsum("rc,nchw->nrhw", root @ root.T, gradient)
+    if strength == 0:
+        return gradient
+    root = color_correlation().double()
+    variances, axes = torch.linalg.eigh(root @ root.T)
+    mixing = (axes * (variances / variances[-1]) ** strength @ axes.T).to(gradient)
+    return torch.einsum("rc,nchw->nrhw", mixing, gradient)
 
 
 def smoothed(gradient: Tensor, sigma: float) -> Tensor:
@@ -98,16 +122,3 @@ def smoothed(gradient: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
         return gradient
     return total(blurred(gradient, sigma * factor) for factor in (0.5, 1.0, 2.0)) / 3
-
-
-def blurred(picture: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of width ``sigma`` pixels, separable, with mirrored borders (repeated where it is wider)."""
-    radius = max(1, math.ceil(3 * sigma))
-    taps = torch.arange(-radius, radius + 1, device=picture.device, dtype=picture.dtype)
-    kernel = torch.exp(-(taps**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(picture.shape[1], 1, -1)
-    for shape, pad in (((1, len(taps)), (radius, radius, 0, 0)), ((len(taps), 1), (0, 0, radius, radius))):
-        fits = radius < min(size_of(picture))
-        padded = F.pad(picture, pad, mode="reflect" if fits else "replicate")
-        picture = F.conv2d(padded, kernel.reshape(-1, 1, *shape), groups=picture.shape[1])
-    return picture
