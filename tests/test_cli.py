@@ -162,6 +162,13 @@ def test_the_mask_with_a_name(folder: Path) -> None:
     assert lk.settings_of("out.png")["mask"] == "center"
 
 
+def test_the_mask_of_the_photos_texture(folder: Path) -> None:
+    run("dream", "cat.png", "-o", "out.png", "--mask", "texture", *DREAM)
+    assert lk.settings_of("out.png")["mask"] == "texture"
+    run("dream", "cat.png", "-o", "plain.png", *DREAM)
+    assert not torch.equal(lk.load("out.png"), lk.load("plain.png"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

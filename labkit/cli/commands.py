@@ -24,6 +24,7 @@ from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.color import luma
 from ..pictures.films import FILM_SUFFIXES, VIDEOS, animated, check_film, frames_of, rate_of, save_frames
 from ..pictures.geometry import resize, size_of
+from ..pictures.masks import NAMES
 from ..pictures.reading import PICTURE_SUFFIXES, load, painting, paintings
 from ..pictures.writing import check_place, save
 from ..recipes import adain, presets
@@ -234,7 +235,7 @@ def _mask(name: Any, size: int | tuple[int, int]) -> Any:
     """A mask from a file, its size or longer side ``size`` (0: as it is), or several; what is no file is kept."""
     if isinstance(name, list):
         return [_mask(each, size) for each in name]
-    return name if name in (None, "center") else luma(load(name, size or None))
+    return name if name in (None, *NAMES) else luma(load(name, size or None))
 
 
 def _numbered(out: Path, count: int) -> list[Path]:

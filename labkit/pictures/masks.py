@@ -13,6 +13,7 @@ from .color import luma
 from .filters import blurred
 from .geometry import Size, resize, size_of
 
+NAMES = "center", "texture"
 Mask = str | Tensor | Callable[[int, int], Tensor] | None
 
 

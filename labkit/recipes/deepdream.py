@@ -107,6 +107,7 @@ def dreaming(
     size = size_of(original)
     sizes = octave_sizes(size, octaves, octave_scale, least_side(network, loss, size))
     shares = octave_steps(steps, len(sizes))
+    likeness = content(pictures, [*network.recommended.style][:2][-1:]) if anchor else None
     masks = None if mask is None else dream_masks(mask, pictures, variations)
 
     @cache
@@ -119,10 +120,6 @@ def dreaming(
     @lru_cache(1)
     def evaluator_of(size: Size) -> Evaluator:
         return Evaluator(network, loss, size, precision, tile, distributed)
-
-    def likeness_of(size: Size) -> Evaluator:
-        shallow = content(pictures, [*network.recommended.style][:2][-1:])
-        return Evaluator(network, shallow, size, precision, tile, distributed)
 
     evaluator_of(sizes[0]).plan(size)  # what cannot be evaluated is refused at the call
 
@@ -143,7 +140,7 @@ def dreaming(
                 laplacian=laplacian,
                 decorrelate=decorrelate,
                 anchor=anchor,
-                photo=likeness_of(stage.size) if anchor else None,
+                photo=likeness and Evaluator(network, likeness, stage.size, precision, tile, distributed),
                 mask=octave_mask,
                 generator=generator,
             )

@@ -69,14 +69,15 @@ def journey(
     check_numbers(0.01, most=86_400, seconds=1.0 if seconds is None else seconds)
     check_numbers(-3600, most=3600, rotate=rotate)
     network, first = load_backbone(backbone, device), as_picture(photo)
-    _dreaming(first, network, layers, seed, options)  # so that bad options are refused at the call
+    begun = _dreaming(first, network, layers, seed, options)  # at the call, which refuses bad options
 
     def frame_by_frame() -> Iterator[Tensor]:
-        picture = first
+        picture, run = first, begun
         for number in count() if seconds is None else range(max(1, round(seconds * fps))):
             if number:
                 picture = zoom_rotate(picture, zoom ** (1 / fps), rotate / fps)
-            picture = _last(_dreaming(picture, network, layers, seed + number, options)).picture.to(first.device)
+                run = _dreaming(picture, network, layers, seed + number, options)
+            picture = _last(run).picture.to(first.device)
             yield picture
 
     return frame_by_frame()
@@ -194,7 +195,7 @@ def _film(
 
     film = frames_of(frames)
     first = next(film)
-    make(0, first.cpu(), Past(first.cpu()))  # so that bad options are refused at the call
+    begun = make(0, first.cpu(), Past(first.cpu()))  # at the call, which refuses bad options
 
     def frame_by_frame() -> Iterator[Tensor]:
         before: tuple[Tensor, Tensor] | None = None  # the last frame and its result
@@ -211,7 +212,7 @@ def _film(
                     forward, backward = flow(frame, last).to(frame), flow(last, frame).to(frame)
                     result, seen = warped(result, forward), visible(forward, backward)
                 past = Past((frame + keep * seen * (result - frame)).clamp(0, 1), result, seen)
-            made = _last(make(number, frame, past))
+            made = _last(make(number, frame, past) if number else begun)
             # Not the picture, whose colors may have been changed since.
             before = frame, made.pixels.detach().clamp(0, 1).cpu()
             yield made.picture.to(home)
