@@ -59,6 +59,17 @@ def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
     return backbone.least_side(layers, size) if layers else 1
 
 
+def joined(evaluations: Sequence[Evaluation], source: Evaluator) -> Evaluation:
+    """Evaluations of the parts of one loss as one, of ``source``."""
+    if len(evaluations) == 1:
+        return evaluations[0]
+    terms: Terms = {}
+    for evaluation in evaluations:
+        for key, value in evaluation.layer_terms.items():
+            terms[key] = terms.get(key, 0) + value
+    return Evaluation(total(e.loss for e in evaluations), terms, total(e.gradient for e in evaluations), source)
+
+
 class Evaluator:
     """Computes loss and gradient for pictures of one size.
 
@@ -120,6 +131,14 @@ class Evaluator:
     def plus(self, loss: Loss) -> Evaluator:
         """One that evaluates a further loss as well; what this one has prepared is not computed again."""
         return self._with(BoundSum([*summands(self.loss), *summands(self._bound(loss))]))
+
+    def split(self) -> tuple[Evaluator | None, Evaluator | None]:
+        """Two that share its loss, the part that is `placed` last; None where there is no such part."""
+        parts = [[part for part in summands(self.loss) if part[1].placed is placed] for placed in (False, True)]
+        if not all(parts):
+            return (self, None) if parts[0] else (None, self)
+        moving, placed = (self._with(BoundSum(part)) for part in parts)
+        return moving, placed
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""
