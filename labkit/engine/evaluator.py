@@ -49,6 +49,13 @@ class Evaluation:
             terms[name] = terms.get(name, 0) + value
         return terms
 
+    def plus(self, other: Evaluation) -> Evaluation:
+        """The evaluation of the sum of both losses; its ``source`` is the other's."""
+        terms = dict(self.layer_terms)
+        for key, value in other.layer_terms.items():
+            terms[key] = terms.get(key, 0) + value
+        return Evaluation(self.loss + other.loss, terms, self.gradient + other.gradient, other.source)
+
 
 def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
     """The least side, in pixels, of a picture that ``loss`` can be asked of.
@@ -57,17 +64,6 @@ def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
     """
     layers = [layer for layer in loss.layers_of(backbone) if layer != PIXELS]
     return backbone.least_side(layers, size) if layers else 1
-
-
-def joined(evaluations: Sequence[Evaluation], source: Evaluator) -> Evaluation:
-    """Evaluations of the parts of one loss as one, of ``source``."""
-    if len(evaluations) == 1:
-        return evaluations[0]
-    terms: Terms = {}
-    for evaluation in evaluations:
-        for key, value in evaluation.layer_terms.items():
-            terms[key] = terms.get(key, 0) + value
-    return Evaluation(total(e.loss for e in evaluations), terms, total(e.gradient for e in evaluations), source)
 
 
 class Evaluator:

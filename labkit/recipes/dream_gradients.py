@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engine.evaluator import Evaluation, Evaluator, joined
+from ..engine.evaluator import Evaluation, Evaluator
 from ..losses.algebra import total
 from ..pictures.color import color_correlation
 from ..pictures.filters import blurred
@@ -18,6 +18,7 @@ from ..pictures.geometry import size_of
 
 def dream_gradient(
     evaluator: Evaluator,
+    placed: Evaluator | None = None,
     *,
     jitter: int = 0,
     smoothing: float = 0.0,
@@ -30,26 +31,21 @@ def dream_gradient(
 ) -> Callable[[Tensor], Evaluation]:
     """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalized and masked.
 
-    What is `placed` in the loss is asked of the picture as it lies. The gradient is balanced before it is smoothed,
-    which would be undone, and then turned to natural colors and held to the photo, if wanted. Every picture of a batch
-    is rolled by a shift of its own.
+    What ``placed`` evaluates of the loss is asked of the picture as it lies (see `Evaluator.split`). The gradient is
+    balanced before it is smoothed, which would be undone, and then turned to natural colors and held to the photo, if
+    wanted. Every picture of a batch is rolled by a shift of its own.
 
     Args:
         photo: evaluates the relative squared distance to the photo's features, which ``anchor`` pulls at (see
             `anchored`).
     """
 
-    moving, placed = evaluator.split()
-
     def evaluate(picture: Tensor) -> Evaluation:
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
-        parts = []
-        if moving is not None:
-            moved = moving(rolled(picture, shifts))
-            parts.append(replace(moved, gradient=rolled(moved.gradient, -shifts)))
+        evaluation = evaluator(rolled(picture, shifts))
+        evaluation = replace(evaluation, gradient=rolled(evaluation.gradient, -shifts))
         if placed is not None:
-            parts.append(placed(picture))
-        evaluation = joined(parts, evaluator)
+            evaluation = evaluation.plus(placed(picture))
         gradient = smoothed(balanced(evaluation.gradient, laplacian), smoothing)
         gradient = normalized(natural(gradient, decorrelate))
         if photo is not None:
