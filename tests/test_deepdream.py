@@ -357,6 +357,40 @@ def test_where_a_photo_is_calm_the_texture_mask_is_at_its_floor(pocket: lk.Backb
     assert change[..., :30].mean() < 0.35 * change[..., 60:].mean()
 
 
+@pytest.mark.parametrize("loss", ["content", "caricature", "pixel_mse", "style in a mask"])
+def test_losses_that_know_the_photo_are_not_asked_of_a_rolled_one(pocket: lk.Backbone, loss: str) -> None:
+    left = torch.zeros(cat().shape[-2:])
+    left[:, :40] = 1
+    known = {
+        "content": lk.content(cat(), "relu2_2"),
+        "caricature": lk.caricature(cat(), "relu2_2"),
+        "pixel_mse": lk.pixel_mse(cat()),
+        "style in a mask": lk.style(lk.painting("koi_mosaic", 64), "relu2_2", mask=left),
+    }[loss]
+    both = 2 * known - lk.activation("relu3_1")
+    evaluator = lk.Evaluator(pocket, both, cat().shape[-2:], "float32")
+    options = {"generator": torch.Generator().manual_seed(0), "jitter": 16}
+    moving, placed = evaluator.split()
+    assert moving is not None and placed is not None
+    asked, name = dream_gradient(moving, placed, **options)(cat()), loss.split()[0]
+    torch.testing.assert_close(asked.terms[name], evaluator(cat()).terms[name])
+    assert asked.terms["activation"] != evaluator(cat()).terms["activation"]
+    torch.testing.assert_close(asked.loss, asked.terms[name] + asked.terms["activation"])
+
+
+def test_the_parts_of_a_split_loss_pull_together(pocket: lk.Backbone) -> None:
+    evaluator = lk.Evaluator(
+        pocket, lk.content(cat(), "relu2_2") - lk.activation("relu3_1"), cat().shape[-2:], "float32"
+    )
+    picture = 0.5 * cat()
+    moving, placed = evaluator.split()
+    assert moving is not None and placed is not None
+    whole, both = evaluator(picture), moving(picture).plus(placed(picture))
+    torch.testing.assert_close(both.gradient, whole.gradient, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(both.loss, whole.loss)
+    assert both.layer_terms.keys() == whole.layer_terms.keys()
+
+
 def test_layers_are_given_in_four_ways(pocket: lk.Backbone) -> None:
     recommended = pocket.recommended.dream
     one = dream(cat(), pocket, "relu2_2")

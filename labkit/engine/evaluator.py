@@ -49,6 +49,13 @@ class Evaluation:
             terms[name] = terms.get(name, 0) + value
         return terms
 
+    def plus(self, other: Evaluation) -> Evaluation:
+        """The evaluation of the sum of both losses; its ``source`` is the other's."""
+        terms = dict(self.layer_terms)
+        for key, value in other.layer_terms.items():
+            terms[key] = terms.get(key, 0) + value
+        return Evaluation(self.loss + other.loss, terms, self.gradient + other.gradient, other.source)
+
 
 def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:
     """The least side, in pixels, of a picture that ``loss`` can be asked of.
@@ -120,6 +127,14 @@ class Evaluator:
     def plus(self, loss: Loss) -> Evaluator:
         """One that evaluates a further loss as well; what this one has prepared is not computed again."""
         return self._with(BoundSum([*summands(self.loss), *summands(self._bound(loss))]))
+
+    def split(self) -> tuple[Evaluator | None, Evaluator | None]:
+        """Two that share its loss, the part that is `placed` last; None where there is no such part."""
+        parts = [[part for part in summands(self.loss) if part[1].placed is placed] for placed in (False, True)]
+        if not all(parts):
+            return (self, None) if parts[0] else (None, self)
+        moving, placed = (self._with(BoundSum(part)) for part in parts)
+        return moving, placed
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""

@@ -110,9 +110,12 @@ class BoundActivation(BoundLoss):
 
 
 class class_logit(Loss):
-    """The logit of one class, by number or name: with ``-``, the picture that the network would call that class.
+    """The logit of one class, by number or name, less the mean of all: with ``-``, the picture that the network would
+    call that class.
 
-    The statistics are averages of the last features over the head's grid of cells, so that they add up over tiles.
+    Logits count by their differences alone: what is added to all of them changes no probability, and in some networks
+    a picture raises all more easily than one. The statistics are averages of the last features over the head's grid of
+    cells, so that they add up over tiles.
     """
 
     name = "class_logit"
@@ -126,7 +129,7 @@ class class_logit(Loss):
         if backbone.head is None:  # a wrapped network, whose logits come out of it whole
 
             def logit(features: Features, window: Window) -> Tensor:
-                return window.crop_float32("logits", features["logits"])[:, target, None]
+                return against_others(window.crop_float32("logits", features["logits"]), target)[:, None]
 
             return BoundMean(self.layers, (self.name, "logits"), logit)
         last = backbone.names[-1]
@@ -157,7 +160,12 @@ class BoundHead(BoundLoss):
     def terms(self, statistics: Statistics) -> Terms:
         cells = statistics["cells"]
         logits = self.backbone.read_head(cells.to(self.backbone.mean))
-        return {(class_logit.name, self.layers[0]): logits[:, self.target].to(cells)}
+        return {(class_logit.name, self.layers[0]): against_others(logits.to(cells), self.target)}
+
+
+def against_others(logits: Tensor, target: int) -> Tensor:
+    """The logit (N,) of a class less the mean of all, from logits (N, classes)."""
+    return logits[:, target] - logits.mean(1)
 
 
 class guide(Loss):
@@ -208,7 +216,8 @@ class caricature(Loss):
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         photo = resize(self.photo, size).to(source.backbone.device)
-        return BoundCaricature(self.layers, source.features(photo, self.layers)[self.layers[0]], self.power)
+        features = source.features(photo, self.layers)[self.layers[0]]
+        return BoundCaricature(self.layers, features, self.power, placed=True)
 
 
 @dataclass

@@ -145,11 +145,13 @@ class BoundLoss(ABC):
     """A loss that is ready: for one network, on whose device its targets lie, and for pictures of one size.
 
     ``layers``: what it reads of the network. ``linear``: are the terms linear in the statistics? Then their slope never
-    changes, which saves tiles a pass.
+    changes, which saves tiles a pass. ``placed``: does it know what belongs where, as `content` does? Then a picture
+    must not be moved before it is asked.
     """
 
     layers: tuple[str, ...]
     linear: bool = field(default=False, kw_only=True)
+    placed: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def statistics(self, features: Features, window: Window) -> Statistics:
@@ -222,7 +224,8 @@ class BoundSum(BoundLoss):
     """A weighted sum of bound losses. Its statistics are theirs, by (number of the summand, name)."""
 
     def __init__(self, summands: list[tuple[Weight, BoundLoss]]):
-        super().__init__(_layers(summands), linear=all(loss.linear for _, loss in summands))
+        linear, placed = all(loss.linear for _, loss in summands), any(loss.placed for _, loss in summands)
+        super().__init__(_layers(summands), linear=linear, placed=placed)
         self.summands = summands
 
     def statistics(self, features: Features, window: Window) -> Statistics:

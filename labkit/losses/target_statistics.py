@@ -92,6 +92,7 @@ class TargetStatisticLoss(Loss):
             bound.spatial_weights = spatial_weights(mask, backbone, weights, size_of(painting))
             means.append(bound.means(source.statistics(bound, painting)))
         bound.spatial_weights = spatial_weights(self.mask, backbone, weights, size)
+        bound.placed = self.mask is not None
         shared = list(zip(self.shares, means, strict=True))
         bound.set_targets({key: total([share * mean[key] for share, mean in shared]) for key in means[0]})
         return bound

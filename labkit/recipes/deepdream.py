@@ -133,9 +133,11 @@ def dreaming(
                 detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
             pixels = Pixels((base + detail).clamp(0, 1))
             evaluator = evaluator_of(stage.size)
+            moving, placed = evaluator.split()
             evaluate = dream_gradient(
-                evaluator,
-                jitter=jitter,
+                moving or evaluator,
+                placed if moving else None,
+                jitter=jitter if moving else 0,
                 smoothing=smoothing,
                 laplacian=laplacian,
                 decorrelate=decorrelate,

@@ -18,6 +18,7 @@ from ..pictures.geometry import size_of
 
 def dream_gradient(
     evaluator: Evaluator,
+    placed: Evaluator | None = None,
     *,
     jitter: int = 0,
     smoothing: float = 0.0,
@@ -30,8 +31,9 @@ def dream_gradient(
 ) -> Callable[[Tensor], Evaluation]:
     """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalized and masked.
 
-    Between these it is balanced (before smoothing, which would be undone), turned to natural colors and held to the
-    photo, if wanted. Every picture of a batch is rolled by a shift of its own.
+    What ``placed`` evaluates of the loss is asked of the picture as it lies (see `Evaluator.split`). The gradient is
+    balanced before it is smoothed, which would be undone, and then turned to natural colors and held to the photo, if
+    wanted. Every picture of a batch is rolled by a shift of its own.
 
     Args:
         photo: evaluates the relative squared distance to the photo's features, which ``anchor`` pulls at (see
@@ -41,7 +43,10 @@ def dream_gradient(
     def evaluate(picture: Tensor) -> Evaluation:
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
         evaluation = evaluator(rolled(picture, shifts))
-        gradient = smoothed(balanced(rolled(evaluation.gradient, -shifts), laplacian), smoothing)
+        evaluation = replace(evaluation, gradient=rolled(evaluation.gradient, -shifts))
+        if placed is not None:
+            evaluation = evaluation.plus(placed(picture))
+        gradient = smoothed(balanced(evaluation.gradient, laplacian), smoothing)
         gradient = normalized(natural(gradient, decorrelate))
         if photo is not None:
             distance = photo(picture)
