@@ -24,7 +24,7 @@ import train_pocket as training
 
 pytestmark = pytest.mark.slow
 
-SHA256 = "90a1a6c2c8540b64591530a970a9655777b9bf1b2e57b2e3eca21917925dbca5"
+SHA256 = "26906c9ab43cc1ee785806305d76564c3d1b95022622ab2d09220d769505a285"
 CPU = torch.device("cpu")
 IMAGES = Path(os.environ.get("LABKIT_WEIGHTS", "/nowhere")).parent / "images"
 

@@ -50,11 +50,11 @@ class Evaluation:
         return terms
 
     def plus(self, other: Evaluation) -> Evaluation:
-        """The evaluation of the sum of both losses; its ``source`` is the other's."""
+        """The evaluation of the sum of both losses, without a source."""
         terms = dict(self.layer_terms)
         for key, value in other.layer_terms.items():
             terms[key] = terms.get(key, 0) + value
-        return Evaluation(self.loss + other.loss, terms, self.gradient + other.gradient, other.source)
+        return Evaluation(self.loss + other.loss, terms, self.gradient + other.gradient)
 
 
 def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:

@@ -19,6 +19,7 @@ from .recommended import Recommended
 from .weights import fill, find_weights, missing, read_weights, unreadable
 
 VGG16_LAYERS = Recommended("relu4_3", "relu4_2", ("relu1_2", "relu2_2", "relu3_3", "relu4_3"))  # Johnson et al. 2016
+POCKET_LAYERS = Recommended("relu5_1", "relu4_2", VGG16_LAYERS.style)
 VGG19_LAYERS = Recommended("relu4_3", "relu4_2", [f"relu{block}_1" for block in range(1, 6)])  # Gatys et al. 2016
 
 
@@ -42,7 +43,7 @@ def _pocket(name: str) -> Backbone:
     convolutions = {key: stage for key, stage in stages.items() if isinstance(stage, nn.Conv2d)}
     state = read_weights(bundled("pocket/pocket.safetensors"), name)
     fill(nn.ModuleDict({**convolutions, "logits": head}), state, name)
-    return Backbone(name, stages, head, VGG16_LAYERS)
+    return Backbone(name, stages, head, POCKET_LAYERS)
 
 
 def _vgg(name: str) -> Backbone:

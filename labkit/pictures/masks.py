@@ -55,17 +55,23 @@ def center_mask(height: int, width: int) -> Tensor:
     return 0.5 ** (rows**2 + columns**2)
 
 
-def texture_mask(photo: Tensor, floor: float = 0.2) -> Tensor:
-    """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W) that is 1 there and ``floor`` in calm places.
+def texture_mask(photo: Tensor, floor: float = 0.05) -> Tensor:
+    """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W), 1 in the quarter that has most of it, and little more
+    than ``floor`` in calm places; 1 everywhere in a photo without any.
 
     The difference of the luma from its blur, blurred more widely, over its upper quartile.
 
     Example:
         >>> lk.pictures.masks.texture_mask(torch.full((1, 3, 32, 32), 0.5)).unique().tolist()
-        [0.20000000298023224]
+        [1.0]
     """
-    check_numbers(0, most=1, floor=floor)
+    check_numbers(1e-6, most=1, floor=floor)
     gray, side = luma(photo), max(size_of(photo))
     detail = blurred((gray - blurred(gray, side / 150)).abs(), side / 40)
-    loud = detail.flatten(1).quantile(0.75, 1).clamp_min(1e-3).view(-1, 1, 1, 1)
-    return floor + (1 - floor) * (detail / loud).clamp(0, 1)
+    mask = floor + (1 - floor) * detail / upper_quartile(detail).clamp_min(1e-3)
+    return (mask / upper_quartile(mask)).clamp_max(1)
+
+
+def upper_quartile(values: Tensor) -> Tensor:
+    """Of each picture (N, C, H, W), as (N, 1, 1, 1)."""
+    return values.flatten(1).quantile(0.75, 1).view(-1, 1, 1, 1)

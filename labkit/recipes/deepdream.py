@@ -20,6 +20,7 @@ from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.activations import activation
 from ..losses.algebra import Loss, Sum, layer_names
+from ..losses.energies import log_energy
 from ..losses.reconstruction import content
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
@@ -36,17 +37,17 @@ def dreaming(
     layers: str | Mapping[str, float] | Loss | None = None,
     *,
     backbone: str | Backbone = "pocket",
-    octaves: int = 4,
+    octaves: int = 5,
     octave_scale: float = 1.4,
-    steps: int | tuple[int, int] = 10,
+    steps: int | tuple[int, int] = (20, 6),
     step_size: float = 2.0,
-    step_decay: float = 1.0,
+    step_decay: float = 0.3,
     jitter: int = 32,
     smoothing: float = 1.0,
     laplacian: int = 0,
-    decorrelate: float = 0.0,
-    anchor: float = 0.0,
-    mask: Mask = None,
+    decorrelate: float = 0.5,
+    anchor: float = 0.3,
+    mask: Mask = "texture",
     variations: int = 1,
     shuffle: bool | None = None,
     seed: int = 0,
@@ -63,7 +64,8 @@ def dreaming(
         photo: anything `as_picture` takes.
         layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts,
             so that no layer drowns the others); or any loss, which is minimized, such as
-            ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the recommended layers.
+            ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: ``-lk.log_energy(layer)`` of
+            the recommended layer, which draws a few whole animals where the photo has a place for them.
         backbone: a name or a loaded network.
         octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that
             the small sizes lack is kept apart and put back. Octaves too small for the network are left out.
@@ -77,9 +79,9 @@ def dreaming(
             dreams have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
         decorrelate: how much natural colors grow and garish ones do not, from 0 to 1 (see `natural`).
         anchor: how strongly the picture is held to the photo's shallow features, up to 100: at a relative distance r
-            of those it is pulled back with ``anchor`` * r of the dream's own strength. Calm places stay calm. 0: not.
-        mask: where to dream: (H, W) or (N, 1, H, W) in [0, 1], "center", "texture" (see `texture_mask`), or a function
-            (height, width) -> (H, W). Resized, with a warning, if only its size is not the photo's. N masks are for N
+            of those it is pulled back with ``anchor`` * r of the dream's own strength. 0: not.
+        mask: where to dream: "texture", so that calm places stay calm (see `texture_mask`); None: everywhere; (H, W) or
+            (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W). Resized, with a warning, if only its size is not the photo's. N masks are for N
             photos, or for N dreams.
         variations: how many dreams of the photo, as one batch, each with its own jitter.
         shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
@@ -133,11 +135,9 @@ def dreaming(
                 detail = detail * (octave_mask > 0)  # enlarging has carried it over the mask's edge
             pixels = Pixels((base + detail).clamp(0, 1))
             evaluator = evaluator_of(stage.size)
-            moving, placed = evaluator.split()
             evaluate = dream_gradient(
-                moving or evaluator,
-                placed if moving else None,
-                jitter=jitter if moving else 0,
+                evaluator,
+                jitter=jitter,
                 smoothing=smoothing,
                 laplacian=laplacian,
                 decorrelate=decorrelate,
@@ -201,7 +201,8 @@ def dream_loss(
     generator: torch.Generator | None = None,
 ) -> Loss:
     """The loss of a dream, from a layer, layer -> weight, a loss, or None; with shuffled weights (see `dreaming`)."""
-    layers = backbone.recommended.dream if layers is None else layers
+    if layers is None:
+        layers = Sum([(-weight, log_energy(layer)) for layer, weight in backbone.recommended.dream.items()])
     if isinstance(layers, Backbone):
         raise ValueError("layers are names, names with weights, or a loss: pass a network as backbone=")
     if isinstance(layers, Loss):

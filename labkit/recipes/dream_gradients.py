@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,6 @@ from ..pictures.geometry import size_of
 
 def dream_gradient(
     evaluator: Evaluator,
-    placed: Evaluator | None = None,
     *,
     jitter: int = 0,
     smoothing: float = 0.0,
@@ -31,7 +31,7 @@ def dream_gradient(
 ) -> Callable[[Tensor], Evaluation]:
     """The gradient that a dream follows: of the rolled picture, rolled back, smoothed, normalized and masked.
 
-    What ``placed`` evaluates of the loss is asked of the picture as it lies (see `Evaluator.split`). The gradient is
+    Losses that know what belongs where are asked of the picture as it lies (see `Evaluator.split`). The gradient is
     balanced before it is smoothed, which would be undone, and then turned to natural colors and held to the photo, if
     wanted. Every picture of a batch is rolled by a shift of its own.
 
@@ -40,12 +40,15 @@ def dream_gradient(
             `anchored`).
     """
 
+    moving, placed = evaluator.split()
+
     def evaluate(picture: Tensor) -> Evaluation:
         shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
-        evaluation = evaluator(rolled(picture, shifts))
-        evaluation = replace(evaluation, gradient=rolled(evaluation.gradient, -shifts))
-        if placed is not None:
-            evaluation = evaluation.plus(placed(picture))
+        parts = [] if placed is None else [placed(picture)]
+        if moving is not None:
+            evaluation = moving(rolled(picture, shifts))
+            parts.append(replace(evaluation, gradient=rolled(evaluation.gradient, -shifts)))
+        evaluation = replace(reduce(Evaluation.plus, parts), source=evaluator)
         gradient = smoothed(balanced(evaluation.gradient, laplacian), smoothing)
         gradient = normalized(natural(gradient, decorrelate))
         if photo is not None:

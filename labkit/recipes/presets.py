@@ -7,52 +7,56 @@ from typing import Any
 
 from ..losses.energies import class_evidence, log_energy
 
+# Plain gradient ascent, as dreams were in 2015.
+PLAIN: Mapping[str, Any] = {
+    "octaves": 4,
+    "steps": 10,
+    "step_decay": 1.0,
+    "decorrelate": 0.0,
+    "anchor": 0.0,
+    "mask": None,
+}
 # Google's notebook of 2015, for googlenet_bvlc (torchvision's googlenet has the same layer).
 ORIGINAL_DREAM: Mapping[str, Any] = {
+    **PLAIN,
     "layers": "inception_4c",
-    "octaves": 4,
     "octave_scale": 1.4,
-    "steps": 10,
     "step_size": 1.5,
     "jitter": 32,
     "smoothing": 0,
 }
-# One or a few whole animals, where the photo has a place for them; sky and water stay calm.
-CREATURES: Mapping[str, Any] = {
-    "layers": -log_energy("relu5_1"),
-    "octaves": 5,
-    "steps": (20, 6),
-    "step_decay": 0.3,
-    "decorrelate": 0.5,
-    "anchor": 0.8,
-}
-BIRDS: Mapping[str, Any] = {**CREATURES, "layers": -class_evidence("monarch", "peacock", "lorikeet", "macaw")}
-CASTLES: Mapping[str, Any] = {
-    **CREATURES,
-    "layers": -class_evidence("castle", "palace", "monastery", "dome", "stupa", "church"),
-    "steps": (20, 8),
-    "decorrelate": 0.7,
-    "anchor": 0.6,
-}
-REEF: Mapping[str, Any] = {
-    **CREATURES,
-    "layers": -class_evidence("coral reef", "sea anemone", "brain coral", "sea slug", "starfish", "jellyfish"),
-}
-# Fur and eyes that grow on what has texture.
-FUR_AND_EYES: Mapping[str, Any] = {
-    "layers": -log_energy("relu4_2") - log_energy("relu4_3"),
-    "octaves": 5,
-    "steps": (14, 6),
-    "step_decay": 0.3,
-    "decorrelate": 0.6,
-    "mask": "texture",
-}
-# Everything carved in swirls.
-CARVED: Mapping[str, Any] = {"layers": -log_energy("relu3_3"), "octaves": 6, "step_decay": 0.3, "decorrelate": 0.8}
 # The article's listing 4.1: five layers of VGG16, each with the weight 0.2. Its 1000 iterations of step 10 are meant
 # without octaves or normalization; the lab's schedule reaches the same strength in 40.
 ARTICLE_DREAM: Mapping[str, Any] = {
+    **PLAIN,
     "layers": {"relu1_2": 0.2, "relu2_2": 0.2, "relu3_3": 0.2, "relu4_3": 0.2, "relu5_3": 0.2},
+}
+# Dreams of the pocket network, or of VGG16. One or a few whole animals (the default):
+CREATURES: Mapping[str, Any] = {"layers": -log_energy("relu5_1")}
+BIRDS: Mapping[str, Any] = {"layers": -class_evidence("monarch", "peacock", "lorikeet", "macaw")}
+CASTLES: Mapping[str, Any] = {
+    "layers": -class_evidence("castle", "palace", "monastery", "dome", "stupa", "church"),
+    "steps": (20, 8),
+    "decorrelate": 0.7,
+}
+REEF: Mapping[str, Any] = {
+    "layers": -class_evidence("coral reef", "sea anemone", "brain coral", "sea slug", "starfish", "jellyfish"),
+}
+# Fur and eyes on what has texture:
+FUR_AND_EYES: Mapping[str, Any] = {
+    "layers": -log_energy("relu4_2") - log_energy("relu4_3"),
+    "steps": (14, 6),
+    "decorrelate": 0.6,
+    "anchor": 0.0,
+}
+# Everything carved in swirls:
+CARVED: Mapping[str, Any] = {
+    "layers": -log_energy("relu3_3"),
+    "octaves": 6,
+    "steps": 10,
+    "decorrelate": 0.8,
+    "anchor": 0.0,
+    "mask": None,
 }
 # Gatys, Ecker and Bethge 2016: one scale, L-BFGS, no total variation, five equally weighted style layers.
 GATYS: Mapping[str, Any] = {
