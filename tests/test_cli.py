@@ -35,7 +35,7 @@ STEP_SIZE = default(lk.dreaming, "step_size")
 UNSAID = {"resume", "distributed", "extra_loss", "progress"}  # --checkpoint, torchrun, nothing, --quiet
 UNSAID |= {"photo", "painting", "command", "arguments"}  # of commands.Job
 QUICK = ["--quiet", "--size", "48", "--precision", "float32"]
-DREAM = [*QUICK, "--octaves", "2", "--steps", "2", "--jitter", "4"]
+DREAM = [*QUICK, "--octaves", "2", "--steps", "2", "--jitter", "4", "--anchor", "0"]
 STYLIZE = [*QUICK, "--steps", "4", "--min-scale", "30"]
 
 
@@ -74,7 +74,7 @@ def assert_saved(path: Path | str, picture: torch.Tensor, **settings: object) ->
 def test_dream_writes_what_the_function_returns(folder: Path, capsys: Capture) -> None:
     run("dream", "cat.png", "-o", "out.png", "--layers", "relu2_2=0.5,relu3_3", "--seed", "3", *DREAM)
     assert capsys.readouterr().out == "out.png\n"
-    options = {"octaves": 2, "steps": 2, "jitter": 4, "seed": 3, "precision": "float32"}
+    options = {"octaves": 2, "steps": 2, "jitter": 4, "anchor": 0, "seed": 3, "precision": "float32"}
     options["layers"] = {"relu2_2": 0.5, "relu3_3": 1.0}
     expected = lk.dream(photo := lk.load("cat.png", 48), progress=False, **options)
     assert (expected - photo).abs().mean() > 0.005
@@ -165,7 +165,7 @@ def test_the_mask_with_a_name(folder: Path) -> None:
 def test_the_mask_of_the_photos_texture(folder: Path) -> None:
     run("dream", "cat.png", "-o", "out.png", "--mask", "texture", *DREAM)
     assert lk.settings_of("out.png")["mask"] == "texture"
-    run("dream", "cat.png", "-o", "plain.png", *DREAM)
+    run("dream", "cat.png", "-o", "plain.png", "--mask", "none", *DREAM)
     assert not torch.equal(lk.load("out.png"), lk.load("plain.png"))
 
 
@@ -213,7 +213,7 @@ def test_help_shows_every_option_with_its_default(command: str, capsys: Capture,
     others = {"dream": "octaves is 2, steps is 4, jitter is 16", "stylize": "steps is 100", "journey": ""}
     assert f"by default {others[command]}" in text or command == "journey"
     assert ({"checkpoint", "bits"} <= shown.keys()) == (command != "journey")
-    assert "(default: 768)" in shown["size"] and ("2)" if command == "journey" else "4)") in shown.get("octaves", "4)")
+    assert "(default: 768)" in shown["size"] and ("2)" if command == "journey" else "5)") in shown.get("octaves", "5)")
 
 
 def test_every_option_has_a_help_text_and_no_text_is_left_over() -> None:
@@ -423,7 +423,7 @@ def test_processes_share_a_folder(frames: Path, monkeypatch: Patch) -> None:
 @pytest.mark.parametrize("place", ["network", "bar"])
 def test_an_interrupted_folder_holds_whole_pictures_alone(frames: Path, place: str, monkeypatch: Patch) -> None:
     """Ctrl-C in the second step of the second photo: it is not there, the third is not begun, and both come later."""
-    arguments = ["dream", "frames", "-o", "out", *QUICK[1:], "--octaves", "1", "--steps", "3"]
+    arguments = ["dream", "frames", "-o", "out", *QUICK[1:], "--octaves", "1", "--steps", "3", "--anchor", "0"]
     with monkeypatch.context() as patch:
         if place == "network":
             interrupt_after(4, KeyboardInterrupt(), patch)
@@ -508,7 +508,21 @@ def test_a_preset_holds_for_films_too(film: list, written: list) -> None:
 
 def test_an_interrupted_film_holds_the_frames_so_far(film: list, monkeypatch: Patch) -> None:
     interrupt_after(3, KeyboardInterrupt(), monkeypatch)  # in the second frame
-    run("dream", "film.gif", "-o", "out.webp", "--flow", "none", "--octaves", "1", "--steps", "2", *QUICK)
+    run(
+        "dream",
+        "film.gif",
+        "-o",
+        "out.webp",
+        "--flow",
+        "none",
+        "--octaves",
+        "1",
+        "--steps",
+        "2",
+        "--anchor",
+        "0",
+        *QUICK,
+    )
     assert len(list(lk.frames_of("out.webp"))) == 1
 
 
@@ -641,7 +655,7 @@ MISTAKES = {
     "dream film.gif --flow left -o x.gif": "--flow: write one of auto, none, not 'left'",
     "dream cat.png --backbone vgg17 -o x.png": "--backbone: write one of pocket, vgg16, vgg19,",
     "layers vgg17": "NAME: write one of pocket, vgg16, vgg19,",
-    "dream cat.png --preset GATYS -o x.png": "--preset: write one of ORIGINAL_DREAM, ARTICLE_DREAM, not 'GATYS'",
+    "dream cat.png --preset GATYS -o x.png": "CARVED, not 'GATYS'",
     "dream cat.png --precision float3 -o x.png": "write one of auto, float32, tf32, bfloat16, not 'float3'",
     "dream missing.png -o x.png": "no picture at missing.png: check the path",
     "dream empty.png -o x.png": "empty.png is empty (0 bytes)",

@@ -15,7 +15,7 @@ import labkit as lk
 from labkit.notebook.controls import OWN, Chooser, Layers
 from labkit.notebook.widgets import View, dream_view, style_view, wiped
 
-QUICK_DREAM = {"octaves": 2, "steps": 3}
+QUICK_DREAM = {"octaves": 2, "steps": (3, 3)}
 QUICK_STYLE = {"steps": 12}
 
 
@@ -67,7 +67,7 @@ def test_controls_start_at_the_recipes_defaults(view: Any, recipe: Any) -> None:
     chosen = {name: built.options[name] for name, control in built.controls.items() if isinstance(control, Layers)}
     advised = network.recommended
     assert chosen == (
-        {"layers": dict(advised.dream)}
+        {"layers": None}  # that is, the default
         if view is dream_view
         else {"content_layers": dict.fromkeys(advised.content, 1.0), "style_layers": dict(advised.style)}
     )

@@ -14,10 +14,10 @@ HELP: dict[str, dict[str, str]] = {
     "what": {
         "preset": "settings with a name, which other options overrule",
         "backbone": "network",
-        "layers": "layers to dream, as relu3_3=0.5,relu4_3 (default: recommended for the network)",
+        "layers": "layers to dream, as relu3_3=0.5,relu4_3 (default: creatures of the recommended layer)",
         "variations": "number of dreams of the photo",
         "shuffle": "draw the layers' weights at random (default: for several variations)",
-        "mask": 'where to dream: a picture file, white there, or "center", or "texture"',
+        "mask": 'where to dream: a file, white there; or center, texture; none: everywhere',
         "content_weight": "weight of the photo's content",
         "content_layers": "layers that hold content (default: recommended for the network)",
         "style_weight": "weight of the paintings' style",
@@ -42,7 +42,7 @@ HELP: dict[str, dict[str, str]] = {
         "laplacian": "splits of the gradient into fine and coarse, made equally strong",
         "step_decay": "last step at each size relative to the first; small ones leave less noise",
         "decorrelate": "growth of natural colors at the cost of garish ones, 0 to 1",
-        "anchor": "pull back to the photo, so that calm places stay calm, 0: none",
+        "anchor": "pull back to the photo, 0: none",
         "init": "picture to start from",
         "optimizer": "method of descent",
         "learning_rate": "size of a step (default: 0.03 for adam, else 1)",
@@ -109,7 +109,9 @@ def _help(option: inspect.Parameter) -> str:
     default, text = option.default, TEXTS[option.name]
     if default is None or isinstance(default, bool) or default is option.empty:
         return text
-    return f"{text} (default: {default:g})" if isinstance(default, float) else f"{text} (default: {default})"
+    values = default if isinstance(default, tuple) else (default,)
+    written = ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return f"{text} (default: {written})"
 
 
 def _settings(option: inspect.Parameter) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def _layers(text: str) -> dict[str, float]:
 READERS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("layers", "content_layers", "style_layers"), reading(_layers, "LAYER=WEIGHT,...")),
     **dict.fromkeys(("masks", "painting_masks"), reading(lambda text: [*map(_word, text.split(","))], "FILE,none,...")),
-    "mask": {"metavar": "FILE"},
+    "mask": reading(_word, "FILE"),
     "checkpoint": {"metavar": "FILE"},
     "style_weights": reading(lambda text: [*map(float, text.split(","))], "X,X,..."),
     "tile": reading(lambda text: _word(text) if text in ("auto", "none") else int(text), "{auto,none,N}"),

@@ -1,4 +1,4 @@
-"""What the widgets choose with: a picture, bundled or uploaded; layers and their weights."""
+"""What the widgets choose with: a picture, bundled or uploaded; layers and their weights; two numbers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Layers(w.VBox):
 
     def __init__(self, recommended: Callable[[Recommended], Mapping[str, float]]):
         self.recommended = recommended
-        self.names = w.SelectMultiple(rows=5)
+        self.names = self.described = w.SelectMultiple(rows=5)
         self.sliders: dict[str, w.FloatSlider] = {}
         super().__init__([self.names])
         self.names.observe(self._chosen, "value")
@@ -74,3 +74,21 @@ class Layers(w.VBox):
         for name in change["new"]:
             self.sliders.setdefault(name, w.FloatSlider(1.0, min=0.0, max=4.0, step=0.05, description=name))
         self.children = [self.names, *(self.sliders[name] for name in change["new"])]
+
+
+class Ends(w.VBox):
+    """Two whole numbers: what something is at first, and at last."""
+
+    def __init__(self, first: int, last: int, least: int, most: int):
+        self.first, self.last = w.IntSlider(first, least, most), w.IntSlider(last, least, most, description="to")
+        self.described, self.last.style = self.first, {"description_width": "110px"}
+        super().__init__([self.first, self.last])
+
+    @property
+    def value(self) -> tuple[int, int]:
+        """Both, the first one first."""
+        return self.first.value, self.last.value
+
+    @value.setter
+    def value(self, numbers: tuple[int, int]) -> None:
+        self.first.value, self.last.value = numbers

@@ -26,7 +26,7 @@ from ..pictures.geometry import resize, size_of
 from ..pictures.writing import save, to_pil
 from ..recipes.deepdream import dreaming
 from ..recipes.style_transfer import Colors, Init, stylizing_with
-from .controls import Chooser, Layers
+from .controls import Chooser, Ends, Layers
 from .display import jpeg
 
 EVERY = 0.2  # seconds between two previews
@@ -60,14 +60,17 @@ class Lab(w.Tab):
 def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
     """A view on `dreaming`."""
     controls = {
-        "layers": Layers(lambda recommended: recommended.dream),
-        "octaves": w.IntSlider(4, 1, 8),
+        "layers": Layers(lambda recommended: {}),
+        "octaves": w.IntSlider(5, 1, 8),
         "octave_scale": w.FloatSlider(1.4, min=1.1, max=2.0, step=0.05),
-        "steps": w.IntSlider(10, 1, 100),
+        "steps": Ends(20, 6, 1, 100),
         "step_size": w.FloatSlider(2.0, min=0.0, max=8.0, step=0.1),
+        "step_decay": w.FloatSlider(0.3, min=0.0, max=1.0, step=0.05),
         "smoothing": w.FloatSlider(1.0, min=0.0, max=4.0, step=0.1),
         "laplacian": w.IntSlider(0, 0, 5),
-        "decorrelate": w.FloatSlider(0.0, min=0.0, max=1.0, step=0.1),
+        "decorrelate": w.FloatSlider(0.5, min=0.0, max=1.0, step=0.1),
+        "anchor": w.FloatSlider(0.3, min=0.0, max=3.0, step=0.1),
+        "mask": w.Dropdown(options=[("on texture", "texture"), ("in the center", "center"), ("everywhere", None)]),
         "seed": w.IntText(0),
     }
     return View("dream", dreaming, [Chooser("photo", photo)], controls, backbone, size, "dream.png")
@@ -137,7 +140,7 @@ class View(w.HBox):
         self.status = w.HTML()
 
         for name, control in controls.items():
-            described = control.names if isinstance(control, Layers) else control
+            described = control.described if isinstance(control, (Layers, Ends)) else control
             described.description, described.style = name.replace("_", " "), {"description_width": "110px"}
         self.backbone.observe(lambda change: self._offer_layers(), "value")
         self.wipe.observe(lambda change: self._show(), "value")

@@ -56,8 +56,8 @@ def center_mask(height: int, width: int) -> Tensor:
 
 
 def texture_mask(photo: Tensor, floor: float = 0.05) -> Tensor:
-    """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W), 1 in the quarter that has most of it, and little more
-    than ``floor`` in calm places; 1 everywhere in a photo without any.
+    """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W), 1 in the quarter that has most of it, and not much
+    more than ``floor`` in calm places; 1 everywhere in a photo without any.
 
     The difference of the luma from its blur, blurred more widely, over its upper quartile.
 

@@ -81,8 +81,8 @@ def dreaming(
         anchor: how strongly the picture is held to the photo's shallow features, up to 100: at a relative distance r
             of those it is pulled back with ``anchor`` * r of the dream's own strength. 0: not.
         mask: where to dream: "texture", so that calm places stay calm (see `texture_mask`); None: everywhere; (H, W) or
-            (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W). Resized, with a warning, if only its size is not the photo's. N masks are for N
-            photos, or for N dreams.
+            (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W). Resized, with a warning, if only
+            its size is not the photo's. N masks are for N photos, or for N dreams.
         variations: how many dreams of the photo, as one batch, each with its own jitter.
         shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
             several variations.
