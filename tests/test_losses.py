@@ -97,6 +97,8 @@ LOSSES: dict[str, lk.Loss] = {
     "gram, absolute": lk.style(PAINTING, ["soft1"], relative=False),
     "wasserstein": lk.style(PAINTING, statistic="wasserstein"),
     "wasserstein, absolute": lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=False),
+    "sliced": lk.style(PAINTING, statistic="sliced", projections=9),
+    "sliced, absolute, in a mask": lk.style(PAINTING, ["soft1"], statistic="sliced", relative=False, mask="center"),
     "three styles": lk.style([PAINTING, GUIDE, PHOTO], weights=[1, 2, 3]),
     "style in a mask": lk.style(PAINTING, mask="center", painting_masks=PAINTING[0, 0]),
     "histogram": lk.histogram(PAINTING, bins=16),
@@ -352,7 +354,7 @@ def test_content_is_zero_at_the_photo(backbone: lk.Backbone, relative: bool) -> 
     assert value(loss, backbone, PHOTO.double()).item() < 1e-12 < value(loss, backbone, GUIDE.double()).item()
 
 
-@pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein", "sliced"])
 @pytest.mark.parametrize("relative", [True, False])
 def test_style_is_zero_at_the_painting(backbone: lk.Backbone, statistic: str, relative: bool) -> None:
     loss = bound(lk.style(PHOTO, statistic=statistic, relative=relative), backbone)
@@ -361,7 +363,12 @@ def test_style_is_zero_at_the_painting(backbone: lk.Backbone, statistic: str, re
 
 
 @pytest.mark.parametrize(
-    "loss", [lk.content(PHOTO), lk.style(PHOTO), lk.style(PHOTO, statistic="wasserstein"), lk.histogram(PHOTO)]
+    "loss",
+    [
+        lk.content(PHOTO),
+        lk.histogram(PHOTO),
+        *(lk.style(PHOTO, statistic=s) for s in ("gram", "wasserstein", "sliced")),
+    ],
 )
 def test_relative_losses_are_one_against_nothing(backbone: lk.Backbone, loss: lk.Loss) -> None:
     nothing = {layer: torch.zeros_like(f) for layer, f in features_of(backbone, PHOTO.double()).items()}
@@ -698,7 +705,7 @@ def test_weights_must_be_finite(weight: float) -> None:
         (lambda: lk.activation("soft1", channel=1, direction=torch.ones(4)), "a channel or a direction, not both"),
         (lambda: lk.activation("soft1", neuron=(1.0, 0.5)), "fractions from 0 to 1, not (1.0, 0.5)"),
         (lambda: lk.activation("soft1", neuron=(0.5, -0.1)), "fractions from 0 to 1, not (0.5, -0.1)"),
-        (lambda: lk.style(PAINTING, statistic="mean"), "statistic is one of gram, wasserstein, not 'mean'"),
+        (lambda: lk.style(PAINTING, statistic="mean"), "statistic is one of gram, wasserstein, sliced, not 'mean'"),
         (lambda: lk.histogram(PAINTING, bins=1), "bins must be a whole number from 2 to 1,024, not 1"),
         (lambda: lk.style(PAINTING, scale=0), "scale must be a number from 0.001 to 100, not 0"),
         (lambda: lk.style(PAINTING, scale=float("nan")), "scale must be a number from 0.001 to 100, not nan"),

@@ -315,7 +315,7 @@ GRAY = torch.full((1, 3, 64, 64), 0.5)
         ({"learning_rate": -1}, "learning_rate must be a number of at least 0, not -1"),
         ({"avg_decay": 1}, "avg_decay must be a number from 0 to 0.9999, not 1"),
         ({"painting": []}, "there are 0 paintings and 0 weights"),
-        ({"statistic": "mean"}, "statistic is one of gram, wasserstein, not 'mean'"),
+        ({"statistic": "mean"}, "statistic is one of gram, wasserstein, sliced, not 'mean'"),
         ({"optimizer": "sgd"}, "optimizer is one of adam, lbfgs, ascent, not 'sgd'"),
         ({"init": "photo"}, "init is one of content, style, noise, not 'photo'"),
         ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),

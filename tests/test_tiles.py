@@ -101,6 +101,7 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "content": lambda: lk.content(coffee(), ["relu2_2", "relu4_2"]),
     "gram": lambda: lk.style(koi(), STYLE),
     "wasserstein": lambda: lk.style(koi(), STYLE, statistic="wasserstein"),
+    "sliced": lambda: lk.style(koi(), STYLE, statistic="sliced", projections=8),
     "two styles": lambda: lk.style([koi(), lk.photo("rocket", 120)], STYLE, weights=[1, 3]),
     "style in a mask": lambda: lk.style(koi(), STYLE, mask="center"),
     "histogram": lambda: lk.histogram(koi(), ["relu2_2", "relu3_1"]),
