@@ -198,6 +198,8 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "a guide": lambda: -lk.guide(coffee(), "relu3_1"),
     "a caricature": lambda: -lk.caricature(coffee(), "relu3_1"),
     "an anchor": lambda: lk.pixel_mse(coffee(), LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
+    "transport": lambda: lk.relaxed_emd(koi(), ["relu2_1", "relu3_1"]) + lk.self_similarity(coffee(), "relu3_1"),
+    "slices": lambda: lk.style(koi(), "pixels", statistic="sliced", projections=4) - lk.activation("relu3_1"),
     "a region": lambda: lk.style(koi(), ["relu2_1"], mask=LEFT) - lk.activation("relu3_1"),
 }
 OF_A_PHOTO: dict[str, Recipe] = {

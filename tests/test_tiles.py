@@ -105,6 +105,8 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "two styles": lambda: lk.style([koi(), lk.photo("rocket", 120)], STYLE, weights=[1, 3]),
     "style in a mask": lambda: lk.style(koi(), STYLE, mask="center"),
     "histogram": lambda: lk.histogram(koi(), ["relu2_2", "relu3_1"]),
+    "relaxed emd": lambda: lk.relaxed_emd(koi(), STYLE, samples=150),
+    "self-similarity": lambda: lk.self_similarity(coffee(), STYLE),
     "caricature": lambda: -lk.caricature(coffee(), "relu3_3"),
     "diversity": lambda: lk.diversity("relu3_1"),
     "anchor": lambda: lk.pixel_mse(coffee()),

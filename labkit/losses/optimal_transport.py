@@ -7,7 +7,7 @@ contributes those that it owns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -26,18 +26,35 @@ from .algebra import PIXELS, BoundLoss, Features, FeatureSource, Loss, Statistic
 MOST = 16_384  # hypercolumns in a sample: their distances are as many squared
 
 
-class relaxed_emd(Loss):
-    """The relaxed earth mover's distance between hypercolumns of the picture and of a painting.
+class HypercolumnLoss(Loss):
+    """Base of losses on a sample of hypercolumns.
 
-    The greater of two means: of how far each hypercolumn of the picture is from the painting's nearest, and of how far
-    each of the painting's is from the picture's nearest. Distances are 1 - cosine. A hypercolumn is what all layers say
-    of one place: a unit of the coarsest layer beside the means of the finer layers' units above it, each layer divided
-    by its size in the painting.
+    A hypercolumn is what all layers say of one place: a unit of the coarsest layer, with the means of the finer layers'
+    units of the same cell, each layer divided by its size in the painting or the photo.
 
     Args:
-        painting: anything `as_picture` takes, or a list of such.
         layers: names; None: the backbone's recommended style layers.
-        samples: how many hypercolumns of the picture, and of the paintings together, are compared.
+        samples: how many hypercolumns of a picture are compared, from 2 to 16,384; all, if there are no more.
+    """
+
+    def __init__(self, layers: str | Iterable[str] | None, samples: int):
+        check_numbers(2, Integral, most=MOST, samples=samples)
+        self.layers, self.samples = () if layers is None else layer_names(layers), samples
+
+    def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
+        return self.layers or tuple(backbone.recommended.style)
+
+
+class relaxed_emd(HypercolumnLoss):
+    """The relaxed earth mover's distance between the hypercolumns of the picture and those of a painting.
+
+    The greater of two means: of how far each hypercolumn of the picture is from the painting's nearest, and of how far
+    each of the painting's is from the picture's nearest. Distances are 1 - cosine. It paints with what the painting has
+    together, where moments mix; it does not see how large features are.
+
+    Args:
+        painting: anything `as_picture` takes, or a list of such, from which samples are taken as from one.
+        layers, samples: see `HypercolumnLoss`.
         scale: the painting's longer side relative to the picture's, at most 100.
 
     Example:
@@ -48,18 +65,18 @@ class relaxed_emd(Loss):
 
     name = "relaxed_emd"
 
-    def __init__(self, painting: Any, layers: Any = None, *, samples: int = 1024, scale: float = 1.0):
-        check_numbers(2, Integral, most=MOST, samples=samples)
+    def __init__(
+        self, painting: Any, layers: str | Iterable[str] | None = None, *, samples: int = 1024, scale: float = 1.0
+    ):
+        super().__init__(layers, samples)
         check_numbers(1e-3, most=100, scale=scale)
         self.paintings = [single for source in as_list(painting) for single in as_picture(source).split(1)]
-        self.layers, self.samples, self.scale = () if layers is None else layer_names(layers), samples, scale
-
-    def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
-        return self.layers or tuple(backbone.recommended.style)
+        self.scale = scale
+        if not self.paintings:
+            raise ValueError("give at least one painting")
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
-        layers = self.layers_of(source.backbone)
-        side = max(1, round(self.scale * max(size)))
+        layers, side = self.layers_of(source.backbone), max(1, round(self.scale * max(size)))
         features = [source.features(resize(p, side).to(source.backbone.device), layers) for p in self.paintings]
         columns = Hypercolumns.of(source.backbone, layers, features)
         whole = torch.cat([columns(f, Window()).flatten(2) for f in features], 2)
@@ -68,7 +85,7 @@ class relaxed_emd(Loss):
         return BoundRelaxedEmd(layers, columns, numbers, normalize(references))
 
 
-class self_similarity(Loss):
+class self_similarity(HypercolumnLoss):
     """How far the distances among a picture's hypercolumns are from those among a photo's: content without its style.
 
     Distances, 1 - cosine, from each hypercolumn to all are divided by their sum; the loss is the mean over hypercolumns
@@ -77,8 +94,7 @@ class self_similarity(Loss):
 
     Args:
         photo: resized to the picture.
-        layers: names; None: the backbone's recommended style layers.
-        samples: how many hypercolumns are compared (see `relaxed_emd`).
+        layers, samples: see `HypercolumnLoss`.
 
     Example:
         >>> network, photo = lk.load_backbone("pocket", "cpu"), lk.photo("coffee", (64, 64))
@@ -88,21 +104,17 @@ class self_similarity(Loss):
 
     name = "self_similarity"
 
-    def __init__(self, photo: PictureLike, layers: Any = None, *, samples: int = 1024):
-        check_numbers(2, Integral, most=MOST, samples=samples)
-        self.photo, self.samples = as_picture(photo), samples
-        self.layers = () if layers is None else layer_names(layers)
-
-    def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
-        return self.layers or tuple(backbone.recommended.style)
+    def __init__(self, photo: PictureLike, layers: str | Iterable[str] | None = None, *, samples: int = 1024):
+        super().__init__(layers, samples)
+        self.photo = as_picture(photo)
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         layers = self.layers_of(source.backbone)
         features = source.features(resize(self.photo, size).to(source.backbone.device), layers)
         columns = Hypercolumns.of(source.backbone, layers, [features])
         numbers = numbered(columns.grid(source.backbone, size), self.samples).to(source.backbone.device)
-        sample = BoundSample(layers, columns, numbers).statistics(features, Window())["sample"]
-        return BoundSelfSimilarity(layers, columns, numbers, distance_shares(sample))
+        target = distance_shares(sampled(columns(features, Window()), numbers, numbers))
+        return BoundSelfSimilarity(layers, columns, numbers, target)
 
 
 @dataclass
@@ -145,20 +157,9 @@ class BoundSample(BoundLoss):
     numbers: Tensor
 
     def statistics(self, features: Features, window: Window) -> Statistics:
-        columns = self.columns(features, window)
-        numbers = window.crop_target(self.coarsest, self.numbers)
-        owned = numbers >= 0
-        sample = columns.new_zeros(*columns.shape[:2], int(self.numbers.max()) + 1)
-        sample[..., numbers[owned]] = columns[..., owned]
-        return {"sample": sample}
-
-    @property
-    def coarsest(self) -> str:
-        """The layer on whose positions the hypercolumns lie."""
-        return min(self.columns.cells, key=lambda layer: self.columns.cells[layer])
-
-    def terms(self, statistics: Statistics) -> Terms:
-        raise NotImplementedError
+        coarsest = min(self.columns.cells, key=self.columns.cells.__getitem__)
+        owned = window.crop_target(coarsest, self.numbers)
+        return {"sample": sampled(self.columns(features, window), owned, self.numbers)}
 
 
 @dataclass
@@ -189,6 +190,16 @@ def distance_shares(sample: Tensor) -> Tensor:
     units = normalize(sample)
     distance = 1 - units.mT @ units
     return distance / distance.sum(1, keepdim=True).clamp_min(1e-12)
+
+
+def sampled(columns: Tensor, owned: Tensor, numbers: Tensor) -> Tensor:
+    """The sample (N, D, K) of a picture of which only ``columns`` (N, D, h, w) are known, 0 in the others' places.
+
+    ``owned`` (h, w): the columns' numbers in the sample; ``numbers``: those of the whole picture.
+    """
+    sample = columns.new_zeros(*columns.shape[:2], int(numbers.max()) + 1)
+    sample[..., owned[owned >= 0]] = columns[..., owned >= 0]
+    return sample
 
 
 def places(count: int, most: int) -> Tensor:
