@@ -9,7 +9,7 @@ from .losses.activations import activation, between, caricature, channels, class
 from .losses.algebra import BoundLoss, Loss, Sum, Window
 from .losses.energies import class_evidence, log_energy
 from .losses.histograms import histogram
-from .losses.optimal_transport import relaxed_emd, self_similarity
+from .losses.optimal_transport import relaxed_emd, self_similarity, strotss_objective
 from .losses.reconstruction import content, pixel_mse
 from .losses.regularizers import total_variation
 from .losses.styles import gram, style
@@ -66,7 +66,8 @@ __all__ = ["pick_device", "pick_precision"]
 __all__ += ["Evaluation", "Evaluator", "Progress"]
 __all__ += ["BoundLoss", "Loss", "Sum", "Window", "activation", "between", "caricature", "channels"]
 __all__ += ["class_evidence", "class_logit", "content", "diversity", "gram", "guide", "histogram", "log_energy"]
-__all__ += ["per_picture", "pixel_mse", "relaxed_emd", "self_similarity", "style", "total_variation"]
+__all__ += ["per_picture", "pixel_mse", "relaxed_emd", "self_similarity", "strotss_objective", "style"]
+__all__ += ["total_variation"]
 __all__ += ["BACKBONES", "Backbone", "ReceptiveField", "Recommended", "load_backbone", "variant", "wrap"]
 __all__ += ["PALETTE", "CheckError", "check", "compare", "curves", "explain_losses", "lab", "show", "tidy"]
 __all__ += ["attack", "blackbox", "explain", "federated", "perturb", "privacy", "quantize", "rounding", "shapes"]

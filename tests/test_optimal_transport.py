@@ -144,6 +144,16 @@ def test_several_paintings_are_sampled_as_one(network: lk.Backbone) -> None:
     assert (distance.amin(1) < 1e-6).all() and bound.references.shape[2] == 2 * sample.shape[2]
 
 
+def test_strotss_is_the_sum_of_its_four_terms_and_paints() -> None:
+    network, photo, painting = lk.load_backbone("pocket", "cpu"), lk.photo("chelsea", 64), lk.painting("koi_mosaic", 64)
+    loss = lk.strotss_objective(photo, painting, content_weight=2)
+    found = lk.Evaluator(network, loss, (43, 64), "float32")(photo)
+    assert {*found.terms} == {"self_similarity", "relaxed_emd", "style", "total_variation"}
+    assert found.terms["self_similarity"].abs() < 1e-5 and ("style", "pixels") in found.layer_terms
+    painted = lk.stylize(photo, loss, backbone=network, steps=20, precision="float32", progress=False)
+    assert lk.Evaluator(network, loss, (43, 64), "float32")(painted).loss < 0.8 * found.loss
+
+
 def test_bfloat16_changes_little() -> None:
     network, painting, picture = (
         lk.load_backbone("pocket", "cpu"),
@@ -163,6 +173,7 @@ def test_bfloat16_changes_little() -> None:
         (lambda: lk.self_similarity(PHOTO, samples=10**6), "samples"),
         (lambda: lk.relaxed_emd(PAINTING, scale=0), "scale"),
         (lambda: lk.relaxed_emd(PAINTING, []), "name at least one layer"),
+        (lambda: lk.strotss_objective(PHOTO, PAINTING, content_weight=-1), "content_weight"),
         (lambda: lk.relaxed_emd([]), "at least one painting"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The two losses of STROTSS (Kolkin, Salavon and Shakhnarovich 2019, arXiv:1904.12785): transport and self-similarity.
+"""STROTSS (Kolkin, Salavon and Shakhnarovich 2019, arXiv:1904.12785): style as transport, content as self-similarity.
 
 Both compare every hypercolumn of a picture with every other, or with every one of a painting, so they are no sums over
 positions. Their statistic is a sample of hypercolumns instead, at fixed positions of the whole picture: each tile
@@ -22,6 +22,8 @@ from ..networks.backbone import Backbone
 from ..pictures.geometry import Size, resize
 from ..pictures.reading import PictureLike, as_picture
 from .algebra import PIXELS, BoundLoss, Features, FeatureSource, Loss, Statistics, Terms, Window, layer_names
+from .regularizers import total_variation
+from .styles import style
 
 MOST = 16_384  # hypercolumns in a sample: their distances are as many squared
 
@@ -115,6 +117,40 @@ class self_similarity(HypercolumnLoss):
         numbers = numbered(columns.grid(source.backbone, size), self.samples).to(source.backbone.device)
         target = distance_shares(sampled(columns(features, Window()), numbers, numbers))
         return BoundSelfSimilarity(layers, columns, numbers, target)
+
+
+def strotss_objective(
+    photo: PictureLike,
+    painting: Any,
+    *,
+    content_weight: float = 1.0,
+    samples: int = 1024,
+    scale: float = 1.0,
+) -> Loss:
+    """What STROTSS minimizes: self-similarity to the photo, transport, moments and colors of the painting.
+
+    As in the paper but for three things: the sample stays, the moments are compared by the Wasserstein distance of
+    `style`, on all positions, and the colors by the sliced one. It is made for a start from the photo and for a
+    Laplacian pyramid, from coarse to fine.
+
+    Args:
+        photo: anything `as_picture` takes: what is to be seen.
+        painting: the same, or a list of such: how it is to be painted.
+        content_weight: of `self_similarity`; a third paints more freely.
+        samples: see `HypercolumnLoss`.
+        scale: the painting's longer side relative to the picture's.
+
+    Example:
+        >>> cat, night = lk.photo("chelsea", 64), lk.painting("lantern_bay", 64)
+        >>> lk.stylize(cat, lk.strotss_objective(cat, night), steps=1, progress=False).shape
+        torch.Size([1, 3, 43, 64])
+    """
+    check_numbers(0, most=1e12, content_weight=content_weight)
+    moments = style(painting, statistic="wasserstein", scale=scale)
+    colors = style(painting, PIXELS, statistic="sliced", scale=scale)
+    likeness = content_weight * self_similarity(photo, samples=samples)
+    transport = relaxed_emd(painting, samples=samples, scale=scale)
+    return likeness + transport + moments + 0.3 * colors + 0.03 * total_variation()
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .algebra import FeatureSource, at_least_float32, float64
+from .algebra import FeatureSource, at_least_float32, float64, total
 from .histograms import BEYOND, Counts, slope_of_counts, tamed
 from .target_statistics import BoundTargetStatistic, Means
 
@@ -87,15 +87,15 @@ class SlicedCounts(torch.autograd.Function):
         ctx.save_for_backward(f, weights)
         ctx.slices = slices
         guide = None if weights is None else weights.flatten()
-        total = 0
+        parts: list[Tensor] = []
         for span in chunks(f, len(slices.directions)):
             values = slices(at_least_float32(f.flatten(2)[..., span]))
-            total = total + Counts.apply(values, None if guide is None else guide[span], -BEYOND, 1 + BEYOND, BINS)
-        return total
+            parts.append(Counts.apply(values, None if guide is None else guide[span], -BEYOND, 1 + BEYOND, BINS))
+        return total(parts)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (f, weights), slices, (gradient,) = ctx.saved_tensors, ctx.slices, gradients
         last = f.permute(0, 2, 3, 1)  # channels last, as networks compute
         found = torch.empty_like(last, memory_format=torch.contiguous_format).flatten(1, 2)
