@@ -237,6 +237,26 @@ def test_adam_starts_warm(pocket: lk.Backbone) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["laplacian", "fourier"])
+def test_in_decorrelated_colors_adam_starts_anew_at_each_scale(pocket: lk.Backbone, kind: str) -> None:
+    drawn = torch.get_rng_state()
+    run = lk.stylizing(cat(), koi(), backbone=pocket, parameterization=kind, **OPTIONS | {"steps": 4})
+    assert [p.state_dict()["optimizer"]["state"][0]["step"].item() for p in run] == [1, 2, 1, 2]
+    assert torch.equal(drawn, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("kind", ["laplacian", "fourier"])
+def test_decorrelated_colors_keep_the_picture_and_take_on_less_noise(pocket: lk.Backbone, kind: str) -> None:
+    def noise(picture: Tensor) -> float:
+        return loss_at(pocket, lk.total_variation(), picture - lk.luma(picture))
+
+    still = stylize(pocket, parameterization=kind, steps=1, learning_rate=0)
+    torch.testing.assert_close(still, cat(), rtol=0, atol=0.021)  # black and white are a little away from 0 and 1
+    painted = stylizing(pocket, parameterization=kind)
+    assert painted[-1].terms["style"] < 0.75 * painted[0].terms["style"]
+    assert noise(painted[-1].picture) < 0.7 * noise(stylize(pocket))
+
+
 @pytest.mark.parametrize(("optimizer", "learning_rate", "clamped"), [("adam", 0.3, True), ("lbfgs", 1.0, False)])
 def test_pixels_are_clamped_except_under_lbfgs(
     pocket: lk.Backbone, optimizer: str, learning_rate: float, clamped: bool
@@ -317,6 +337,11 @@ GRAY = torch.full((1, 3, 64, 64), 0.5)
         ({"painting": []}, "there are 0 paintings and 0 weights"),
         ({"statistic": "mean"}, "statistic is one of gram, wasserstein, not 'mean'"),
         ({"optimizer": "sgd"}, "optimizer is one of adam, lbfgs, ascent, not 'sgd'"),
+        (
+            {"parameterization": "cppn"},
+            "a CPPN cannot start from a picture, as every scale does: use pixels, laplacian",
+        ),
+        ({"parameterization": "waves"}, "parameterization is one of fourier, laplacian, cppn, pixels, not 'waves'"),
         ({"init": "photo"}, "init is one of content, style, noise, not 'photo'"),
         ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),
         ({"content_layers": ()}, "name at least one layer"),

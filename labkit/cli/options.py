@@ -44,6 +44,7 @@ HELP: dict[str, dict[str, str]] = {
         "decorrelate": "growth of natural colors at the cost of garish ones, 0 to 1",
         "anchor": "pull back to the photo, so that calm places stay calm, 0: none",
         "init": "picture to start from",
+        "parameterization": "what steps are taken on; laplacian leaves less noise in the colors",
         "optimizer": "method of descent",
         "learning_rate": "size of a step (default: 0.03 for adam, else 1)",
         "min_scale": "longer side of the smallest size, in pixels",

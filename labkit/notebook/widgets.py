@@ -85,6 +85,7 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "statistic": w.Dropdown(options=["gram", "wasserstein"]),
         "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in get_args(Colors))]),
         "init": w.Dropdown(options=get_args(Init)),
+        "parameterization": w.Dropdown(options=["pixels", "laplacian", "fourier"]),
         "optimizer": w.Dropdown(options=get_args(Optimizer)[:2]),
         "steps": w.IntSlider(200, 10, 1000, 10),
         "seed": w.IntText(0),

@@ -15,7 +15,8 @@ from ..base.checks import MOST_STEPS, as_list, check_choice, check_numbers
 from ..base.devices import Precision
 from ..engine.evaluator import Evaluator, least_side
 from ..engine.optimization import Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
-from ..engine.parameters import Pixels
+from ..engine.parameters import Kind as Parameters
+from ..engine.parameters import Pixels, make_parameterization
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.algebra import Loss
@@ -48,6 +49,7 @@ def stylizing(
     statistic: Statistic = "gram",
     color: Colors | None = None,
     init: Init | PictureLike = "content",
+    parameterization: Parameters = "pixels",
     optimizer: Optimizer = "adam",
     learning_rate: float | None = None,
     steps: int = 200,
@@ -73,17 +75,19 @@ def stylizing(
         color: keep the photo's colors: "linear" or "histogram" gives them to the painting before, "luma",
             "linear-after" or "histogram-after" to the result after (see `matched`); None: take the painting's.
         init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
+        parameterization: what is stepped on: the "pixels", or maps in decorrelated colors, the "laplacian" pyramid or
+            "fourier" amplitudes, on which Adam leaves far less noise in the colors (see `labkit.engine.parameters`).
         optimizer: "adam", "lbfgs" or "ascent".
         learning_rate: None for 0.03 with Adam, 1 with the others.
         steps: in all, shared evenly among scales that grow by sqrt(2); each starts from the last one's result, and Adam
-            from its moments.
+            on pixels from its moments.
         min_scale: the longer side that the first scale is about as large as; the last is the photo's own.
         avg_decay: of the running mean of iterates that is shown and handed on (0: the iterate itself).
         seed: of the noise.
         device, precision: see `load_backbone` and `pick_precision`.
         tile, distributed: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
         resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same photo, network,
-            steps and optimizer; weights, layers and paintings may be others, and the run goes on towards those.
+            steps, parameterization and optimizer; weights, layers and paintings may be others, and the run goes on towards those.
         progress: show a progress bar; None: `stylize` does, `stylizing` does not.
 
     Raises:
@@ -93,6 +97,9 @@ def stylizing(
     check_numbers(1, Integral, most=1_000_000, min_scale=min_scale)
     check_numbers(0, most=0.9999, avg_decay=avg_decay)
     check_choice("optimizer", optimizer, Optimizer)
+    check_choice("parameterization", parameterization, Parameters)
+    if parameterization == "cppn":
+        raise ValueError("a CPPN cannot start from a picture, as every scale does: use pixels, laplacian or fourier")
     if color is not None:
         check_choice("color", color, Colors)
     if learning_rate is None:
@@ -125,7 +132,8 @@ def stylizing(
     @cache
     def identity() -> dict[str, Any]:
         known = {"photo": digest(original), "network": digest(network)}
-        return known | {"scales": sizes, "steps": steps, "optimizer": optimizer}
+        known |= {"scales": sizes, "steps": steps, "optimizer": optimizer}
+        return known | {"parameterization": parameterization}
 
     run = Run(sizes, shares, resume, identity, original.device)
 
@@ -139,14 +147,18 @@ def stylizing(
         picture, moments = first, None
         for stage in run:
             evaluator = evaluator_of(stage.size)
-            pixels = Pixels(resize(picture, stage.size), clamp=optimizer != "lbfgs")
-            stepper = make_optimizer(optimizer, pixels.parameters, learning_rate)
-            if optimizer == "adam" and moments is not None:
+            start = resize(picture, stage.size)
+            if parameterization == "pixels":
+                painted = Pixels(start, clamp=optimizer != "lbfgs")
+            else:  # the generator is for noise, of which there is none: but no one else's is to be drawn from
+                painted = make_parameterization(parameterization, start.shape, start, generator=torch.Generator())
+            stepper = make_optimizer(optimizer, painted.parameters, learning_rate)
+            if optimizer == "adam" and parameterization == "pixels" and moments is not None:
                 stepper.load_state_dict(resized_moments(moments, stage.size))
             mean = Average(avg_decay)
             healthy = yield from descend(
                 stage,
-                pixels,
+                painted,
                 evaluator,
                 stepper,
                 average=mean,
