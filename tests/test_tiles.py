@@ -108,6 +108,7 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "diversity": lambda: lk.diversity("relu3_1"),
     "anchor": lambda: lk.pixel_mse(coffee()),
     "roughness": lk.total_variation,
+    "rough chroma": lk.chroma_tv,
     "rough power": lambda: lk.total_variation(1.25),
     "sum": lambda: lk.content(coffee()) + 30 * lk.style(koi()) + lk.total_variation() - 0.1 * lk.activation("relu5_1"),
     "weights of a batch": lambda: torch.tensor([1.0, 2.0]) * lk.activation("relu3_3"),

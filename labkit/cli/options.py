@@ -29,6 +29,7 @@ HELP: dict[str, dict[str, str]] = {
         "painting_masks": "what of each painting counts, likewise",
         "tv_weight": "weight of total variation: more is smoother",
         "tv_exponent": "exponent of the squared gradient in total variation",
+        "chroma_tv_weight": "weight of the colors' own total variation: more is less colored noise, 0: none",
         "histogram_weight": "weight of the features' histograms, 0: none",
         "color": "keep the photo's colors: give them to the painting (linear, histogram) or to the result",
     },

@@ -79,6 +79,7 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "content_weight": w.FloatSlider(1.0, min=0.0, max=10.0, step=0.1),
         "style_weight": w.FloatLogSlider(30.0, min=0, max=4, step=0.05),
         "tv_weight": w.FloatSlider(1.0, min=0.0, max=20.0, step=0.1),
+        "chroma_tv_weight": w.FloatSlider(0.0, min=0.0, max=50.0, step=1.0),
         "content_layers": Layers(lambda recommended: dict.fromkeys(recommended.content, 1.0)),
         "style_layers": Layers(lambda recommended: recommended.style),
         "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),

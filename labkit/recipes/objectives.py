@@ -11,7 +11,7 @@ from ..base.checks import as_list, check_numbers
 from ..losses.algebra import Loss, Sum, summands
 from ..losses.histograms import histogram
 from ..losses.reconstruction import content
-from ..losses.regularizers import total_variation
+from ..losses.regularizers import chroma_tv, total_variation
 from ..losses.styles import Statistic, style
 from ..losses.target_statistics import TargetStatisticLoss
 from ..pictures.geometry import size_of
@@ -30,6 +30,7 @@ def style_objective(
     style_weight: float = 30.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
+    chroma_tv_weight: float = 0.0,
     content_layers: Layers | None = None,
     style_layers: Layers | None = None,
     statistic: Statistic = "gram",
@@ -46,6 +47,7 @@ def style_objective(
         painting: the same, or a list of paintings, whose styles are mixed: how it is to be painted.
         content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
         tv_exponent: see `total_variation`.
+        chroma_tv_weight: of one more term, the roughness of the colors alone (see `chroma_tv`); 0: none.
         content_layers, style_layers: names, or name -> weight; None: the backbone's recommended layers.
         statistic: "gram" or "wasserstein" (see `style`).
         style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own
@@ -53,7 +55,7 @@ def style_objective(
         masks: where in the photo each painting's style goes, one mask for each (None: everywhere); see `as_mask`.
         painting_masks: what of each painting is looked at, likewise.
         style_scale: the painting's longer side relative to the picture's.
-        histogram_weight: of a fourth term, `histogram` of the same paintings, layers and masks; 0: none.
+        histogram_weight: of one more term, `histogram` of the same paintings, layers and masks; 0: none.
 
     Raises:
         ValueError: for negative weights, and for numbers of paintings, masks and weights that do not fit.
@@ -66,7 +68,8 @@ def style_objective(
         torch.Size([1, 3, 43, 64])
     """
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
-    check_numbers(0, most=MOST_WEIGHT, **weights, histogram_weight=histogram_weight)
+    weights |= {"chroma_tv_weight": chroma_tv_weight, "histogram_weight": histogram_weight}
+    check_numbers(0, most=MOST_WEIGHT, **weights)
     likeness = content(photo, content_layers)
     if masks is not None:
         masks = [mask if mask is None else as_mask(mask, size_of(likeness.photo)) for mask in as_list(masks)]
@@ -75,7 +78,8 @@ def style_objective(
     loss = content_weight * likeness + style_weight * mixture_loss(style, *mixture, statistic=statistic, **options)
     if histogram_weight:
         loss += histogram_weight * mixture_loss(histogram, *mixture, **options)
-    return loss + tv_weight * total_variation(tv_exponent)
+    loss += tv_weight * total_variation(tv_exponent)
+    return loss + chroma_tv_weight * chroma_tv() if chroma_tv_weight else loss
 
 
 def mixture_loss(

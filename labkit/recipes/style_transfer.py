@@ -44,6 +44,7 @@ def stylizing(
     style_weight: float = 30.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
+    chroma_tv_weight: float = 0.0,
     content_layers: Layers | None = None,
     style_layers: Layers | None = None,
     statistic: Statistic = "gram",
@@ -70,8 +71,8 @@ def stylizing(
         painting: the same; or a list of paintings, whose styles are mixed; or the whole loss to be minimized, such as
             ``lk.style_objective(photo, paintings, masks=masks) + 0.1 * lk.pixel_mse(photo)``.
         backbone: a name or a loaded network; with average pooling for example ``lk.variant(network, "average")``.
-        content_weight, style_weight, tv_weight, tv_exponent, content_layers, style_layers, statistic: of the loss, if
-            none is given; see `style_objective`.
+        content_weight, style_weight, tv_weight, tv_exponent, chroma_tv_weight, content_layers, style_layers, statistic:
+            of the loss, if none is given; see `style_objective`.
         color: keep the photo's colors: "linear" or "histogram" gives them to the painting before, "luma",
             "linear-after" or "histogram-after" to the result after (see `matched`); None: take the painting's.
         init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
@@ -87,7 +88,8 @@ def stylizing(
         device, precision: see `load_backbone` and `pick_precision`.
         tile, distributed: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
         resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same photo, network,
-            steps, parameterization and optimizer; weights, layers and paintings may be others, and the run goes on towards those.
+            steps, parameterization and optimizer; weights, layers and paintings may be others, and the run goes on
+            towards those.
         progress: show a progress bar; None: `stylize` does, `stylizing` does not.
 
     Raises:
@@ -110,6 +112,7 @@ def stylizing(
         "style_weight": style_weight,
         "tv_weight": tv_weight,
         "tv_exponent": tv_exponent,
+        "chroma_tv_weight": chroma_tv_weight,
         "content_layers": content_layers,
         "style_layers": style_layers,
         "statistic": statistic,
