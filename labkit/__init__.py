@@ -9,6 +9,7 @@ from .losses.activations import activation, between, caricature, channels, class
 from .losses.algebra import BoundLoss, Loss, Sum, Window
 from .losses.energies import class_evidence, log_energy
 from .losses.histograms import histogram
+from .losses.neighbors import nearest_neighbors
 from .losses.reconstruction import content, pixel_mse
 from .losses.regularizers import chroma_tv, total_variation
 from .losses.styles import gram, style
@@ -65,7 +66,7 @@ __all__ = ["pick_device", "pick_precision"]
 __all__ += ["Evaluation", "Evaluator", "Progress"]
 __all__ += ["BoundLoss", "Loss", "Sum", "Window", "activation", "between", "caricature", "channels"]
 __all__ += ["chroma_tv", "class_evidence", "class_logit", "content", "diversity", "gram", "guide", "histogram"]
-__all__ += ["log_energy", "per_picture", "pixel_mse", "style", "total_variation"]
+__all__ += ["log_energy", "nearest_neighbors", "per_picture", "pixel_mse", "style", "total_variation"]
 __all__ += ["BACKBONES", "Backbone", "ReceptiveField", "Recommended", "load_backbone", "variant", "wrap"]
 __all__ += ["PALETTE", "CheckError", "check", "compare", "curves", "explain_losses", "lab", "show", "tidy"]
 __all__ += ["attack", "blackbox", "explain", "federated", "perturb", "privacy", "quantize", "rounding", "shapes"]

@@ -106,6 +106,8 @@ LOSSES: dict[str, lk.Loss] = {
     "total variation 1": lk.total_variation(),
     "total variation 1.25": lk.total_variation(1.25),
     "chroma": lk.chroma_tv(),
+    "neighbors": lk.nearest_neighbors(PHOTO, PAINTING),
+    "neighbors by cosine, in a mask": lk.nearest_neighbors(PHOTO, PAINTING, distance="cosine", mask="center"),
     "sum": lk.content(PHOTO) + 3 * lk.style(PAINTING) - 2 * lk.activation("soft1") + lk.total_variation(0.5),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

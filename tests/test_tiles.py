@@ -107,6 +107,8 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "caricature": lambda: -lk.caricature(coffee(), "relu3_3"),
     "diversity": lambda: lk.diversity("relu3_1"),
     "anchor": lambda: lk.pixel_mse(coffee()),
+    "neighbors": lambda: lk.nearest_neighbors(coffee(), koi()),
+    "neighbors by cosine": lambda: lk.nearest_neighbors(coffee(), koi(), distance="cosine"),
     "roughness": lk.total_variation,
     "rough chroma": lk.chroma_tv,
     "rough power": lambda: lk.total_variation(1.25),

@@ -25,6 +25,8 @@ HELP: dict[str, dict[str, str]] = {
         "style_weights": "weight of each painting, as 1,0.5,2 (default: equal)",
         "style_scale": "painting's longer side relative to the picture's",
         "statistic": "statistic of features that stands for style",
+        "matched_weight": "weight of the painting's features where it is most like the photo, 0: none",
+        "distance": "how far such features are: squared difference or cosine",
         "masks": "where each painting's style goes: files, white there; none: everywhere",
         "painting_masks": "what of each painting counts, likewise",
         "tv_weight": "weight of total variation: more is smoother",

@@ -84,6 +84,7 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "style_layers": Layers(lambda recommended: recommended.style),
         "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),
         "statistic": w.Dropdown(options=["gram", "wasserstein"]),
+        "matched_weight": w.FloatSlider(0.0, min=0.0, max=10.0, step=0.1),
         "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in get_args(Colors))]),
         "init": w.Dropdown(options=get_args(Init)),
         "parameterization": w.Dropdown(options=["pixels", "laplacian", "fourier"]),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from ..base.checks import as_list, check_numbers
+from ..base.checks import as_list, check_choice, check_numbers
 from ..losses.algebra import Loss, Sum, summands
 from ..losses.histograms import histogram
+from ..losses.neighbors import Distance, nearest_neighbors
 from ..losses.reconstruction import content
 from ..losses.regularizers import chroma_tv, total_variation
 from ..losses.styles import Statistic, style
-from ..losses.target_statistics import TargetStatisticLoss
+from ..losses.target_statistics import PaintingLoss
 from ..pictures.geometry import size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import PictureLike
@@ -38,6 +40,8 @@ def style_objective(
     masks: Mask | Sequence[Mask] = None,
     painting_masks: Mask | Sequence[Mask] = None,
     style_scale: float = 1.0,
+    matched_weight: float = 0.0,
+    distance: Distance = "l2",
     histogram_weight: float = 0.0,
 ) -> Loss:
     """What `stylizing` minimizes, as a loss: content + style + roughness (Gatys, Ecker and Bethge 2016, eq. 7).
@@ -55,6 +59,8 @@ def style_objective(
         masks: where in the photo each painting's style goes, one mask for each (None: everywhere); see `as_mask`.
         painting_masks: what of each painting is looked at, likewise.
         style_scale: the painting's longer side relative to the picture's.
+        matched_weight: of one more term, `nearest_neighbors` of the same paintings, layers and masks; 0: none.
+        distance: its own, "l2" or "cosine".
         histogram_weight: of one more term, `histogram` of the same paintings, layers and masks; 0: none.
 
     Raises:
@@ -69,13 +75,17 @@ def style_objective(
     """
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
     weights |= {"chroma_tv_weight": chroma_tv_weight, "histogram_weight": histogram_weight}
-    check_numbers(0, most=MOST_WEIGHT, **weights)
+    check_numbers(0, most=MOST_WEIGHT, **weights, matched_weight=matched_weight)
+    check_choice("distance", distance, Distance)
     likeness = content(photo, content_layers)
     if masks is not None:
         masks = [mask if mask is None else as_mask(mask, size_of(likeness.photo)) for mask in as_list(masks)]
     mixture = as_list(painting), masks, painting_masks, style_weights
     options: dict[str, Any] = {"layers": style_layers, "scale": style_scale}
     loss = content_weight * likeness + style_weight * mixture_loss(style, *mixture, statistic=statistic, **options)
+    if matched_weight:
+        neighbors = partial(nearest_neighbors, likeness.photo)
+        loss += matched_weight * mixture_loss(neighbors, *mixture, distance=distance, **options)
     if histogram_weight:
         loss += histogram_weight * mixture_loss(histogram, *mixture, **options)
     loss += tv_weight * total_variation(tv_exponent)
@@ -83,7 +93,7 @@ def style_objective(
 
 
 def mixture_loss(
-    kind: type[TargetStatisticLoss],
+    kind: Callable[..., PaintingLoss],
     paintings: Sequence[Any],
     masks: Sequence[Tensor | None] | None = None,
     painting_masks: Any = None,

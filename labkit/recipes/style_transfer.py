@@ -20,6 +20,7 @@ from ..engine.parameters import Pixels, make_parameterization
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.algebra import Loss
+from ..losses.neighbors import Distance
 from ..losses.styles import Statistic
 from ..networks.backbone import Backbone
 from ..networks.surgery import Border, Pooling, variant
@@ -48,6 +49,8 @@ def stylizing(
     content_layers: Layers | None = None,
     style_layers: Layers | None = None,
     statistic: Statistic = "gram",
+    matched_weight: float = 0.0,
+    distance: Distance = "l2",
     color: Colors | None = None,
     init: Init | PictureLike = "content",
     parameterization: Parameters = "pixels",
@@ -71,8 +74,8 @@ def stylizing(
         painting: the same; or a list of paintings, whose styles are mixed; or the whole loss to be minimized, such as
             ``lk.style_objective(photo, paintings, masks=masks) + 0.1 * lk.pixel_mse(photo)``.
         backbone: a name or a loaded network; with average pooling for example ``lk.variant(network, "average")``.
-        content_weight, style_weight, tv_weight, tv_exponent, chroma_tv_weight, content_layers, style_layers, statistic:
-            of the loss, if none is given; see `style_objective`.
+        content_weight, style_weight, tv_weight, tv_exponent, chroma_tv_weight, content_layers, style_layers, statistic,
+            matched_weight, distance: of the loss, if none is given; see `style_objective`.
         color: keep the photo's colors: "linear" or "histogram" gives them to the painting before, "luma",
             "linear-after" or "histogram-after" to the result after (see `matched`); None: take the painting's.
         init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
@@ -116,6 +119,8 @@ def stylizing(
         "content_layers": content_layers,
         "style_layers": style_layers,
         "statistic": statistic,
+        "matched_weight": matched_weight,
+        "distance": distance,
     }
     network = load_backbone(backbone, device)
     original = as_picture(photo)
@@ -141,16 +146,18 @@ def stylizing(
     run = Run(sizes, shares, resume, identity, original.device)
 
     @lru_cache(1)
-    def evaluator_of(size: Size) -> Evaluator:
+    def evaluator_of(size: Size, loss: Loss) -> Evaluator:
         return Evaluator(network, loss, size, precision, tile, distributed)
 
-    evaluator_of(sizes[0]).plan(size)  # what cannot be evaluated is refused at the call
+    evaluator_of(sizes[0], loss).plan(size)  # what cannot be evaluated is refused at the call
 
     def scale_by_scale() -> Iterator[Progress]:
         picture, moments = first, None
         for stage in run:
-            evaluator = evaluator_of(stage.size)
-            start = resize(picture, stage.size)
+            origin = stage.state.get("origin") if stage.state else None
+            start = resize(picture, stage.size) if origin is None else origin.to(picture)
+            started = loss.starting_from(start) if stage.number else loss
+            evaluator = evaluator_of(stage.size, started)
             if parameterization == "pixels":
                 painted = Pixels(start, clamp=optimizer != "lbfgs")
             else:  # the generator is for noise, of which there is none: but no one else's is to be drawn from
@@ -165,6 +172,7 @@ def stylizing(
                 evaluator,
                 stepper,
                 average=mean,
+                origin=None if started is loss else start,
                 plan=evaluator.plan(stage.size),
                 display_transform=(
                     partial(matched, reference=content_picture, kind=AFTER[color]) if color in AFTER else None
