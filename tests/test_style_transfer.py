@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any, get_args
 
@@ -118,15 +118,19 @@ def test_the_scale_of_the_painting_matters(pocket: lk.Backbone) -> None:
     assert lk.difference(large, small).mean() > 1e-3
 
 
-@pytest.mark.parametrize(
-    "preset", [lk.presets.GATYS, lk.presets.ARTICLE_STYLE], ids=["Gatys et al.", "the article's listing"]
-)
-def test_presets_run(pocket: lk.Backbone, preset: Mapping[str, Any]) -> None:
-    run = lk.stylizing(cat(), koi(), backbone=pocket, **dict(preset) | {"steps": 5, "precision": "float32"})
+PRESETS = ["GATYS", "ARTICLE_STYLE", "CROWSON", "PAINTED", "LIVELY", "BOLD", "CALM"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_run(pocket: lk.Backbone, name: str) -> None:
+    preset = dict(getattr(lk.presets, name))
+    run = lk.stylizing(cat(), koi(), backbone=pocket, **preset | {"steps": 5, "precision": "float32"})
     first, *_, last = run
     if first.stages == 1:
         assert last.loss < first.loss
-    assert last.terms["style"] < first.terms["style"]
+    wanted = "nearest_neighbors" if name == "CALM" else "style"
+    assert last.terms[wanted] < first.terms[wanted]
+    assert ("nearest_neighbors" in last.terms) == (name in ("PAINTED", "BOLD", "CALM"))
     assert last.picture.shape == cat().shape
 
 
