@@ -119,7 +119,9 @@ class nearest_neighbors(PaintingLoss):
                     continue
                 if layer not in targets:
                     shape = len(found), f.shape[1], *finer[layer]
-                    targets[layer] = f.new_empty(shape, dtype=backbone.mean.dtype)
+                    targets[layer] = torch.empty(
+                        shape, dtype=backbone.mean.dtype, device=f.device, memory_format=torch.channels_last
+                    )
                 # Each position is somewhere in a cell, and takes what is there in the cell that was found.
                 (rows, down), (columns, right) = map(partial(positions, device=f.device), finer[layer], grid)
                 neighbors = found[:, rows][:, :, columns]
@@ -132,19 +134,20 @@ class nearest_neighbors(PaintingLoss):
             whole = backbone.map_size(layer, size)
             if size_of(target) != whole:
                 down, across = (averages(*sides, target.device) for sides in zip(size_of(target), whole, strict=True))
-                targets[layer] = (down.to(target) @ target @ across.to(target).T).contiguous()
+                coarse = down.to(target) @ target @ across.to(target).T
+                targets[layer] = coarse.contiguous(memory_format=torch.channels_last)  # as networks compute
         return targets
 
     def _at(self, layer: str, target: Tensor, counts: Tensor | None) -> BoundLoss:
         share = None if counts is None else counts / counts.mean()
 
         def gap(features: Features, window: Window) -> Tensor:
-            f = window.crop_float32(layer, features[layer])
-            t = window.crop_target(layer, target).to(f)
+            f = window.crop_float32(layer, features[layer]).permute(0, 2, 3, 1)  # channels last, as networks compute
+            t = window.crop_target(layer, target).permute(0, 2, 3, 1).to(f)
             if self.distance == "l2":
-                distance = (f - t).square().mean(1)
+                distance = (f - t).square().mean(3)
             else:
-                distance = 1 - (normalize(f, dim=1) * normalize(t, dim=1)).sum(1)
+                distance = 1 - (normalize(f, dim=3) * normalize(t, dim=3)).sum(3)
             return distance if share is None else distance * window.crop_target(layer, share).to(f)
 
         scale = None
