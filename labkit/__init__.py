@@ -9,9 +9,10 @@ from .losses.activations import activation, between, caricature, channels, class
 from .losses.algebra import BoundLoss, Loss, Sum, Window
 from .losses.energies import class_evidence, log_energy
 from .losses.histograms import histogram
+from .losses.neighbors import nearest_neighbors
 from .losses.optimal_transport import relaxed_emd, self_similarity, strotss_objective
 from .losses.reconstruction import content, pixel_mse
-from .losses.regularizers import total_variation
+from .losses.regularizers import chroma_tv, total_variation
 from .losses.styles import gram, style
 from .networks.backbone import Backbone, ReceptiveField, Recommended
 from .networks.surgery import variant
@@ -65,9 +66,9 @@ def __getattr__(name: str) -> object:
 __all__ = ["pick_device", "pick_precision"]
 __all__ += ["Evaluation", "Evaluator", "Progress"]
 __all__ += ["BoundLoss", "Loss", "Sum", "Window", "activation", "between", "caricature", "channels"]
-__all__ += ["class_evidence", "class_logit", "content", "diversity", "gram", "guide", "histogram", "log_energy"]
-__all__ += ["per_picture", "pixel_mse", "relaxed_emd", "self_similarity", "strotss_objective", "style"]
-__all__ += ["total_variation"]
+__all__ += ["chroma_tv", "class_evidence", "class_logit", "content", "diversity", "gram", "guide", "histogram"]
+__all__ += ["log_energy", "nearest_neighbors", "per_picture", "pixel_mse", "relaxed_emd", "self_similarity"]
+__all__ += ["strotss_objective", "style", "total_variation"]
 __all__ += ["BACKBONES", "Backbone", "ReceptiveField", "Recommended", "load_backbone", "variant", "wrap"]
 __all__ += ["PALETTE", "CheckError", "check", "compare", "curves", "explain_losses", "lab", "show", "tidy"]
 __all__ += ["attack", "blackbox", "explain", "federated", "perturb", "privacy", "quantize", "rounding", "shapes"]

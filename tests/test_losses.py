@@ -107,6 +107,9 @@ LOSSES: dict[str, lk.Loss] = {
     "total variation 0.5": lk.total_variation(0.5),
     "total variation 1": lk.total_variation(),
     "total variation 1.25": lk.total_variation(1.25),
+    "chroma": lk.chroma_tv(),
+    "neighbors": lk.nearest_neighbors(PHOTO, PAINTING),
+    "neighbors by cosine, in a mask": lk.nearest_neighbors(PHOTO, PAINTING, distance="cosine", mask="center"),
     "sum": lk.content(PHOTO) + 3 * lk.style(PAINTING) - 2 * lk.activation("soft1") + lk.total_variation(0.5),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -603,6 +606,21 @@ def test_total_variation_of_a_flat_picture_pushes_nowhere(exponent: float, backb
 
 
 # --- invariances --------------------------------------------------------------------------------------------------
+
+
+def test_chroma_tv_is_the_total_variation_of_u_and_v(backbone: lk.Backbone) -> None:
+    """R - Y, G - Y and B - Y are 1.402 v, -0.714 v - 0.344 u and 1.772 u in the U and V of BT.601."""
+    picture = random_picture(9).double()
+    red, green, blue = picture[0]
+    y = 0.299 * red + 0.587 * green + 0.114 * blue
+    u, v = (blue - y) / 1.772, (red - y) / 1.402
+    rough = [(d.diff(dim=0) ** 2).sum() + (d.diff(dim=1) ** 2).sum() for d in (1.402 * v, 1.772 * u)]
+    rough += [(d.diff(dim=0) ** 2).sum() + (d.diff(dim=1) ** 2).sum() for d in [0.344136 * u + 0.714136 * v]]
+    expected = sum(rough) / picture.numel()
+    chroma = bound(lk.chroma_tv(), backbone)
+    assert value(chroma, backbone, picture).item() == pytest.approx(expected.item(), rel=1e-5)
+    gray = lk.luma(picture).expand_as(picture)
+    assert value(chroma, backbone, gray).item() < 1e-20
 
 
 def test_gram_does_not_change_when_a_texture_is_tiled() -> None:

@@ -35,8 +35,8 @@ Weights: TypeAlias = dict[str, float]  # of layers
 Means: TypeAlias = dict[tuple[str, str], Tensor]  # over positions, by (layer, kind of statistic)
 
 
-class TargetStatisticLoss(Loss):
-    """Base of losses that compare statistics of features with those of paintings, layer by layer.
+class PaintingLoss(Loss):
+    """Base of losses that compare features with those of paintings, layer by layer.
 
     In each layer only units count that see nothing of what is outside of the mask, if there are such (see `guide_map`).
     A sum of styles with masks paints each region in its own.
@@ -81,6 +81,10 @@ class TargetStatisticLoss(Loss):
 
     def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
         return self.layers or tuple(backbone.recommended.style)
+
+
+class TargetStatisticLoss(PaintingLoss):
+    """Base of losses that compare statistics of features with those of paintings (see `PaintingLoss`)."""
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         backbone = source.backbone
