@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING
 from .base.devices import pick_device, pick_precision
 from .engine.evaluator import Evaluation, Evaluator
 from .engine.progress import Progress
-from .losses.activations import activation, between, caricature, channels, class_logit, diversity, guide, per_picture
+from .losses.activations import (
+    activation,
+    between,
+    caricature,
+    channels,
+    class_log_probability,
+    class_logit,
+    diversity,
+    guide,
+    per_picture,
+)
 from .losses.algebra import BoundLoss, Loss, Sum, Window
 from .losses.energies import class_evidence, log_energy
 from .losses.histograms import histogram
@@ -64,8 +74,8 @@ def __getattr__(name: str) -> object:
 __all__ = ["pick_device", "pick_precision"]
 __all__ += ["Evaluation", "Evaluator", "Progress"]
 __all__ += ["BoundLoss", "Loss", "Sum", "Window", "activation", "between", "caricature", "channels"]
-__all__ += ["class_evidence", "class_logit", "content", "diversity", "gram", "guide", "histogram", "log_energy"]
-__all__ += ["per_picture", "pixel_mse", "style", "total_variation"]
+__all__ += ["class_evidence", "class_log_probability", "class_logit", "content", "diversity", "gram", "guide"]
+__all__ += ["histogram", "log_energy", "per_picture", "pixel_mse", "style", "total_variation"]
 __all__ += ["BACKBONES", "Backbone", "ReceptiveField", "Recommended", "load_backbone", "variant", "wrap"]
 __all__ += ["PALETTE", "CheckError", "check", "compare", "curves", "explain_losses", "lab", "show", "tidy"]
 __all__ += ["attack", "blackbox", "explain", "federated", "perturb", "privacy", "quantize", "rounding", "shapes"]
