@@ -49,7 +49,7 @@ from .recipes.deepdream import dream, dreaming, ranked_channels
 from .recipes.objectives import style_objective
 from .recipes.style_transfer import stylize, stylizing
 from .recipes.video import dream_frames, journey, stylize_frames
-from .recipes.visualization import create, creating
+from .recipes.visualization import create, creating, with_transparency
 
 if TYPE_CHECKING:
     from .notebook.widgets import lab
@@ -83,3 +83,4 @@ __all__ += ["PHOTOS", "as_picture", "color", "difference", "frames_of", "grid", 
 __all__ += ["paintings", "photo", "resize", "save", "save_frames", "settings_of", "to_pil"]
 __all__ += ["adain", "create", "creating", "dream", "dream_frames", "dreaming", "faststyle", "journey", "presets"]
 __all__ += ["prior", "ranked_channels", "style_objective", "stylize", "stylize_frames", "stylizing", "superres"]
+__all__ += ["with_transparency"]

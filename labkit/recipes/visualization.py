@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
-from itertools import count, repeat
+from itertools import count
 from numbers import Integral
 from typing import Any
 
@@ -20,10 +20,11 @@ from ..base.devices import Precision
 from ..engine.evaluator import Evaluation, Evaluator
 from ..engine.optimization import descend, make_optimizer
 from ..engine.parameters import Kind, make_parameterization
-from ..engine.progress import Progress, finished, with_bar
+from ..engine.progress import Progress, finish, finished, with_bar
 from ..engine.runs import Saved, digest, single_stage
 from ..losses.algebra import Loss, total
 from ..networks.backbone import Backbone
+from ..networks.redirected_relu import RedirectedReLU
 from ..networks.zoo import load_backbone
 from ..pictures.geometry import Size, resize, size_of
 from ..pictures.reading import PictureLike, as_picture
@@ -69,8 +70,8 @@ def creating(
         learning_rate: None for 0.05, for a CPPN 0.005, for pixels 0.02, for MACO 0.1.
         jitter, zoom, rotate: before every step each picture is shifted by up to ``jitter`` pixels, enlarged or shrunk
             by up to the share ``zoom`` and turned by up to ``rotate`` degrees: only what survives is built up.
-        crops: how many parts of the picture, at random places, are looked at in every step: the loss is their mean. Each
-            is moved as above.
+        crops: how many parts of the picture, at random places, are looked at in every step, each moved as above: the
+            loss is their mean.
         crop_share: their side in parts of the picture's at the first step and at the last, from 0.05 to 1; between,
             evenly. From 1 to less is from coarse to fine (Fel et al. 2023).
         crop_size: the longer side, in pixels, to which they are resized; None: the picture's. Time grows with its
@@ -114,7 +115,7 @@ def creating(
     stage = single_stage(whole, steps, resume=resume, identity=identity)
     evaluator, first = Evaluator(network, loss, seen, precision), stage.state["step"] if stage.state else 0
     shares = (crop_share[0] + (crop_share[1] - crop_share[0]) * step / max(1, steps - 1) for step in count(first))
-    evaluate = randomly_transformed(
+    transformed = randomly_transformed(
         evaluator,
         jitter=jitter,
         zoom=zoom,
@@ -125,12 +126,44 @@ def creating(
         noise=noise,
         generator=generator,
     )
+    evaluate = redirected_until_started(transformed)
     optimizer, plan = make_optimizer("adam", picture.parameters, learning_rate), evaluator.plan(seen)
     run = descend(stage, picture, evaluate, optimizer, decay=step_decay, generator=generator, plan=plan)
     return with_bar(run, progress)
 
 
 create = finished(creating, "Create to the end and return the pictures (N, 3, H, W), on the CPU.")
+
+
+def with_transparency(run: Iterable[Progress], quantile: float = 0.8) -> tuple[Tensor, Tensor]:
+    """Run `creating` to its end; return the pictures (N, 3, H, W) and how opaque they are, (N, 1, H, W) in [0, 1].
+
+    A place is as opaque as the gradient there was large, summed over all steps of this run: what the loss never asked
+    for fades away (Fel et al. 2023).
+
+    Args:
+        run: such as ``lk.creating(loss)``; of one that is resumed, only the steps from there on count.
+        quantile: the share of places that is not wholly opaque, from 0 to 1.
+
+    Example:
+        >>> run = lk.creating(-lk.activation("relu3_1"), size=32, steps=2, device="cpu")
+        >>> picture, alpha = lk.with_transparency(run)  # lk.save(picture, "x.png", alpha=alpha)
+        >>> on_white = alpha * picture + 1 - alpha
+        >>> round((alpha < 1).float().mean().item(), 1)
+        0.8
+    """
+    check_numbers(0, most=1, quantile=quantile)
+    sizes: list[Tensor] = []
+
+    def summed() -> Iterator[Progress]:
+        for step in run:
+            size = step.evaluation.gradient.abs().mean(1, keepdim=True)
+            sizes[:] = [total([*sizes, size])]
+            yield step
+
+    picture, size = finish(summed()), sizes[0].to("cpu")
+    full = size.flatten(1).quantile(quantile, 1).clamp_min(1e-30).view(-1, 1, 1, 1)
+    return picture, (size / full).clamp(0, 1).to(picture)
 
 
 # --- transformation robustness --------------------------------------------------------------------------------------
@@ -143,7 +176,7 @@ def randomly_transformed(
     zoom: float,
     rotate: float,
     crops: int = 1,
-    shares: Iterator[float] = repeat(1.0),
+    shares: Iterator[float] | None = None,
     size: Size | None = None,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
@@ -152,13 +185,13 @@ def randomly_transformed(
 
     Args:
         crops: how many parts of each picture are evaluated; the mean is returned.
-        shares: of each evaluation, the side of its crops in parts of the picture's.
+        shares: of each evaluation in turn, the side of its crops in parts of the picture's; None: 1.
         size: (height, width) to which crops are resized; None: the picture's.
         noise: the deviation of what is added to them.
     """
 
     def transformed(picture: Tensor) -> Evaluation:
-        share, (height, width) = next(shares), size or size_of(picture)
+        share, (height, width) = next(shares) if shares else 1.0, size or size_of(picture)
         evaluations = []
         for _ in range(crops):
             with torch.enable_grad():
@@ -178,6 +211,22 @@ def randomly_transformed(
         return mean(evaluations)
 
     return transformed
+
+
+def redirected_until_started(evaluate: Callable[[Tensor], Evaluation]) -> Callable[[Tensor], Evaluation]:
+    """``evaluate`` with `RedirectedReLU` until one evaluation did not need it: noise leaves many channels silent."""
+    silent = True
+
+    def redirected(picture: Tensor) -> Evaluation:
+        nonlocal silent
+        if not silent:
+            return evaluate(picture)
+        with RedirectedReLU() as mode:
+            evaluation = evaluate(picture)
+        silent = any(redirection.item() for redirection in mode.redirections)
+        return evaluation
+
+    return redirected
 
 
 def cropped(maps: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
