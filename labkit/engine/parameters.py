@@ -131,7 +131,7 @@ class Spectrum(Parameterization):
         contrast: the deviation of the values when all amplitudes are at their bound.
     """
 
-    def __init__(self, start: Tensor, contrast: float = 3.0):
+    def __init__(self, start: Tensor, contrast: float = 2.5):
         self.size, self.colors = size_of(start), color_correlation(start.device)
         amplitudes = torch.fft.rfft2(start, norm="ortho")
         self.bound = torch.maximum(contrast * natural_spectrum(self.size).to(start.device), 1.25 * amplitudes.abs())

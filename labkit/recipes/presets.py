@@ -50,7 +50,7 @@ CLASS_PICTURE: Mapping[str, Any] = {
     "learning_rate": 0.1,
     "step_decay": 0.1,
     "crops": 2,
-    "crop_share": (1.0, 0.6),
+    "crop_share": (0.85, 0.5),
     "crop_size": 160,
     "noise": 0.03,
 }
