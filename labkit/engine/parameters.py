@@ -121,6 +121,13 @@ def natural_spectrum(size: Size) -> Tensor:
     return spectrum / spectrum.square().mean().sqrt()
 
 
+def natural_noise(noise: Tensor, contrast: float) -> Tensor:
+    """The phases of ``noise`` (N, 3, H, W) with ``contrast`` times the `natural_spectrum`: values as of `from_rgb`."""
+    waves, size = torch.fft.rfft2(noise), size_of(noise)
+    amplitudes = contrast * natural_spectrum(size).to(noise.device)
+    return torch.fft.irfft2(amplitudes * waves / waves.abs(), s=size, norm="ortho")
+
+
 class Spectrum(Parameterization):
     """Waves of any phase, and of amplitudes that natural pictures bound: the `natural_spectrum` times tanh |z|.
 
@@ -148,18 +155,19 @@ class Spectrum(Parameterization):
 class Maco(Parameterization):
     """The phases of waves, whose amplitudes stay a natural picture's (Fel et al. 2023, arXiv:2306.06805).
 
+    The paper has the mean of ImageNet's amplitudes, and stretches the contrast when it shows a picture.
+
     Args:
-        phases: (N, 3, H, W // 2 + 1), in radians.
-        amplitudes: of the same shape, or one for all pictures.
-        size: (H, W) of the pictures.
+        start: values (N, 3, H, W), whose amplitudes stay: see `from_rgb` and `natural_noise`.
     """
 
-    def __init__(self, phases: Tensor, amplitudes: Tensor, size: Size):
-        self.size, self.colors, self.amplitudes = size, color_correlation(phases.device), amplitudes.expand_as(phases)
-        self.parameters = [phases.contiguous().requires_grad_()]
+    def __init__(self, start: Tensor):
+        self.size, self.colors = size_of(start), color_correlation(start.device)
+        waves = torch.fft.rfft2(start, norm="ortho")
+        self.amplitudes, self.parameters = waves.abs(), [waves.angle().contiguous().requires_grad_()]
 
     def render(self) -> Tensor:
-        waves = torch.polar(self.amplitudes.contiguous(), self.parameters[0])
+        waves = torch.polar(self.amplitudes, self.parameters[0])
         return to_rgb(torch.fft.irfft2(waves, s=self.size, norm="ortho"), self.colors)
 
 
@@ -230,11 +238,12 @@ def make_parameterization(
         if start is not None:
             raise ValueError("a CPPN cannot start from a picture: use fourier, laplacian or pixels")
         return Cppn(shape, generator, device)
-    if name in ("spectrum", "maco"):
-        return _bounded(name, shape, start, generator, device)
     noise = torch.randn(tuple(shape), generator=generator).to(device)
     if name == "pixels":
         return Pixels(0.5 + 0.05 * noise if start is None else start)
+    if name in ("spectrum", "maco"):
+        values = natural_noise(noise, 1 if name == "spectrum" else 2) if start is None else from_rgb(start)
+        return Spectrum(values) if name == "spectrum" else Maco(values)
     values = 0.01 * noise if start is None else from_rgb(start)
     if name == "laplacian":
         return Laplacian(values)
@@ -243,28 +252,6 @@ def make_parameterization(
         (amplitudes,) = waves.parameters
         amplitudes.data.copy_(0.01 * torch.randn(amplitudes.shape, generator=generator))
     return waves
-
-
-def _bounded(
-    name: Kind,
-    shape: Sequence[int],
-    start: Tensor | None,
-    generator: torch.Generator | None,
-    device: torch.device | None,
-) -> Parameterization:
-    """A `Spectrum` or `Maco` that starts from pictures or from noise: waves of random phases."""
-    size = shape[2], shape[3]
-    if name == "spectrum":
-        waves = Spectrum(torch.zeros(tuple(shape), device=device) if start is None else from_rgb(start))
-        if start is None:
-            (z,) = waves.parameters
-            z.data.copy_(0.3 * torch.randn(z.shape, generator=generator))
-        return waves
-    if start is not None:
-        amplitudes = torch.fft.rfft2(from_rgb(start), norm="ortho")
-        return Maco(amplitudes.angle(), amplitudes.abs(), size)
-    phases = math.pi * (2 * torch.rand(*shape[:3], shape[3] // 2 + 1, generator=generator) - 1)
-    return Maco(phases.to(device), 2 * natural_spectrum(size).to(device), size)
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
