@@ -238,9 +238,10 @@ OF_A_PHOTO: dict[str, Recipe] = {
 OF_NOTHING: dict[str, Recipe] = {  # or of nothing but what the CPU holds
     **{
         f"create: {name}": lambda p, n, name=name: create(n, parameterization=name)
-        for name in ("fourier", "laplacian", "cppn", "pixels")
+        for name in ("fourier", "spectrum", "maco", "laplacian", "cppn", "pixels")
     },
     "create: several": lambda p, n: create(n, lk.channels("relu3_1", [1, 2]) + lk.diversity("relu2_1"), variations=2),
+    "create: crops": lambda p, n: create(n, crops=2, crop_share=(1, 0.6), crop_size=32, noise=0.1),
     "create: from a picture": lambda p, n: create(n, lk.style(koi()), init=coffee(), parameterization="laplacian"),
     "prior": restored,
     "training": trained,

@@ -89,6 +89,7 @@ LOSSES: dict[str, lk.Loss] = {
     "relative": lk.activation("soft1", relative=True),
     "direction": lk.activation("soft2", direction=torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0, -1.0])),
     "class_logit": lk.class_logit("cat"),
+    "class_log_probability": lk.class_log_probability("cat"),
     "guide": lk.guide(GUIDE, "soft2"),
     "caricature": lk.caricature(PHOTO, "soft2", power=2),
     "content": lk.content(PHOTO, ["soft1", "soft2"]),
@@ -218,6 +219,16 @@ def test_class_logit_is_the_networks_logit(backbone: lk.Backbone, target: int | 
     loss = bound(lk.class_logit(target), backbone, size)
     logits = backbone.features(picture, ["logits"])["logits"]
     torch.testing.assert_close(value(loss, backbone, picture), logits[:, backbone.class_index(target)])
+
+
+@pytest.mark.parametrize("size", [SIZE, (17, 23)], ids=["even", "cells that overlap"])
+def test_class_log_probability_is_the_logarithm_of_the_softmax(backbone: lk.Backbone, size: tuple[int, int]) -> None:
+    picture = random_picture(9, batch=2, size=size).double()
+    loss = bound(lk.class_log_probability("dog"), backbone, size)
+    logits = backbone.features(picture, ["logits"])["logits"].numpy()
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(value(loss, backbone, picture), np.log(chances[:, backbone.class_index("dog")]))
+    assert not loss.linear and repr(lk.class_log_probability("dog")) == "class_log_probability('dog')"
 
 
 def test_log_energy_is_the_mean_logarithm_of_the_channels_energies(backbone: lk.Backbone) -> None:

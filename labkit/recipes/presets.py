@@ -93,3 +93,15 @@ CALM: Mapping[str, Any] = {
     "optimizer": "adam",
     "learning_rate": 0.03,
 }
+# A class, for `lk.create` with -3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c): few objects, whole ones.
+CLASS_PICTURE: Mapping[str, Any] = {
+    "parameterization": "spectrum",
+    "size": 320,
+    "steps": 130,
+    "learning_rate": 0.1,
+    "step_decay": 0.1,
+    "crops": 2,
+    "crop_share": (0.85, 0.5),
+    "crop_size": 160,
+    "noise": 0.03,
+}
