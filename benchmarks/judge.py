@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import os
 import shlex
 import statistics
 import sys
@@ -25,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from report import described, table
 from torch import Tensor
 
 import labkit as lk
+from labkit.base.checks import check_numbers
 from labkit.networks.weights import read_weights
 from labkit.pictures.filters import blurred
 from labkit.pictures.geometry import size_of
@@ -135,7 +138,7 @@ def judged(
     for subject, arguments in subjects.items():
         shown = [x for x in arguments if isinstance(x, Tensor)]
         attempts: dict[str, tuple[Tensor, float]] = {"photo": (shown[0], 0.0)} if shown else {}
-        pictures += [("", lk.resize(x, size_of(shown[0]))) for x in shown]
+        pictures += [("", x) for x in shown]
         for method, preset in methods.items():
             started = time.perf_counter()
             if method not in refused:
@@ -239,6 +242,13 @@ TABLES: dict[str, Callable[..., tuple]] = {"style": styles, "dreams": dreams, "c
 
 # --- the page -------------------------------------------------------------------------------------------------------
 
+HEADER = """\
+Written by `benchmarks/judge.py`, which says how each number is measured. The referees are networks that did not paint,
+their weights found as `lk.load_backbone` finds them. Each table says which command made it, and on how busy a machine
+(the load: how many programs wanted to compute). Twelve photos by eight paintings, half an hour of one core a method:
+
+    python benchmarks/judge.py style --methods default --photos astronaut chelsea coffee rocket hubble_deep_field FOLDER
+"""
 ABOUT = {
     "style": (
         "## Styles",
@@ -250,20 +260,21 @@ ABOUT = {
     "dreams": (
         "## Dreams",
         f"Calm: how much the photo's calmest quarter changes relative to its most textured (at most {CALM:.2f} is "
-        "wanted); change: the mean of a pixel's, in 255ths; noise: the share of the luma's energy above half of "
-        "Nyquist's frequency. Means over all photos; the median of the seconds.",
+        "wanted; a photo that is textured everywhere has no calm places); change: the mean of a pixel's, "
+        "in 255ths; noise: the share of the luma's energy above half of Nyquist's frequency. "
+        "Means over all photos; the median of the seconds.",
     ),
     "classes": (
         "## Classes from nothing",
-        "Ranks of the wanted classes among all that a referee sees (1: first), in the order named below; noise: the "
-        "share of the luma's energy above half of Nyquist's frequency, its mean; the median of the seconds.",
+        "Ranks of the wanted classes among all 1000 that a referee knows (1: first), in the order named below; "
+        "noise: the share of the luma's energy above half of Nyquist's frequency, its mean; the median of the seconds.",
     ),
 }
 
 
 def written(results: Mapping[str, Any]) -> str:
     """The whole page, from what was stored."""
-    parts = ["# Pictures", "", "Written by `benchmarks/judge.py`, which says how each number is measured."]
+    parts = ["# Pictures", "", HEADER.strip()]
     for what, found in results.items():
         title, text = ABOUT[what]
         parts += ["", title, "", text, "", *as_table(what, found["rows"]), ""]
@@ -272,7 +283,7 @@ def written(results: Mapping[str, Any]) -> str:
         parts += [f"{len(subjects)} subjects: {', '.join(subjects)}.  "]
         if found["painter"] in found["referees"] and what != "dreams":
             parts += [f"No referee was at hand: {found['painter']} judges what it painted itself.  "]
-        parts += [f"Made by `{found['command']}`  ", f"*{described(found['machine'])}*"]
+        parts += [f"Made by `{found['command']}`  ", f"*{described(found['machine'])}; load {found['load']:.1f}*"]
     return "\n".join(parts) + "\n"
 
 
@@ -295,14 +306,16 @@ def as_table(what: str, rows: list[Row]) -> list[str]:
     return table(["", *measured, *([f"calm at most {CALM:.2f}"] if what == "dreams" else []), "seconds"], lines)
 
 
-def save_sheet(path: Path, pictures: list[Tensor], rows: list[str], columns: list[str], side: int = 256) -> None:
-    """All pictures, a subject a row, each cropped to a square; what the columns are is written into the file."""
+def save_sheet(path: Path, pictures: list[Tensor], rows: list[str], columns: list[str]) -> None:
+    """All pictures, a subject a row, cropped to the sides that all have; what is where is written into the file."""
+    height, width = (min(sides) for sides in zip(*map(size_of, pictures), strict=True))
     tiles = []
     for picture in pictures:
-        height, width = size_of(picture)
-        least = min(height, width)
-        top, left = (height - least) // 2, (width - least) // 2
-        tiles.append(lk.resize(picture[..., top : top + least, left : left + least], (side, side)))
+        sides = size_of(picture)
+        scale = max(height / sides[0], width / sides[1])
+        picture = lk.resize(picture, [max(1, round(scale * side)) for side in sides])
+        top, left = ((side - wanted) // 2 for side, wanted in zip(size_of(picture), (height, width), strict=True))
+        tiles.append(picture[..., top : top + height, left : left + width])
     path.parent.mkdir(parents=True, exist_ok=True)
     lk.save(lk.grid(tiles, len(columns)), path, {"rows": rows, "columns": columns})
     print(f"{path}: {', '.join(columns)}")
@@ -329,6 +342,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--report", type=Path, default=HERE.parent / "docs" / "pictures.md")
     said = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(said)
+    numbers = {name: getattr(options, name) for name in ("most", "size", "steps")}
+    check_numbers(1, Integral, most=100_000, **{f"--{name}": n for name, n in numbers.items() if n is not None})
     painter = load_painter(options.backbone, options.weights, options.device)
     referees = find_referees(options.referees, painter)
     results = json.loads(options.results.read_text()) if options.results.exists() else {}
@@ -352,6 +367,7 @@ def main(arguments: list[str] | None = None) -> None:
             "painter": painter.name,
             "referees": [referee.name for referee in referees],
             "machine": machine(options.device),
+            "load": os.getloadavg()[0],
             "refused": refused,
             "rows": rows,
         }
