@@ -262,7 +262,7 @@ def test_decorrelated_colors_keep_the_picture_and_take_on_less_noise(pocket: lk.
         return loss_at(pocket, lk.total_variation(), picture - lk.luma(picture))
 
     still = stylize(pocket, parameterization=kind, steps=1, learning_rate=0)
-    torch.testing.assert_close(still, cat(), rtol=0, atol=0.011)  # black and white are a little away from 0 and 1
+    torch.testing.assert_close(still, cat(), rtol=0, atol=0.021)  # black and white are a little away from 0 and 1
     painted = stylizing(pocket, parameterization=kind)
     assert painted[-1].terms["style"] < 0.75 * painted[0].terms["style"]
     assert noise(painted[-1].picture) < 0.7 * noise(stylize(pocket))
@@ -353,7 +353,7 @@ GRAY = torch.full((1, 3, 64, 64), 0.5)
             {"parameterization": "cppn"},
             "a CPPN cannot start from a picture, as every scale does: use pixels, laplacian",
         ),
-        ({"parameterization": "waves"}, "parameterization is one of fourier, laplacian, cppn, pixels, not 'waves'"),
+        ({"parameterization": "waves"}, "parameterization is one of fourier, spectrum, maco, laplacian, cppn, pixels, not 'waves'"),
         ({"init": "photo"}, "init is one of content, style, noise, not 'photo'"),
         ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),
         ({"content_layers": ()}, "name at least one layer"),
