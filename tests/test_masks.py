@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -31,6 +32,10 @@ def pocket() -> lk.Backbone:
 
 def gradient(pocket: lk.Backbone, loss: lk.Loss, tile: int | None = None) -> Tensor:
     return lk.Evaluator(pocket, loss, cat().shape[-2:], "float32", tile=tile)(cat()).gradient
+
+
+def value(pocket: lk.Backbone, loss: lk.Loss) -> float:
+    return lk.Evaluator(pocket, loss, cat().shape[-2:], "float32")(cat()).loss.item()
 
 
 # --- masks --------------------------------------------------------------------------------------------------------
@@ -162,6 +167,20 @@ def test_a_masked_style_is_that_of_the_part(pocket: lk.Backbone) -> None:
     part = lk.Evaluator(net, lk.style(koi(), "relu", scale=96 / 128 * 4 / 3), (96, 64), "float32")(cat()[..., :64])
     torch.testing.assert_close(masked.loss, part.loss)
     torch.testing.assert_close(masked.gradient[..., :64], part.gradient)
+
+
+@pytest.mark.parametrize("kind", [lk.style, lk.histogram, partial(lk.nearest_neighbors, cat())])
+def test_a_frame_outside_of_the_inset_does_not_matter(pocket: lk.Backbone, kind: Callable[..., lk.Loss]) -> None:
+    """relu1_2 sees two pixels further, and an eighth of 64 is more; the histogram's bins are chosen by all."""
+    framed = lk.resize(koi(), (64, 64)).clone()
+    plain = framed.clone()
+    framed[..., :2, :] = framed[..., -2:, :] = framed[..., :, :2] = framed[..., :, -2:] = 0.5
+    with_frame, inside = (
+        [value(pocket, kind(picture, "relu1_2", inset=inset)) for picture in (plain, framed)] for inset in (0.0, 0.125)
+    )
+    room = 0.02 if kind is lk.histogram else 1e-5
+    assert inside[0] == pytest.approx(inside[1], rel=room)
+    assert with_frame[0] != pytest.approx(with_frame[1], rel=2e-4)
 
 
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])

@@ -64,27 +64,21 @@ def test_the_orientations_are_four(pocket: lk.Backbone) -> None:
 
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
 @pytest.mark.parametrize("layers", [("relu1_2",), LAYERS, ("relu2_2", "relu4_1")])
-def test_a_painting_is_its_own_neighbor(
-    pocket: lk.Backbone, distance: Any, layers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_painting_is_its_own_neighbor(pocket: lk.Backbone, distance: Any, layers: tuple[str, ...]) -> None:
     """With all its places to choose from; without those at the border, only there not."""
     loss = lk.nearest_neighbors(koi(), koi(), layers, distance=distance)
-    at_the_border = evaluated(pocket, loss, koi())
-    monkeypatch.setattr(neighbors, "BORDER", 0)
     assert loss_at(pocket, loss, koi()) < (1e-3 if "relu4_1" in layers else 1e-6)  # relu4_1 is a mean over cells
-    assert at_the_border.loss > 0.01
+    assert loss_at(pocket, lk.nearest_neighbors(koi(), koi(), layers, distance=distance, inset=0.1), koi()) > 0.01
     assert loss_at(pocket, loss, pond()) > 0.3
 
 
 @pytest.mark.parametrize("view", range(4))
-def test_a_turned_painting_is_found(pocket: lk.Backbone, view: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "BORDER", 0)
+def test_a_turned_painting_is_found(pocket: lk.Backbone, view: int) -> None:
     turned = oriented(koi())[view]
     assert loss_at(pocket, lk.nearest_neighbors(turned, koi(), LAYERS), turned) < 1e-6
 
 
-def test_of_two_paintings_each_place_takes_the_nearer(pocket: lk.Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "BORDER", 0)
+def test_of_two_paintings_each_place_takes_the_nearer(pocket: lk.Backbone) -> None:
     half = cat().shape[-1] // 2
     mixed = torch.cat([koi()[..., :half], lk.resize(pond(), koi().shape[-2:])[..., half:]], -1)
     one, two = (lk.nearest_neighbors(mixed, paintings, LAYERS) for paintings in (koi(), [koi(), pond()]))

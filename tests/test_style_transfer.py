@@ -377,6 +377,7 @@ def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, opt
     ("options", "message"),
     [
         ({"histogram_weight": -1}, "histogram_weight must be a number from 0 to 1e+12, not -1"),
+        ({"style_inset": 0.5}, "inset must be a number from 0 to 0.4, not 0.5"),
         ({"style_scale": 0}, "scale must be a number from 0.001 to 100, not 0"),
         ({"style_weights": [1, 2]}, "there are 1 paintings and 2 weights: give each one"),
         (

@@ -24,6 +24,7 @@ HELP: dict[str, dict[str, str]] = {
         "style_layers": "layers that hold style (default: recommended for the network)",
         "style_weights": "weight of each painting, as 1,0.5,2 (default: equal)",
         "style_scale": "painting's longer side relative to the picture's",
+        "style_inset": "share of the painting's sides, its frame, that is not looked at",
         "statistic": "statistic of features that stands for style",
         "matched_weight": "weight of the painting's features where it is most like the photo, 0: none",
         "distance": "how far such features are: squared difference or cosine",

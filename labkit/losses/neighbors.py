@@ -26,13 +26,12 @@ from .algebra import (
     Window,
     layer_weights,
 )
-from .target_statistics import PaintingLoss, spatial_weights
+from .target_statistics import PaintingLoss, inner, spatial_weights
 
 Distance: TypeAlias = Literal["l2", "cosine"]
 CELL = 4  # pixels; places are compared on a grid of such cells, or of larger ones,
 PLACES = 128**2  # of which pictures have no more than these,
 REFERENCES = 20_000  # and are compared with no more than these of all paintings: time grows no further
-BORDER = 1  # cells; the outermost see the zeros around a painting, and would be found, frame and all, by a photo's own
 SHARE = 0.75  # of the picture so far in what is compared, Kolkin's
 
 
@@ -46,8 +45,8 @@ class nearest_neighbors(PaintingLoss):
 
     Args:
         photo: resized to the picture.
-        painting, layers, mask, painting_masks, relative, scale: see `PaintingLoss`. Of several paintings each place
-            takes from the one that has the nearest: they have no weights.
+        painting, layers, options: see `PaintingLoss`. Of several paintings each place takes from the one that has the
+            nearest: they have no weights.
         distance: "l2": ||F - T||^2 / ||T||^2, averaged over layers; "cosine": 1 - cos(F, T) at each place.
 
     Example:
@@ -103,7 +102,7 @@ class nearest_neighbors(PaintingLoss):
         thinned = math.ceil(sum(map(math.prod, grids)) / REFERENCES)
         references, places = [], []
         for number, (view, mask, cells) in enumerate(zip(views, seen, grids, strict=True)):
-            kept = reference_places(mask, cells)[::thinned]
+            kept = reference_places(mask, cells, self.inset)[::thinned]
             whole = hypercolumns(source.features(view, layers), layers, cells)
             references.append(whole[0, :, kept[:, 0], kept[:, 1]])
             places.append(torch.cat([kept.new_full((len(kept), 1), number), kept], 1))
@@ -168,12 +167,10 @@ def cells_of(size: Size, cell: float) -> Size:
     return max(1, round(size[0] / cell)), max(1, round(size[1] / cell))
 
 
-def reference_places(mask: Tensor, cells: Size) -> Tensor:
+def reference_places(mask: Tensor, cells: Size, inset: float) -> Tensor:
     """The places (M, 2), row and column, inside a mask (1, 1, H, W) and not at the border; all, if there are none."""
-    inside = antialiased(mask, cells, "bilinear")[0, 0] >= 0.5
-    inner = inside.clone()
-    inner[:BORDER], inner[-BORDER:], inner[:, :BORDER], inner[:, -BORDER:] = False, False, False, False
-    return next(x for x in (inner, inside, torch.ones_like(inside)) if x.any()).nonzero()
+    inside = inner((antialiased(mask, cells, "bilinear")[0, 0] >= 0.5).float(), inset)
+    return (inside if inside.any() else torch.ones_like(inside)).nonzero()
 
 
 def hypercolumns(features: Features, layers: tuple[str, ...], cells: Size) -> Tensor:

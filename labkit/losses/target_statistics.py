@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class PaintingLoss(Loss):
         relative: divide each layer's distance by its value against nothing: layers and networks become comparable, and
             a blank picture starts near 1.
         scale: the painting's longer side relative to the picture's, at most 100; it is never enlarged.
+        inset: the share of the painting's sides, from 0 to 0.4, at each border whose features are not looked at. There
+            they know of the zeros beyond, as the picture's do at its own, so that a frame would be painted there too.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class PaintingLoss(Loss):
         painting_masks: Any = None,
         relative: bool = True,
         scale: float = 1.0,
+        inset: float = 0.0,
     ):
         check_numbers(1e-3, most=100, scale=scale)
+        check_numbers(0, most=0.4, inset=inset)
         self.paintings = [single for source in as_list(painting) for single in as_picture(source).split(1)]
         count = len(self.paintings)
         weights = [1.0] * count if weights is None else list(weights)
@@ -76,7 +81,7 @@ class PaintingLoss(Loss):
         sizes = map(size_of, self.paintings)
         self.painting_masks = [m if m is None else as_mask(m, size) for m, size in zip(masks, sizes, strict=True)]
         self.mask, self.relative, self.scale, self.shares = mask, relative, scale, normalized_weights(weights, "style")
-        self.weights = layer_weights(layers)
+        self.inset, self.weights = inset, layer_weights(layers)
         self.layers = tuple(self.weights)
 
     def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
@@ -93,7 +98,11 @@ class TargetStatisticLoss(PaintingLoss):
         paintings = [resize(painting, side).to(backbone.device) for painting in self.paintings]
         bound, means = self.prepare(source, weights, paintings, size), []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
-            bound.spatial_weights = spatial_weights(mask, backbone, weights, size_of(painting))
+            looked_at = spatial_weights(mask, backbone, weights, size_of(painting))
+            if self.inset:
+                whole = {name: torch.ones(backbone.map_size(name, size_of(painting))) for name in weights}
+                looked_at = {name: inner(looked_at.get(name, ones), self.inset) for name, ones in whole.items()}
+            bound.spatial_weights = looked_at
             means.append(bound.means(source.statistics(bound, painting)))
         bound.spatial_weights = spatial_weights(self.mask, backbone, weights, size)
         shared = list(zip(self.shares, means, strict=True))
@@ -171,6 +180,14 @@ def spatial_weights(mask: Mask, backbone: Backbone, layers: Iterable[str], size:
         raise ValueError("a style's mask is one for all pictures, and not empty")
     whole = whole[0, 0].to(backbone.device)
     return {name: guide_map(whole, backbone.receptive_field(name), backbone.map_size(name, size)) for name in layers}
+
+
+def inner(counts: Tensor, inset: float) -> Tensor:
+    """How much each position (h, w) counts, with nothing at the border; as it was, if nothing else would be left."""
+    rows, columns = (math.ceil(inset * side) for side in size_of(counts))
+    inside = torch.zeros_like(counts)
+    inside[rows : len(counts) - rows, columns : counts.shape[1] - columns] = 1
+    return inside * counts if (inside * counts).any() else counts
 
 
 def guide_map(mask: Tensor, field: ReceptiveField, size: Size) -> Tensor:
