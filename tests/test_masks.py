@@ -259,3 +259,16 @@ def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
 def test_masks_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         stylize(pocket, objective(koi(), **options))
+
+
+@pytest.mark.parametrize("inset", [0.0, 0.1])
+def test_colors_in_a_mask_are_those_of_the_pixels_inside(inset: float) -> None:
+    network, picture = lk.load_backbone("pocket", "cpu"), lk.photo("coffee", (32, 40))
+    left = torch.zeros(32, 40)
+    left[:, :20] = 1
+    loss = lk.style(picture[..., :20], "pixels", mask=left, inset=inset)
+    outside = picture.clone()
+    outside[..., 20:] = 0
+    found = [lk.Evaluator(network, loss, (32, 40), "float32")(x) for x in (picture, outside)]
+    assert torch.equal(found[0].loss, found[1].loss) and not found[0].gradient[..., 20:].any()
+    assert (found[0].loss < 1e-9) == (inset == 0)

@@ -147,7 +147,7 @@ def test_only_a_sum_with_neighbors_depends_on_its_start() -> None:
 
 
 def test_a_run_looks_for_neighbors_anew_at_each_scale(pocket: lk.Backbone) -> None:
-    run = lk.stylizing(cat(), koi(), backbone=pocket, matched_weight=2.0, **LOOP | {"min_scale": 45, "avg_decay": 0})
+    run = lk.stylizing(cat(), koi(), backbone=pocket, neighbor_weight=2.0, **LOOP | {"min_scale": 45, "avg_decay": 0})
     *_, coarse, fine = (next(run) for _ in range(4))
     start = lk.resize(coarse.picture, cat().shape[-2:])
     loss = 2 * lk.nearest_neighbors(cat(), koi()).starting_from(start)
@@ -165,7 +165,7 @@ def test_nothing_more_is_saved_where_no_loss_asks(pocket: lk.Backbone) -> None:
 
 def test_the_objective_has_it_as_one_more_term(pocket: lk.Backbone) -> None:
     options = {"style_scale": 0.7, "style_layers": LAYERS}
-    loss = lk.style_objective(cat(), koi(), matched_weight=3.0, distance="cosine", **options)
+    loss = lk.style_objective(cat(), koi(), neighbor_weight=3.0, neighbor_distance="cosine", **options)
     terms = evaluated(pocket, loss, cat()).terms
     assert list(terms) == ["content", "style", "nearest_neighbors", "total_variation"]
     alone = 3 * lk.nearest_neighbors(cat(), koi(), LAYERS, scale=0.7, distance="cosine")
@@ -175,7 +175,7 @@ def test_the_objective_has_it_as_one_more_term(pocket: lk.Backbone) -> None:
 def test_each_region_takes_from_its_own_painting(pocket: lk.Backbone) -> None:
     left = (torch.arange(cat().shape[-1]) < 32).float().expand(*cat().shape[-2:])
     paintings = {"painting": [koi(), pond()], "masks": [left, 1 - left], "style_layers": LAYERS}
-    loss = lk.style_objective(cat(), matched_weight=1.0, **paintings)
+    loss = lk.style_objective(cat(), neighbor_weight=1.0, **paintings)
     alone = [
         0.5 * loss_at(pocket, lk.nearest_neighbors(cat(), painting, LAYERS, mask=mask), cat())
         for painting, mask in ((koi(), left), (pond(), 1 - left))
@@ -186,10 +186,10 @@ def test_each_region_takes_from_its_own_painting(pocket: lk.Backbone) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"matched_weight": -1}, "matched_weight must be a number from 0 to 1e+12, not -1"),
-        ({"distance": "l1"}, "distance is one of l2, cosine, not 'l1'"),
-        ({"painting": [koi, pond], "style_weights": [1, 2], "matched_weight": 1}, "paintings cannot be weighed"),
-        ({"style_scale": 0.01, "matched_weight": 1}, "too small for relu4_"),
+        ({"neighbor_weight": -1}, "neighbor_weight must be a number from 0 to 1e+12, not -1"),
+        ({"neighbor_distance": "l1"}, "neighbor_distance is one of l2, cosine, not 'l1'"),
+        ({"painting": [koi, pond], "style_weights": [1, 2], "neighbor_weight": 1}, "paintings cannot be weighed"),
+        ({"style_scale": 0.01, "neighbor_weight": 1}, "too small for relu4_"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_the_call(pocket: lk.Backbone, options: dict, message: str) -> None:

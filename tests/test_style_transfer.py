@@ -353,7 +353,10 @@ GRAY = torch.full((1, 3, 64, 64), 0.5)
             {"parameterization": "cppn"},
             "a CPPN cannot start from a picture, as every scale does: use pixels, laplacian",
         ),
-        ({"parameterization": "waves"}, "parameterization is one of fourier, spectrum, maco, laplacian, cppn, pixels, not 'waves'"),
+        (
+            {"parameterization": "waves"},
+            "parameterization is one of fourier, spectrum, maco, laplacian, cppn, pixels, not 'waves'",
+        ),
         ({"init": "photo"}, "init is one of content, style, noise, not 'photo'"),
         ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),
         ({"content_layers": ()}, "name at least one layer"),

@@ -19,6 +19,7 @@ from ..pictures.geometry import Size, resize, size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import as_picture
 from .algebra import (
+    PIXELS,
     BoundLoss,
     Features,
     FeatureSource,
@@ -100,7 +101,7 @@ class TargetStatisticLoss(PaintingLoss):
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
             looked_at = spatial_weights(mask, backbone, weights, size_of(painting))
             if self.inset:
-                whole = {name: torch.ones(backbone.map_size(name, size_of(painting))) for name in weights}
+                whole = {name: torch.ones(map_size(backbone, name, size_of(painting))) for name in weights}
                 looked_at = {name: inner(looked_at.get(name, ones), self.inset) for name, ones in whole.items()}
             bound.spatial_weights = looked_at
             means.append(bound.means(source.statistics(bound, painting)))
@@ -179,7 +180,17 @@ def spatial_weights(mask: Mask, backbone: Backbone, layers: Iterable[str], size:
     if len(whole) != 1 or not whole.any():
         raise ValueError("a style's mask is one for all pictures, and not empty")
     whole = whole[0, 0].to(backbone.device)
-    return {name: guide_map(whole, backbone.receptive_field(name), backbone.map_size(name, size)) for name in layers}
+    return {
+        name: whole
+        if name == PIXELS
+        else guide_map(whole, backbone.receptive_field(name), map_size(backbone, name, size))
+        for name in layers
+    }
+
+
+def map_size(backbone: Backbone, layer: str, size: Size) -> Size:
+    """(h, w) of a layer's map, the picture's own among them, for pictures of ``size``."""
+    return size if layer == PIXELS else backbone.map_size(layer, size)
 
 
 def inner(counts: Tensor, inset: float) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..engine.optimization import Optimizer
 from ..engine.progress import Progress
+from ..losses.styles import Statistic
 from ..networks.backbone import Backbone
 from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.geometry import resize, size_of
@@ -83,8 +84,8 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "content_layers": Layers(lambda recommended: dict.fromkeys(recommended.content, 1.0)),
         "style_layers": Layers(lambda recommended: recommended.style),
         "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),
-        "statistic": w.Dropdown(options=["gram", "wasserstein"]),
-        "matched_weight": w.FloatSlider(0.0, min=0.0, max=10.0, step=0.1),
+        "statistic": w.Dropdown(options=get_args(Statistic)),
+        "neighbor_weight": w.FloatSlider(0.0, min=0.0, max=10.0, step=0.1),
         "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in get_args(Colors))]),
         "init": w.Dropdown(options=get_args(Init)),
         "parameterization": w.Dropdown(options=["pixels", "laplacian", "fourier"]),

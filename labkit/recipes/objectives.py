@@ -41,8 +41,8 @@ def style_objective(
     painting_masks: Mask | Sequence[Mask] = None,
     style_scale: float = 1.0,
     style_inset: float = 0.0,
-    matched_weight: float = 0.0,
-    distance: Distance = "l2",
+    neighbor_weight: float = 0.0,
+    neighbor_distance: Distance = "l2",
     histogram_weight: float = 0.0,
 ) -> Loss:
     """What `stylizing` minimizes, as a loss: content + style + roughness (Gatys, Ecker and Bethge 2016, eq. 7).
@@ -54,7 +54,7 @@ def style_objective(
         tv_exponent: see `total_variation`.
         chroma_tv_weight: of one more term, the roughness of the colors alone (see `chroma_tv`); 0: none.
         content_layers, style_layers: names, or name -> weight; None: the backbone's recommended layers.
-        statistic: "gram" or "wasserstein" (see `style`).
+        statistic: "gram", "wasserstein" or "sliced" (see `style`).
         style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own
             (1: as strong there as without masks). None: equal ones.
         masks: where in the photo each painting's style goes, one mask for each (None: everywhere); see `as_mask`.
@@ -62,8 +62,8 @@ def style_objective(
         style_scale: the painting's longer side relative to the picture's.
         style_inset: the share of the paintings' sides at each border that is not looked at, up to 0.4: 0.05 keeps
             their frames from being painted along the picture's border.
-        matched_weight: of one more term, `nearest_neighbors` of the same paintings, layers and masks; 0: none.
-        distance: its own, "l2" or "cosine".
+        neighbor_weight: of one more term, `nearest_neighbors` of the same paintings, layers and masks; 0: none.
+        neighbor_distance: its own, "l2" or "cosine".
         histogram_weight: of one more term, `histogram` of the same paintings, layers and masks; 0: none.
 
     Raises:
@@ -78,17 +78,17 @@ def style_objective(
     """
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
     weights |= {"chroma_tv_weight": chroma_tv_weight, "histogram_weight": histogram_weight}
-    check_numbers(0, most=MOST_WEIGHT, **weights, matched_weight=matched_weight)
-    check_choice("distance", distance, Distance)
+    check_numbers(0, most=MOST_WEIGHT, **weights, neighbor_weight=neighbor_weight)
+    check_choice("neighbor_distance", neighbor_distance, Distance)
     likeness = content(photo, content_layers)
     if masks is not None:
         masks = [mask if mask is None else as_mask(mask, size_of(likeness.photo)) for mask in as_list(masks)]
     mixture = as_list(painting), masks, painting_masks, style_weights
     options: dict[str, Any] = {"layers": style_layers, "scale": style_scale, "inset": style_inset}
     loss = content_weight * likeness + style_weight * mixture_loss(style, *mixture, statistic=statistic, **options)
-    if matched_weight:
+    if neighbor_weight:
         neighbors = partial(nearest_neighbors, likeness.photo)
-        loss += matched_weight * mixture_loss(neighbors, *mixture, distance=distance, **options)
+        loss += neighbor_weight * mixture_loss(neighbors, *mixture, distance=neighbor_distance, **options)
     if histogram_weight:
         loss += histogram_weight * mixture_loss(histogram, *mixture, **options)
     loss += tv_weight * total_variation(tv_exponent)

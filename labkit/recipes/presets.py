@@ -60,8 +60,8 @@ CROWSON: Mapping[str, Any] = {
 # and its features at the photo's nearest neighbors, with something of the photo:
 PAINTED: Mapping[str, Any] = {
     "content_weight": 0.5,
-    "matched_weight": 1.0,
-    "distance": "l2",
+    "neighbor_weight": 1.0,
+    "neighbor_distance": "l2",
     "statistic": "wasserstein",
     "style_weight": 10.0,
     "tv_weight": 1.0,
@@ -87,8 +87,8 @@ BOLD: Mapping[str, Any] = {**PAINTED, "content_weight": 0.0}
 # Neighbors alone: the photo in the painting's colors and softest strokes.
 CALM: Mapping[str, Any] = {
     "content_weight": 0.0,
-    "matched_weight": 3.0,
-    "distance": "cosine",
+    "neighbor_weight": 3.0,
+    "neighbor_distance": "cosine",
     "style_weight": 0.0,
     "tv_weight": 1.0,
     "chroma_tv_weight": 10.0,

@@ -50,8 +50,8 @@ def stylizing(
     style_layers: Layers | None = None,
     statistic: Statistic = "gram",
     style_inset: float = 0.0,
-    matched_weight: float = 0.0,
-    distance: Distance = "l2",
+    neighbor_weight: float = 0.0,
+    neighbor_distance: Distance = "l2",
     color: Colors | None = None,
     init: Init | PictureLike = "content",
     parameterization: Parameters = "pixels",
@@ -76,7 +76,7 @@ def stylizing(
             ``lk.style_objective(photo, paintings, masks=masks) + 0.1 * lk.pixel_mse(photo)``.
         backbone: a name or a loaded network; with average pooling for example ``lk.variant(network, "average")``.
         content_weight, style_weight, tv_weight, tv_exponent, chroma_tv_weight, content_layers, style_layers, statistic,
-            style_inset, matched_weight, distance: of the loss, if none is given; see `style_objective`.
+            style_inset, neighbor_weight, neighbor_distance: of the loss, if none is given; see `style_objective`.
         color: keep the photo's colors: "linear" or "histogram" gives them to the painting before, "luma",
             "linear-after" or "histogram-after" to the result after (see `matched`); None: take the painting's.
         init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
@@ -121,8 +121,8 @@ def stylizing(
         "style_layers": style_layers,
         "statistic": statistic,
         "style_inset": style_inset,
-        "matched_weight": matched_weight,
-        "distance": distance,
+        "neighbor_weight": neighbor_weight,
+        "neighbor_distance": neighbor_distance,
     }
     network = load_backbone(backbone, device)
     original = as_picture(photo)
