@@ -84,19 +84,8 @@ LIVELY: Mapping[str, Any] = {
 }
 # Of the photo only what its neighbors have: large forms of the painting, fewer of the photo's.
 BOLD: Mapping[str, Any] = {**PAINTED, "content_weight": 0.0}
-# Neighbors alone: the photo in the painting's colors and softest strokes.
-CALM: Mapping[str, Any] = {
-    "content_weight": 0.0,
-    "neighbor_weight": 3.0,
-    "neighbor_distance": "cosine",
-    "style_weight": 0.0,
-    "tv_weight": 1.0,
-    "chroma_tv_weight": 10.0,
-    "style_inset": 0.05,
-    "parameterization": "laplacian",
-    "optimizer": "adam",
-    "learning_rate": 0.03,
-}
+# Neighbors without the distribution: the photo in the painting's colors and its softest strokes.
+CALM: Mapping[str, Any] = {**PAINTED, "style_weight": 0.0}
 # A class, for `lk.create` with -3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c): few objects, whole ones.
 CLASS_PICTURE: Mapping[str, Any] = {
     "parameterization": "spectrum",
