@@ -5,12 +5,24 @@ from typing import TYPE_CHECKING
 from .base.devices import pick_device, pick_precision
 from .engine.evaluator import Evaluation, Evaluator
 from .engine.progress import Progress
-from .losses.activations import activation, between, caricature, channels, class_logit, diversity, guide, per_picture
+from .losses.activations import (
+    activation,
+    between,
+    caricature,
+    channels,
+    class_log_probability,
+    class_logit,
+    diversity,
+    guide,
+    per_picture,
+)
 from .losses.algebra import BoundLoss, Loss, Sum, Window
 from .losses.energies import class_evidence, log_energy
 from .losses.histograms import histogram
+from .losses.neighbors import nearest_neighbors
+from .losses.optimal_transport import relaxed_emd, self_similarity, strotss_objective
 from .losses.reconstruction import content, pixel_mse
-from .losses.regularizers import total_variation
+from .losses.regularizers import chroma_tv, total_variation
 from .losses.styles import gram, style
 from .networks.backbone import Backbone, ReceptiveField, Recommended
 from .networks.surgery import variant
@@ -39,7 +51,7 @@ from .recipes.deepdream import dream, dreaming, ranked_channels
 from .recipes.objectives import style_objective
 from .recipes.style_transfer import stylize, stylizing
 from .recipes.video import dream_frames, journey, stylize_frames
-from .recipes.visualization import create, creating
+from .recipes.visualization import create, creating, with_transparency
 
 if TYPE_CHECKING:
     from .notebook.widgets import lab
@@ -64,8 +76,9 @@ def __getattr__(name: str) -> object:
 __all__ = ["pick_device", "pick_precision"]
 __all__ += ["Evaluation", "Evaluator", "Progress"]
 __all__ += ["BoundLoss", "Loss", "Sum", "Window", "activation", "between", "caricature", "channels"]
-__all__ += ["class_evidence", "class_logit", "content", "diversity", "gram", "guide", "histogram", "log_energy"]
-__all__ += ["per_picture", "pixel_mse", "style", "total_variation"]
+__all__ += ["chroma_tv", "class_evidence", "class_log_probability", "class_logit", "content", "diversity", "gram"]
+__all__ += ["guide", "histogram", "log_energy", "nearest_neighbors", "per_picture", "pixel_mse", "relaxed_emd"]
+__all__ += ["self_similarity", "strotss_objective", "style", "total_variation"]
 __all__ += ["BACKBONES", "Backbone", "ReceptiveField", "Recommended", "load_backbone", "variant", "wrap"]
 __all__ += ["PALETTE", "CheckError", "check", "compare", "curves", "explain_losses", "lab", "show", "tidy"]
 __all__ += ["attack", "blackbox", "explain", "federated", "perturb", "privacy", "quantize", "rounding", "shapes"]
@@ -73,3 +86,4 @@ __all__ += ["PHOTOS", "as_picture", "color", "difference", "frames_of", "grid", 
 __all__ += ["paintings", "photo", "resize", "save", "save_frames", "settings_of", "to_pil"]
 __all__ += ["adain", "create", "creating", "dream", "dream_frames", "dreaming", "faststyle", "journey", "presets"]
 __all__ += ["prior", "ranked_channels", "style_objective", "stylize", "stylize_frames", "stylizing", "superres"]
+__all__ += ["with_transparency"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import bench
 import cases
 import field
+import judge
 import networks
 import report
 
@@ -164,3 +166,175 @@ def test_the_page_shows_every_section() -> None:
     ):
         assert line in page
     assert "not reached" in page
+
+
+# --- the judge ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pocket() -> lk.Backbone:
+    return lk.load_backbone("pocket", "cpu")
+
+
+def waves(height: int, width: int, frequency: float) -> Tensor:
+    """A gray picture of a cosine along its rows, ``frequency`` periods a pixel."""
+    row = 0.5 + 0.4 * torch.cos(2 * math.pi * frequency * torch.arange(width, dtype=torch.float32))
+    return row.expand(1, 3, height, width).contiguous()
+
+
+def test_noise_is_the_mean_laplacian_of_luma_and_of_color() -> None:
+    assert judge.noise(torch.full((1, 3, 9, 9), 0.3)) == pytest.approx((0, 0), abs=1e-6)
+    checks = (torch.arange(12)[:, None] + torch.arange(12)) % 2
+    luma, chroma = judge.noise(checks.expand(1, 3, 12, 12).float())
+    assert luma == pytest.approx(4) and chroma == pytest.approx(0, abs=1e-5)  # each pixel differs from all four by 1
+    ramp = torch.linspace(0, 1, 20).expand(1, 3, 20, 20)
+    assert judge.noise(ramp) == pytest.approx((0, 0), abs=1e-5)
+    balanced = 0.5 + 0.3 * torch.tensor([0.587, -0.299, 0]).view(1, 3, 1, 1) * (2 * checks - 1)  # of no luma
+    luma, chroma = judge.noise(balanced)
+    assert luma == pytest.approx(0, abs=1e-5) and chroma == pytest.approx(4 * 0.6 * (0.587 + 0.299) / 3, rel=1e-4)
+
+
+def test_a_paintings_own_noise_is_one() -> None:
+    painting = lk.painting("koi_mosaic", 96)
+    assert judge.relative_noise(painting, painting) == (1, 1)
+    assert judge.relative_noise(painting, lk.painting("koi_mosaic")) == pytest.approx((1, 1), rel=0.01)
+    assert judge.relative_noise(torch.full((1, 3, 96, 96), 0.5), painting) == pytest.approx((0, 0), abs=1e-5)
+    assert judge.relative_noise(0.5 * painting, painting) == pytest.approx((0.5, 0.5))
+
+
+def test_the_share_of_fine_detail_tells_frequencies_apart() -> None:
+    coarse, fine = waves(32, 64, 8 / 64), waves(32, 64, 24 / 64)
+    assert judge.fine_share(coarse) == pytest.approx(0, abs=1e-6)
+    assert judge.fine_share(fine) == pytest.approx(1, abs=1e-6)
+    assert judge.fine_share((coarse + fine) / 2) == pytest.approx(0.5, abs=1e-6)
+    assert judge.fine_share(torch.full((1, 3, 32, 32), 0.5)) == 0
+
+
+def test_the_calm_ratio_compares_calm_with_textured_places() -> None:
+    photo = torch.full((1, 3, 120, 120), 0.5)
+    photo[..., 80:] = waves(120, 40, 0.25)  # a third is textured, the rest as calm as can be
+    textured, calm = photo.clone(), photo.clone()
+    textured[..., 80:] *= 0.9
+    calm[..., :40] *= 0.9
+    assert judge.calm_ratio(photo, textured) == 0
+    assert judge.calm_ratio(photo, calm) > 1e6
+    assert judge.calm_ratio(photo, photo + 0.01) == pytest.approx(1, rel=1e-4)
+    assert judge.calm_ratio(photo, photo) == 0
+
+
+def test_a_referee_knows_the_painting_and_the_photo(pocket: lk.Backbone) -> None:
+    photo, painting = lk.photo("coffee", 64), lk.painting("lantern_bay", 64)
+    for statistic in ("gram", "wasserstein"):
+        loss = lk.style(painting, statistic=statistic)
+        itself, other = (judge.distance(pocket, loss, picture) for picture in (painting, photo))
+        assert itself == pytest.approx(0, abs=1e-4) and other > 0.1
+    assert judge.distance(pocket, lk.content(photo), photo) == pytest.approx(0, abs=1e-6)
+    assert judge.distance(pocket, lk.content(photo), lk.resize(painting, lk.pictures.geometry.size_of(photo))) > 0.1
+
+
+def test_ranks_follow_the_logits(pocket: lk.Backbone) -> None:
+    picture = lk.photo("chelsea", (224, 224))
+    order = pocket.logits(picture)[0].argsort(descending=True).tolist()
+    ranks = [judge.class_rank(pocket, picture, pocket.classes[order[place]]) for place in (0, 1, 41, 999)]
+    assert ranks == [1, 2, 42, 1000]
+
+
+def test_presets_are_judged_by_the_recipes_that_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lk.presets, "MINE", {"octaves": 3}, raising=False)
+    monkeypatch.setattr(lk.presets, "SHORT", {"steps": 5}, raising=False)
+    monkeypatch.setattr(lk.presets, "NONSENSE", {"octaves": 3, "style_weight": 1}, raising=False)
+    found = {recipe.__name__: judge.presets_of(recipe) for recipe in (lk.dreaming, lk.stylizing, lk.creating)}
+    assert [name for name, presets in found.items() if "MINE" in presets] == ["dreaming"]
+    assert all(presets["default"] == {} and presets["SHORT"] == {"steps": 5} for presets in found.values())
+    assert "GATYS" in found["stylizing"] and "ORIGINAL_DREAM" in found["dreaming"]
+    assert not any("NONSENSE" in presets for presets in found.values())
+
+
+def test_referees_did_not_paint_unless_there_is_no_other(
+    pocket: lk.Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.delenv("LABKIT_WEIGHTS", raising=False)
+    assert judge.find_referees(["pocket", "googlenet_bvlc"], pocket) == [pocket]
+    assert "googlenet_bvlc is no referee: the weights of" in capsys.readouterr().err
+    monkeypatch.setattr(judge.lk, "load_backbone", lambda name, device: name)
+    assert judge.find_referees(["pocket", "googlenet_bvlc"], pocket) == ["googlenet_bvlc"]
+
+
+def test_photos_are_found_by_name_file_and_folder(tmp_path: Path) -> None:
+    for name in ("b.png", "d.webp", "a.JPG", "c.png"):
+        lk.save(torch.rand(1, 3, 8, 8), tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    places = ["rocket", str(tmp_path), str(tmp_path / "b.png"), "coffee"]
+    assert list(judge.find_photos(places, 9)) == ["rocket", "a", "b", "c", "d", "coffee"]
+    assert list(judge.find_photos(places, 2)) == ["rocket", "a"]
+    with pytest.raises(FileNotFoundError, match="no picture at"):
+        judge.find_photos([str(tmp_path / "e.png")], 9)
+
+
+def test_the_painter_takes_weights_from_a_file(tmp_path: Path, pocket: lk.Backbone) -> None:
+    from safetensors.torch import save_file
+
+    layers = [*zip(pocket.names, pocket.stages, strict=True), ("logits", pocket.head)]
+    state = {f"{name}.{key}": value / 2 for name, layer in layers for key, value in layer.state_dict().items()}
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "half.safetensors")
+    half = judge.load_painter("pocket", tmp_path / "half.safetensors", "cpu")
+    assert all(torch.equal(2 * a, b) for a, b in zip(half.parameters(), pocket.parameters(), strict=True))
+
+
+def test_the_judge_runs_with_the_pocket_network_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tables, tiny; one method cannot be carried out on this network, and the page says why."""
+    monkeypatch.setattr(lk.presets, "SHORT", {"steps": 2}, raising=False)
+    results, report = tmp_path / "judged.json", tmp_path / "page.md"
+    said = (
+        "--photos coffee rocket --most 2 --paintings koi_mosaic --classes koala castle --size 48 --steps 1 --referees"
+    )
+    places = [
+        "--results",
+        str(results),
+        "--report",
+        str(report),
+        "--sheets",
+        str(tmp_path / "sheets"),
+        "--device",
+        "cpu",
+    ]
+    judge.main(["style", "classes", "--methods", "default", "SHORT", *said.split(), *places])
+    judge.main(["dreams", "--methods", "default", "ORIGINAL_DREAM", *said.split(), *places])
+    found = json.loads(results.read_text())
+    assert [len(found[what]["rows"]) for what in ("style", "classes", "dreams")] == [6, 4, 4]
+    assert "no layer 'inception_4c'" in found["dreams"]["refused"]["ORIGINAL_DREAM"]
+    photo, default, short = ({**row, "method": "", "seconds": 0} for row in found["style"]["rows"][:3])
+    assert short == default  # --steps overrules the preset's
+    assert photo["pocket content"] < 1e-6 < photo["pocket gram"]
+    page = report.read_text(encoding="utf-8")
+    assert page == judge.written(found)
+    for line in (
+        "| photo | 0.00 | 0.00 |",
+        "2 subjects: coffee x koi_mosaic, rocket x koi_mosaic.",
+        "No referee was at hand: pocket judges what it painted itself.",
+        "Refused: ORIGINAL_DREAM (pocket has no layer 'inception_4c').",
+        "--photos coffee rocket --most 2",
+    ):
+        assert line in page
+    sheet = lk.load(tmp_path / "sheets" / "style.png")
+    assert sheet.shape[-2:] == (2 * 32 + 4, 4 * 48 + 3 * 4)  # both photos are 48 x 32
+    assert lk.settings_of(tmp_path / "sheets" / "dreams.png")["columns"] == ["photo", "default"]
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("style --methods ORIGINAL_DREAM", "style has no method ORIGINAL_DREAM: it has default, GATYS"),
+        ("classes --most 0", "--most must be a whole number from 1"),
+        ("dreams --photos nothing.png", "no picture at nothing.png"),
+    ],
+)
+def test_the_judge_says_what_it_cannot_do(said: str, error: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises((SystemExit, ValueError, FileNotFoundError)) as raised:
+        judge.main([*said.split(), "--referees"])
+    assert error in capsys.readouterr().err + str(raised.value)
+
+
+def test_the_page_in_the_docs_is_what_was_judged() -> None:
+    results = json.loads((judge.HERE / "judged.json").read_text())
+    assert (judge.HERE.parent / "docs" / "pictures.md").read_text(encoding="utf-8") == judge.written(results)

@@ -198,6 +198,8 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "a guide": lambda: -lk.guide(coffee(), "relu3_1"),
     "a caricature": lambda: -lk.caricature(coffee(), "relu3_1"),
     "an anchor": lambda: lk.pixel_mse(coffee(), LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
+    "transport": lambda: lk.relaxed_emd(koi(), ["relu2_1", "relu3_1"]) + lk.self_similarity(coffee(), "relu3_1"),
+    "slices": lambda: lk.style(koi(), "pixels", statistic="sliced", projections=4) - lk.activation("relu3_1"),
     "a region": lambda: lk.style(koi(), ["relu2_1"], mask=LEFT) - lk.activation("relu3_1"),
 }
 OF_A_PHOTO: dict[str, Recipe] = {
@@ -236,9 +238,10 @@ OF_A_PHOTO: dict[str, Recipe] = {
 OF_NOTHING: dict[str, Recipe] = {  # or of nothing but what the CPU holds
     **{
         f"create: {name}": lambda p, n, name=name: create(n, parameterization=name)
-        for name in ("fourier", "laplacian", "cppn", "pixels")
+        for name in ("fourier", "spectrum", "maco", "laplacian", "cppn", "pixels")
     },
     "create: several": lambda p, n: create(n, lk.channels("relu3_1", [1, 2]) + lk.diversity("relu2_1"), variations=2),
+    "create: crops": lambda p, n: create(n, crops=2, crop_share=(1, 0.6), crop_size=32, noise=0.1),
     "create: from a picture": lambda p, n: create(n, lk.style(koi()), init=coffee(), parameterization="laplacian"),
     "prior": restored,
     "training": trained,

@@ -80,6 +80,24 @@ def test_the_note_of_another_program_is_no_settings(tmp_path: Path, description:
     assert lk.settings_of(tmp_path / "x.jpg") == {}
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_transparency_is_saved_and_lies_on_white_when_it_is_read(tmp_path: Path, suffix: str) -> None:
+    picture, alpha = torch.full((2, 3, 8, 8), 0.25), torch.linspace(0, 1, 8).expand(2, 1, 8, 8)
+    path = lk.save(picture, tmp_path / f"x{suffix}", {"seed": 3}, quality=100, alpha=alpha)
+    np.testing.assert_allclose(np.asarray(Image.open(path))[0, :, 3], 255 * alpha[0, 0, 0], atol=0.51)
+    torch.testing.assert_close(lk.load(path), (alpha * picture + 1 - alpha)[:1], rtol=0, atol=0.015)
+    assert lk.settings_of(path) == {"seed": 3}
+
+
+@pytest.mark.parametrize(("name", "bits", "side"), [("x.jpg", 8, 8), ("x.png", 16, 8), ("x.png", 8, 7)])
+def test_transparency_that_a_file_cannot_hold_is_refused(tmp_path: Path, name: str, bits: int, side: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"transparency goes into .png or .webp of 8 bits, .*\(8, 8\), not {bits} bits"
+    ):
+        lk.save(torch.rand(1, 3, 8, 8), tmp_path / name, bits=bits, alpha=torch.rand(1, 1, side, side))
+    assert not (tmp_path / name).exists()
+
+
 def test_saving_takes_the_first_picture_of_a_batch(tmp_path: Path) -> None:
     batch = torch.cat([smooth(), 1 - smooth()])
     assert_close(lk.load(lk.save(batch, tmp_path / "x.png")), smooth(), 0.5 / 255 + 1e-6)

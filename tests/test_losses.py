@@ -89,6 +89,7 @@ LOSSES: dict[str, lk.Loss] = {
     "relative": lk.activation("soft1", relative=True),
     "direction": lk.activation("soft2", direction=torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0, -1.0])),
     "class_logit": lk.class_logit("cat"),
+    "class_log_probability": lk.class_log_probability("cat"),
     "guide": lk.guide(GUIDE, "soft2"),
     "caricature": lk.caricature(PHOTO, "soft2", power=2),
     "content": lk.content(PHOTO, ["soft1", "soft2"]),
@@ -97,6 +98,8 @@ LOSSES: dict[str, lk.Loss] = {
     "gram, absolute": lk.style(PAINTING, ["soft1"], relative=False),
     "wasserstein": lk.style(PAINTING, statistic="wasserstein"),
     "wasserstein, absolute": lk.style(PAINTING, ["soft2"], statistic="wasserstein", relative=False),
+    "sliced": lk.style(PAINTING, statistic="sliced", projections=9),
+    "sliced, absolute, in a mask": lk.style(PAINTING, ["soft1"], statistic="sliced", relative=False, mask="center"),
     "three styles": lk.style([PAINTING, GUIDE, PHOTO], weights=[1, 2, 3]),
     "style in a mask": lk.style(PAINTING, mask="center", painting_masks=PAINTING[0, 0]),
     "histogram": lk.histogram(PAINTING, bins=16),
@@ -105,6 +108,9 @@ LOSSES: dict[str, lk.Loss] = {
     "total variation 0.5": lk.total_variation(0.5),
     "total variation 1": lk.total_variation(),
     "total variation 1.25": lk.total_variation(1.25),
+    "chroma": lk.chroma_tv(),
+    "neighbors": lk.nearest_neighbors(PHOTO, PAINTING),
+    "neighbors by cosine, in a mask": lk.nearest_neighbors(PHOTO, PAINTING, distance="cosine", mask="center"),
     "sum": lk.content(PHOTO) + 3 * lk.style(PAINTING) - 2 * lk.activation("soft1") + lk.total_variation(0.5),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -216,6 +222,16 @@ def test_class_logit_is_the_networks_against_all_others(
     logits = backbone.features(picture, ["logits"])["logits"]
     expected = logits[:, backbone.class_index(target)] - logits.mean(1)
     torch.testing.assert_close(value(loss, backbone, picture), expected)
+
+
+@pytest.mark.parametrize("size", [SIZE, (17, 23)], ids=["even", "cells that overlap"])
+def test_class_log_probability_is_the_logarithm_of_the_softmax(backbone: lk.Backbone, size: tuple[int, int]) -> None:
+    picture = random_picture(9, batch=2, size=size).double()
+    loss = bound(lk.class_log_probability("dog"), backbone, size)
+    logits = backbone.features(picture, ["logits"])["logits"].numpy()
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(value(loss, backbone, picture), np.log(chances[:, backbone.class_index("dog")]))
+    assert not loss.linear and repr(lk.class_log_probability("dog")) == "class_log_probability('dog')"
 
 
 def test_log_energy_is_the_mean_logarithm_of_the_channels_energies(backbone: lk.Backbone) -> None:
@@ -355,7 +371,7 @@ def test_content_is_zero_at_the_photo(backbone: lk.Backbone, relative: bool) -> 
     assert value(loss, backbone, PHOTO.double()).item() < 1e-12 < value(loss, backbone, GUIDE.double()).item()
 
 
-@pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
+@pytest.mark.parametrize("statistic", ["gram", "wasserstein", "sliced"])
 @pytest.mark.parametrize("relative", [True, False])
 def test_style_is_zero_at_the_painting(backbone: lk.Backbone, statistic: str, relative: bool) -> None:
     loss = bound(lk.style(PHOTO, statistic=statistic, relative=relative), backbone)
@@ -364,7 +380,12 @@ def test_style_is_zero_at_the_painting(backbone: lk.Backbone, statistic: str, re
 
 
 @pytest.mark.parametrize(
-    "loss", [lk.content(PHOTO), lk.style(PHOTO), lk.style(PHOTO, statistic="wasserstein"), lk.histogram(PHOTO)]
+    "loss",
+    [
+        lk.content(PHOTO),
+        lk.histogram(PHOTO),
+        *(lk.style(PHOTO, statistic=s) for s in ("gram", "wasserstein", "sliced")),
+    ],
 )
 def test_relative_losses_are_one_against_nothing(backbone: lk.Backbone, loss: lk.Loss) -> None:
     nothing = {layer: torch.zeros_like(f) for layer, f in features_of(backbone, PHOTO.double()).items()}
@@ -601,6 +622,21 @@ def test_total_variation_of_a_flat_picture_pushes_nowhere(exponent: float, backb
 # --- invariances --------------------------------------------------------------------------------------------------
 
 
+def test_chroma_tv_is_the_total_variation_of_u_and_v(backbone: lk.Backbone) -> None:
+    """R - Y, G - Y and B - Y are 1.402 v, -0.714 v - 0.344 u and 1.772 u in the U and V of BT.601."""
+    picture = random_picture(9).double()
+    red, green, blue = picture[0]
+    y = 0.299 * red + 0.587 * green + 0.114 * blue
+    u, v = (blue - y) / 1.772, (red - y) / 1.402
+    rough = [(d.diff(dim=0) ** 2).sum() + (d.diff(dim=1) ** 2).sum() for d in (1.402 * v, 1.772 * u)]
+    rough += [(d.diff(dim=0) ** 2).sum() + (d.diff(dim=1) ** 2).sum() for d in [0.344136 * u + 0.714136 * v]]
+    expected = sum(rough) / picture.numel()
+    chroma = bound(lk.chroma_tv(), backbone)
+    assert value(chroma, backbone, picture).item() == pytest.approx(expected.item(), rel=1e-5)
+    gray = lk.luma(picture).expand_as(picture)
+    assert value(chroma, backbone, gray).item() < 1e-20
+
+
 def test_gram_does_not_change_when_a_texture_is_tiled() -> None:
     f = torch.randn(2, 5, 4, 6)
     torch.testing.assert_close(lk.gram(f.repeat(1, 1, 2, 3)), lk.gram(f))
@@ -701,7 +737,7 @@ def test_weights_must_be_finite(weight: float) -> None:
         (lambda: lk.activation("soft1", channel=1, direction=torch.ones(4)), "a channel or a direction, not both"),
         (lambda: lk.activation("soft1", neuron=(1.0, 0.5)), "fractions from 0 to 1, not (1.0, 0.5)"),
         (lambda: lk.activation("soft1", neuron=(0.5, -0.1)), "fractions from 0 to 1, not (0.5, -0.1)"),
-        (lambda: lk.style(PAINTING, statistic="mean"), "statistic is one of gram, wasserstein, not 'mean'"),
+        (lambda: lk.style(PAINTING, statistic="mean"), "statistic is one of gram, wasserstein, sliced, not 'mean'"),
         (lambda: lk.histogram(PAINTING, bins=1), "bins must be a whole number from 2 to 1,024, not 1"),
         (lambda: lk.style(PAINTING, scale=0), "scale must be a number from 0.001 to 100, not 0"),
         (lambda: lk.style(PAINTING, scale=float("nan")), "scale must be a number from 0.001 to 100, not nan"),

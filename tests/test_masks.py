@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -31,6 +32,10 @@ def pocket() -> lk.Backbone:
 
 def gradient(pocket: lk.Backbone, loss: lk.Loss, tile: int | None = None) -> Tensor:
     return lk.Evaluator(pocket, loss, cat().shape[-2:], "float32", tile=tile)(cat()).gradient
+
+
+def value(pocket: lk.Backbone, loss: lk.Loss) -> float:
+    return lk.Evaluator(pocket, loss, cat().shape[-2:], "float32")(cat()).loss.item()
 
 
 # --- masks --------------------------------------------------------------------------------------------------------
@@ -164,6 +169,20 @@ def test_a_masked_style_is_that_of_the_part(pocket: lk.Backbone) -> None:
     torch.testing.assert_close(masked.gradient[..., :64], part.gradient)
 
 
+@pytest.mark.parametrize("kind", [lk.style, lk.histogram, partial(lk.nearest_neighbors, cat())])
+def test_a_frame_outside_of_the_inset_does_not_matter(pocket: lk.Backbone, kind: Callable[..., lk.Loss]) -> None:
+    """relu1_2 sees two pixels further, and an eighth of 64 is more; the histogram's bins are chosen by all."""
+    framed = lk.resize(koi(), (64, 64)).clone()
+    plain = framed.clone()
+    framed[..., :2, :] = framed[..., -2:, :] = framed[..., :, :2] = framed[..., :, -2:] = 0.5
+    with_frame, inside = (
+        [value(pocket, kind(picture, "relu1_2", inset=inset)) for picture in (plain, framed)] for inset in (0.0, 0.125)
+    )
+    room = 0.02 if kind is lk.histogram else 1e-5
+    assert inside[0] == pytest.approx(inside[1], rel=room)
+    assert with_frame[0] != pytest.approx(with_frame[1], rel=2e-4)
+
+
 @pytest.mark.parametrize("statistic", ["gram", "wasserstein"])
 def test_tiles_are_exact_with_guides(pocket: lk.Backbone, statistic: str) -> None:
     source = torch.ones(koi().shape[-2:])
@@ -240,3 +259,16 @@ def test_histograms_are_masked_as_styles_are(pocket: lk.Backbone) -> None:
 def test_masks_that_make_no_sense_are_refused(pocket: lk.Backbone, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         stylize(pocket, objective(koi(), **options))
+
+
+@pytest.mark.parametrize("inset", [0.0, 0.1])
+def test_colors_in_a_mask_are_those_of_the_pixels_inside(inset: float) -> None:
+    network, picture = lk.load_backbone("pocket", "cpu"), lk.photo("coffee", (32, 40))
+    left = torch.zeros(32, 40)
+    left[:, :20] = 1
+    loss = lk.style(picture[..., :20], "pixels", mask=left, inset=inset)
+    outside = picture.clone()
+    outside[..., 20:] = 0
+    found = [lk.Evaluator(network, loss, (32, 40), "float32")(x) for x in (picture, outside)]
+    assert torch.equal(found[0].loss, found[1].loss) and not found[0].gradient[..., 20:].any()
+    assert (found[0].loss < 1e-9) == (inset == 0)

@@ -188,6 +188,9 @@ RUNS: dict[str, Run] = {
     "last iterate": partial(stylizing, avg_decay=0, init="noise"),
     "lbfgs": partial(stylizing, optimizer="lbfgs"),
     "ascent": partial(stylizing, optimizer="ascent", statistic="wasserstein"),
+    "laplacian": partial(stylizing, parameterization="laplacian"),
+    "neighbors": partial(stylizing, neighbor_weight=1.0, parameterization="laplacian"),
+    "fourier": partial(stylizing, parameterization="fourier", avg_decay=0),
 }
 every_run = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any, get_args
 
@@ -92,6 +92,13 @@ def test_total_variation_smooths(pocket: lk.Backbone) -> None:
     assert loss_at(pocket, lk.total_variation(), smooth) < 0.5 * loss_at(pocket, lk.total_variation(), rough)
 
 
+def test_total_variation_of_the_chroma_smooths_colors_alone(pocket: lk.Backbone) -> None:
+    rough, smooth = (stylizing(pocket, chroma_tv_weight=weight)[-1].picture for weight in (0.0, 300.0))
+    assert loss_at(pocket, lk.chroma_tv(), smooth) < 0.3 * loss_at(pocket, lk.chroma_tv(), rough)
+    of_lumas = [loss_at(pocket, lk.total_variation(), lk.luma(x).expand_as(x)) for x in (rough, smooth)]
+    assert of_lumas[1] > 0.7 * of_lumas[0]
+
+
 @pytest.mark.parametrize("size", [(43, 64), (61, 40), (50, 50)])
 def test_the_result_has_the_photos_size(pocket: lk.Backbone, size: tuple[int, int]) -> None:
     picture = stylize(pocket, lk.photo("coffee", size), steps=4)
@@ -111,15 +118,19 @@ def test_the_scale_of_the_painting_matters(pocket: lk.Backbone) -> None:
     assert lk.difference(large, small).mean() > 1e-3
 
 
-@pytest.mark.parametrize(
-    "preset", [lk.presets.GATYS, lk.presets.ARTICLE_STYLE], ids=["Gatys et al.", "the article's listing"]
-)
-def test_presets_run(pocket: lk.Backbone, preset: Mapping[str, Any]) -> None:
-    run = lk.stylizing(cat(), koi(), backbone=pocket, **dict(preset) | {"steps": 5, "precision": "float32"})
+PRESETS = ["GATYS", "ARTICLE_STYLE", "CROWSON", "PAINTED", "LIVELY", "BOLD", "CALM"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_run(pocket: lk.Backbone, name: str) -> None:
+    preset = dict(getattr(lk.presets, name))
+    run = lk.stylizing(cat(), koi(), backbone=pocket, **preset | {"steps": 5, "precision": "float32"})
     first, *_, last = run
     if first.stages == 1:
         assert last.loss < first.loss
-    assert last.terms["style"] < first.terms["style"]
+    wanted = "nearest_neighbors" if name == "CALM" else "style"
+    assert last.terms[wanted] < first.terms[wanted]
+    assert ("nearest_neighbors" in last.terms) == (name in ("PAINTED", "BOLD", "CALM"))
     assert last.picture.shape == cat().shape
 
 
@@ -237,6 +248,26 @@ def test_adam_starts_warm(pocket: lk.Backbone) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["laplacian", "fourier"])
+def test_in_decorrelated_colors_adam_starts_anew_at_each_scale(pocket: lk.Backbone, kind: str) -> None:
+    drawn = torch.get_rng_state()
+    run = lk.stylizing(cat(), koi(), backbone=pocket, parameterization=kind, **OPTIONS | {"steps": 4})
+    assert [p.state_dict()["optimizer"]["state"][0]["step"].item() for p in run] == [1, 2, 1, 2]
+    assert torch.equal(drawn, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("kind", ["laplacian", "fourier"])
+def test_decorrelated_colors_keep_the_picture_and_take_on_less_noise(pocket: lk.Backbone, kind: str) -> None:
+    def noise(picture: Tensor) -> float:
+        return loss_at(pocket, lk.total_variation(), picture - lk.luma(picture))
+
+    still = stylize(pocket, parameterization=kind, steps=1, learning_rate=0)
+    torch.testing.assert_close(still, cat(), rtol=0, atol=0.021)  # black and white are a little away from 0 and 1
+    painted = stylizing(pocket, parameterization=kind)
+    assert painted[-1].terms["style"] < 0.75 * painted[0].terms["style"]
+    assert noise(painted[-1].picture) < 0.7 * noise(stylize(pocket))
+
+
 @pytest.mark.parametrize(("optimizer", "learning_rate", "clamped"), [("adam", 0.3, True), ("lbfgs", 1.0, False)])
 def test_pixels_are_clamped_except_under_lbfgs(
     pocket: lk.Backbone, optimizer: str, learning_rate: float, clamped: bool
@@ -311,12 +342,21 @@ GRAY = torch.full((1, 3, 64, 64), 0.5)
         ({"content_weight": -1}, "content_weight must be a number from 0 to 1e+12, not -1"),
         ({"style_weight": float("nan")}, "style_weight must be a number from 0 to 1e+12, not nan"),
         ({"tv_weight": float("inf")}, "tv_weight must be a number from 0 to 1e+12, not inf"),
+        ({"chroma_tv_weight": -1}, "chroma_tv_weight must be a number from 0 to 1e+12, not -1"),
         ({"tv_exponent": 0}, "exponent must be a number from 0.001 to 10, not 0"),
         ({"learning_rate": -1}, "learning_rate must be a number of at least 0, not -1"),
         ({"avg_decay": 1}, "avg_decay must be a number from 0 to 0.9999, not 1"),
         ({"painting": []}, "there are 0 paintings and 0 weights"),
-        ({"statistic": "mean"}, "statistic is one of gram, wasserstein, not 'mean'"),
+        ({"statistic": "mean"}, "statistic is one of gram, wasserstein, sliced, not 'mean'"),
         ({"optimizer": "sgd"}, "optimizer is one of adam, lbfgs, ascent, not 'sgd'"),
+        (
+            {"parameterization": "cppn"},
+            "a CPPN cannot start from a picture, as every scale does: use pixels, laplacian",
+        ),
+        (
+            {"parameterization": "waves"},
+            "parameterization is one of fourier, spectrum, maco, laplacian, cppn, pixels, not 'waves'",
+        ),
         ({"init": "photo"}, "init is one of content, style, noise, not 'photo'"),
         ({"init": torch.ones(2, 5)}, "a picture has the shape (N, 3, height, width), this one has (2, 5)"),
         ({"content_layers": ()}, "name at least one layer"),
@@ -340,6 +380,7 @@ def test_style_transfers_that_make_no_sense_are_refused(pocket: lk.Backbone, opt
     ("options", "message"),
     [
         ({"histogram_weight": -1}, "histogram_weight must be a number from 0 to 1e+12, not -1"),
+        ({"style_inset": 0.5}, "inset must be a number from 0 to 0.4, not 0.5"),
         ({"style_scale": 0}, "scale must be a number from 0.001 to 100, not 0"),
         ({"style_weights": [1, 2]}, "there are 1 paintings and 2 weights: give each one"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,8 @@ from torch import Tensor
 
 import labkit as lk
 from labkit.engine.evaluator import Evaluation
-from labkit.engine.parameters import Kind, from_rgb, make_parameterization, to_rgb
-from labkit.recipes.visualization import movements, randomly_transformed
+from labkit.engine.parameters import Kind, from_rgb, make_parameterization, natural_spectrum, to_rgb
+from labkit.recipes.visualization import cropped, movements, randomly_transformed
 
 SHAPE = (2, 3, 24, 30)
 QUICK = {"size": 48, "device": "cpu", "precision": "float32"}
@@ -30,7 +31,7 @@ def parameterization(name: str, start: Tensor | None = None) -> object:
 # --- parameterizations ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", get_args(Kind))
+@pytest.mark.parametrize("name", sorted({*get_args(Kind)} - {"spectrum", "maco"}))  # which start as strong as photos
 def test_noise_is_a_picture_near_gray(name: str) -> None:
     picture = parameterization(name).picture()
     assert picture.shape == SHAPE and picture.dtype == torch.float32
@@ -39,7 +40,7 @@ def test_noise_is_a_picture_near_gray(name: str) -> None:
     assert (picture[0] != picture[1]).any() or name == "cppn"  # whose last layer starts at zero
 
 
-@pytest.mark.parametrize("name", ["fourier", "laplacian", "pixels"])
+@pytest.mark.parametrize("name", ["fourier", "spectrum", "maco", "laplacian", "pixels"])
 def test_a_picture_is_reproduced(name: str) -> None:
     start = lk.photo("coffee", SHAPE[-2:]).expand(SHAPE).clamp(0.05, 0.95)
     torch.testing.assert_close(parameterization(name, start).picture(), start, rtol=0, atol=1e-4)
@@ -71,6 +72,49 @@ def test_fourier_starts_with_more_of_the_low_frequencies() -> None:
     picture = make_parameterization("fourier", (1, 3, 64, 64), None, 1.0, generator(), torch.device("cpu")).picture()
     spectrum = torch.fft.rfft2(picture - picture.mean((2, 3), keepdim=True)).abs().square().mean((0, 1))
     assert spectrum[1:4, 1:4].mean() > 20 * spectrum[28:32, 28:32].mean()
+
+
+def amplitudes(picture: Tensor) -> Tensor:
+    """Of the waves (N, 3, H, W // 2 + 1) whose picture this is: `from_rgb`, but not kept away from 0 and 1."""
+    inverse = torch.linalg.inv(lk.pictures.color.color_correlation().double())
+    values = torch.einsum("cr,nrhw->nchw", inverse, picture.double().logit())
+    return torch.fft.rfft2(values, norm="ortho").abs().float()
+
+
+@pytest.mark.parametrize(("color", "slope"), [(0, -1.28), (1, -1.39), (2, -1.30)])
+def test_the_natural_spectrum_is_a_power_of_the_frequency(color: int, slope: float) -> None:
+    spectrum = natural_spectrum((64, 96))[color]
+    for rows, columns in ((4, 0), (0, 6), (-8, 0), (3, 30)):  # of 64 and 96 pixels
+        waves = math.hypot(rows / 64, columns / 96) * 64
+        expected = spectrum[1, 0] * waves**slope
+        torch.testing.assert_close(spectrum[rows, columns], expected, rtol=1e-4, atol=0)
+    assert spectrum[0, 0] == spectrum[1, 0]  # the mean color, which has no frequency
+    assert natural_spectrum((64, 96)).square().mean().item() == pytest.approx(1, rel=1e-5)
+
+
+INNER = (..., slice(1, 24), slice(1, 24))  # waves in a picture of 48 pixels of which none is another's conjugate
+
+
+@pytest.mark.parametrize(("strength", "reached"), [(0.1, 0.01), (1.0, 0.2), (50.0, 2.4)])
+def test_no_wave_of_a_spectrum_exceeds_a_natural_picture(strength: float, reached: float) -> None:
+    waves = make_parameterization("spectrum", (1, 3, 48, 48), None, 1.0, generator())
+    (parameter,) = waves.parameters
+    parameter.data.copy_(strength * torch.randn(parameter.shape, generator=generator(1)) / 10)
+    found = amplitudes(waves.picture())[INNER] / natural_spectrum((48, 48))[INNER]
+    expected = 2.5 * torch.view_as_complex(parameter.detach()).abs().tanh()[INNER]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert found.median() > reached
+
+
+def test_macos_amplitudes_stay_and_its_phases_move() -> None:
+    waves = make_parameterization("maco", (1, 3, 48, 48), None, 1.0, generator())
+    before = waves.picture()
+    waves.parameters[0].data.add_(torch.randn(waves.parameters[0].shape, generator=generator(1)))
+    after = waves.picture()
+    assert (after - before).abs().mean() > 0.05
+    for picture in (before, after):
+        expected = 2 * natural_spectrum((48, 48))[INNER]
+        torch.testing.assert_close(amplitudes(picture)[0][INNER], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_cppn_has_no_picture_to_start_from() -> None:
@@ -121,6 +165,60 @@ def test_the_gradient_is_moved_back() -> None:
     assert slope.item() == pytest.approx((run(picture).gradient * direction).sum().item(), rel=1e-6)
 
 
+def test_crops_lie_within_the_picture_and_reach_its_borders() -> None:
+    whole = torch.eye(2, 3).expand(500, 2, 3)
+    found = cropped(whole, 0.4, generator())
+    torch.testing.assert_close(found[:, :, :2], 0.4 * whole[:, :, :2])
+    assert 0.59 < found[:, :, 2].abs().max() <= 0.6 and found[:, :, 2].mean(0).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_gradient_of_crops_is_the_mean_of_theirs(share: float) -> None:
+    """By finite differences, through shrinking, noise and two places."""
+    picture, weights = torch.rand(2, 3, 24, 32, dtype=torch.float64), torch.rand(2, 3, 9, 12, dtype=torch.float64)
+
+    def evaluate(x: Tensor) -> Evaluation:
+        loss = (weights * x.square()).sum((1, 2, 3))
+        return Evaluation(loss, {("a", ""): loss}, 2 * weights * x)
+
+    def run(x: Tensor) -> Evaluation:
+        options = {"jitter": 2, "zoom": 0.1, "rotate": 10, "crops": 2, "size": (9, 12), "noise": 0.1}
+        return randomly_transformed(evaluate, shares=iter([share]), generator=generator(3), **options)(x)
+
+    direction = torch.randn(picture.shape, dtype=torch.float64, generator=generator(4))
+    slope = (run(picture + 1e-5 * direction).loss - run(picture - 1e-5 * direction).loss).sum() / 2e-5
+    found = run(picture)
+    assert slope.item() == pytest.approx((found.gradient * direction).sum().item(), rel=1e-6)
+    assert found.gradient.shape == picture.shape and torch.equal(found.layer_terms["a", ""], found.loss)
+
+
+def test_crops_show_the_picture_they_are_of() -> None:
+    """A ramp is read at their place: each crop's mean is the ramp's there, and its slope the share."""
+    ramp, seen = torch.linspace(0, 1, 64).expand(1, 3, 64, 64).contiguous(), []
+
+    def evaluate(x: Tensor) -> Evaluation:
+        seen.append(x)
+        return Evaluation(x.sum((1, 2, 3)), {}, torch.ones_like(x))
+
+    still = {"jitter": 0, "zoom": 0, "rotate": 0, "crops": 20, "size": (16, 16)}
+    randomly_transformed(evaluate, shares=iter([0.5]), generator=generator(), **still)(ramp)
+    slopes = torch.stack([x[0, 0, 8, 12] - x[0, 0, 8, 4] for x in seen])
+    torch.testing.assert_close(slopes, torch.full_like(slopes, 0.25), rtol=0, atol=0.01)
+    means = torch.stack([x.mean() for x in seen])
+    assert means.min() < 0.35 and means.max() > 0.65
+
+
+def test_a_crop_grows_finer_from_the_first_step_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    monkeypatch.setattr(
+        "labkit.recipes.visualization.cropped", lambda maps, share, generator: shares.append(share) or maps
+    )
+    options = {"steps": 4, "crop_share": (0.9, 0.6), "crop_size": 32, "progress": False, **QUICK}
+    half = next(step for step in lk.creating(-lk.activation("relu3_1"), **options) if step.step == 2)
+    lk.create(-lk.activation("relu3_1"), resume=half.state_dict(), **options)
+    assert shares == pytest.approx([0.9, 0.8, 0.7, 0.6])
+
+
 # --- objectives and runs --------------------------------------------------------------------------------------------
 
 
@@ -168,6 +266,39 @@ def test_the_same_seed_gives_the_same_picture_and_a_run_goes_on() -> None:
     assert F.mse_loss(other, again) > 1e-5 and F.mse_loss(again[:1], again[1:]) > 1e-5
 
 
+def test_noise_and_crops_repeat_themselves_and_go_on() -> None:
+    options = {"steps": 5, "crops": 2, "crop_share": (1, 0.5), "crop_size": 40, "noise": 0.05, "step_decay": 0.2}
+    options |= {"parameterization": "spectrum", "variations": 2, **QUICK}
+    loss = lk.channels("relu3_2", [4, 9])
+    whole = list(lk.creating(loss, **options))
+    half = next(step for step in lk.creating(loss, **options) if step.step == 3)
+    again = list(lk.creating(loss, resume=half.state_dict(), **options))
+    assert len(again) == 2 and torch.equal(again[-1].picture, whole[-1].picture)
+    assert set(whole[-1].terms) == {"activation"}
+
+
+def test_transparency_is_where_the_gradients_were_small() -> None:
+    options = {"size": 48, "steps": 3, "device": "cpu", "precision": "float32", "variations": 2}
+    loss = lk.channels("relu3_1", [4, 9])
+    steps = [step.evaluation.gradient for step in lk.creating(loss, **options)]
+    sizes = torch.stack(steps).abs().mean(2).sum(0).numpy()
+    full = np.quantile(sizes, 0.6, axis=(1, 2), keepdims=True)
+    picture, alpha = lk.with_transparency(lk.creating(loss, **options), quantile=0.6)
+    np.testing.assert_allclose(alpha[:, 0], np.minimum(sizes / full, 1), rtol=1e-4)
+    assert torch.equal(picture, lk.create(loss, progress=False, **options))
+    with pytest.raises(ValueError, match="quantile must be a number from 0 to 1, not 80"):
+        lk.with_transparency(iter([]), quantile=80)
+
+
+def test_the_class_recipe_makes_a_class() -> None:
+    network = lk.load_backbone("pocket", "cpu")
+    loss = -3 * lk.class_evidence("zebra") - 1.5 * lk.class_log_probability("zebra")
+    options = {**lk.presets.CLASS_PICTURE, "size": 96, "steps": 25, "crop_size": 80}
+    picture = lk.create(loss, backbone=network, progress=False, **options)
+    zebra = network.class_index("zebra")
+    assert (network.logits(picture)[0] > network.logits(picture)[0, zebra]).sum() < 10
+
+
 def test_a_start_is_kept_near(monkeypatch: pytest.MonkeyPatch) -> None:
     photo = lk.photo("chelsea", (48, 48))
     picture = lk.create(-lk.activation("relu3_1"), init=photo, steps=1, learning_rate=1e-6, progress=False, **QUICK)
@@ -179,12 +310,18 @@ def test_a_start_is_kept_near(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             {"parameterization": "wavelets"},
-            "parameterization is one of fourier, laplacian, .*, not 'wavelets'",
+            "parameterization is one of fourier, spectrum, .*, not 'wavelets'",
         ),
         ({"steps": 0}, "steps must be a whole number from 1 to 1,000,000, not 0"),
         ({"variations": 0}, "variations must be a whole number from 1 to 65,536"),
         ({"zoom": 1.5}, "zoom must be a number from 0 to 0.99, not 1.5"),
         ({"jitter": -1}, "jitter must be a number from 0 to 10,000"),
+        ({"crops": 0}, "crops must be a whole number from 1 to 65,536, not 0"),
+        ({"crop_share": (1, 0.01)}, "the last crop_share must be a number from 0.05 to 1, not 0.01"),
+        ({"crop_size": 0}, "crop_size must be a whole number from 1 to 65,536, not 0"),
+        ({"crop_size": 8}, "too small for relu5_3 of pocket|sides must be at least"),
+        ({"noise": -1}, "noise must be a number from 0 to 10,000, not -1"),
+        ({"step_decay": 2}, "step_decay must be a number from 0 to 1, not 2"),
         ({"size": 0}, "height must be a whole number from 1 to 65,536, not 0"),
         ({"learning_rate": math.inf}, "learning_rate must be a number of at least 0, not inf"),
         ({"size": 8}, "too small for relu4_3 of pocket|sides must be at least"),

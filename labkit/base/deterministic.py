@@ -47,6 +47,18 @@ def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
     return rows.T @ maps @ columns
 
 
+def shrunk(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (N, C, h, w) resized bilinearly with antialiasing to ``size`` (height, width), as F.interpolate does."""
+    height, width = size
+    if maps.device.type == "cpu":
+        return F.interpolate(maps, (height, width), mode="bilinear", antialias=True)
+    rows, columns = (
+        F.interpolate(torch.eye(old)[None, None], (new, old), mode="bilinear", antialias=True)[0, 0].to(maps)
+        for old, new in zip(maps.shape[-2:], (height, width), strict=True)
+    )
+    return rows @ maps @ columns.T
+
+
 def padded(maps: Tensor, padding: Sequence[int], mode: str) -> Tensor:
     """Maps (N, C, h, w) with ``padding`` (rows, columns) more of them on each side: "zeros", "reflect", "replicate"."""
     rows, columns = padding

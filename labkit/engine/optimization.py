@@ -95,6 +95,7 @@ def descend(
     decay: float = 1.0,
     average: Average | None = None,
     generator: torch.Generator | None = None,
+    origin: Tensor | None = None,
     plan: str = "",
     display_transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator[Progress, None, bool]:
@@ -108,6 +109,7 @@ def descend(
             rest.
         decay: the size of the last step of the stage relative to the first; between they shrink evenly.
         average: of the iterates, which is what progress shows; None: the last iterate.
+        origin: the picture that the stage started from, where it is to be saved with the rest.
         plan: see `Progress`.
         display_transform: makes the picture that progress shows from the pixels, and changes nothing in the run.
     """
@@ -138,6 +140,7 @@ def descend(
             "optimizer": deepcopy(optimizer.state_dict()),
             "average": {"total": average.total.clone(), "weight": average.weight},
             "generator": None if generator is None else generator.get_state(),
+            "origin": origin,
         }
 
     evaluations: list[Evaluation] = []

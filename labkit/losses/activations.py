@@ -118,7 +118,7 @@ class class_logit(Loss):
     cells, so that they add up over tiles.
     """
 
-    name = "class_logit"
+    name, linear = "class_logit", True
 
     def __init__(self, target: int | str):
         self.target, self.layers = target, ("logits",)
@@ -129,22 +129,39 @@ class class_logit(Loss):
         if backbone.head is None:  # a wrapped network, whose logits come out of it whole
 
             def logit(features: Features, window: Window) -> Tensor:
-                return against_others(window.crop_float32("logits", features["logits"]), target)[:, None]
+                return self.read(window.crop_float32("logits", features["logits"]), target)[:, None]
 
             return BoundMean(self.layers, (self.name, "logits"), logit)
         last = backbone.names[-1]
-        linear = isinstance(backbone.head, (nn.Linear, nn.Identity))
+        linear = self.linear and isinstance(backbone.head, (nn.Linear, nn.Identity))
         rows, columns = (averages(side, backbone.grid, backbone.device) for side in backbone.map_size(last, size))
-        return BoundHead((last,), target, backbone, rows, columns, linear=linear)
+        return BoundHead((last,), self, target, backbone, rows, columns, linear=linear)
+
+    def read(self, logits: Tensor, target: int) -> Tensor:
+        """What is wanted (N,) of logits (N, classes)."""
+        return logits[:, target] - logits.mean(1)
 
     def _arguments(self) -> str:
         return repr(self.target)
+
+
+class class_log_probability(class_logit):
+    """The logarithm of the probability of one class: with ``-``, a picture that is this class and no other.
+
+    Unlike `class_logit` it is also raised by lowering all other classes.
+    """
+
+    name, linear = "class_log_probability", False
+
+    def read(self, logits: Tensor, target: int) -> Tensor:
+        return logits.log_softmax(1)[:, target]
 
 
 @dataclass
 class BoundHead(BoundLoss):
     """A `class_logit` of a network with a head: ``rows`` (grid, h) and ``columns`` (grid, w) average features."""
 
+    loss: class_logit
     target: int
     backbone: Backbone
     rows: Tensor
@@ -160,12 +177,7 @@ class BoundHead(BoundLoss):
     def terms(self, statistics: Statistics) -> Terms:
         cells = statistics["cells"]
         logits = self.backbone.read_head(cells.to(self.backbone.mean))
-        return {(class_logit.name, self.layers[0]): against_others(logits.to(cells), self.target)}
-
-
-def against_others(logits: Tensor, target: int) -> Tensor:
-    """The logit (N,) of a class less the mean of all, from logits (N, classes)."""
-    return logits[:, target] - logits.mean(1)
+        return {(self.loss.name, self.layers[0]): self.loss.read(logits.to(cells), self.target)}
 
 
 class guide(Loss):

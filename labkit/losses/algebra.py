@@ -114,6 +114,10 @@ class Loss(ABC):
         """The layers that it reads of a network."""
         return self.layers
 
+    def starting_from(self, picture: Tensor) -> Loss:
+        """This loss for a scale that starts from ``picture``: itself, unless what it wants depends on that."""
+        return self
+
     def __add__(self, other: Loss) -> Loss:
         return Sum([*summands(self), *summands(other)])
 
@@ -202,6 +206,11 @@ class Sum(Loss):
 
     def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
         return tuple(dict.fromkeys(layer for _, loss in self.summands for layer in loss.layers_of(backbone)))
+
+    def starting_from(self, picture: Tensor) -> Loss:
+        started = [(weight, loss.starting_from(picture)) for weight, loss in self.summands]
+        same = all(new is old for (_, new), (_, old) in zip(started, self.summands, strict=True))
+        return self if same else Sum(started)
 
     def bind(self, source: FeatureSource, size: Size) -> BoundSum:
         bound: list[tuple[Weight, BoundLoss]] = []

@@ -112,13 +112,18 @@ class Counts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (gradient,), (values, guide), (low, high, bins) = gradients, ctx.saved_tensors, ctx.plan
-        nearest, away = _places(values, low, high, bins)
-        slope = torch.zeros_like(values)
-        for step, share in ((-1, away - 0.5), (0, -2 * away), (1, away + 0.5)):
-            slope += share * gradient.gather(2, (nearest + step).clamp(0, gradient.shape[2] - 1))
-        slope *= bins * ((values > low) & (values < high))
+        (gradient,), (values, guide) = gradients, ctx.saved_tensors
+        slope = slope_of_counts(values, gradient, *ctx.plan)
         return slope if guide is None else slope * guide, None, None, None, None
+
+
+def slope_of_counts(values: Tensor, gradient: Tensor, low: float, high: float, bins: int) -> Tensor:
+    """The gradient for values (N, C, M), each with a guide of 1, from the ``gradient`` for their `Counts`."""
+    nearest, away = _places(values, low, high, bins)
+    slope = torch.zeros_like(values)
+    for step, share in ((-1, away - 0.5), (0, -2 * away), (1, away + 0.5)):
+        slope += share * gradient.gather(2, (nearest + step).clamp(0, gradient.shape[2] - 1))
+    return slope * (bins * ((values > low) & (values < high)))
 
 
 def _places(values: Tensor, low: float, high: float, bins: int) -> tuple[Tensor, Tensor]:

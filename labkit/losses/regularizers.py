@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.checks import check_numbers
+from ..pictures.color import luma
 from ..pictures.geometry import Size
 from .algebra import PIXELS, BoundLoss, BoundMean, Features, FeatureSource, Loss, Window
 
@@ -30,7 +31,7 @@ class total_variation(Loss):
         return BoundMean(self.layers, (self.name, ""), self._roughness)
 
     def _roughness(self, features: Features, window: Window) -> Tensor:
-        picture = features[PIXELS]
+        picture = self._judged(features[PIXELS])
         dx = F.pad(picture[..., :, 1:] - picture[..., :, :-1], (0, 1))
         dy = F.pad(picture[..., 1:, :] - picture[..., :-1, :], (0, 0, 0, 1))
         square = dx.square() + dy.square()
@@ -38,5 +39,27 @@ class total_variation(Loss):
         rough = square if self.exponent == 1 else (square + 1e-12) ** self.exponent
         return window.crop_float32(PIXELS, rough).mean(1)
 
+    def _judged(self, picture: Tensor) -> Tensor:
+        return picture
+
     def _arguments(self) -> str:
         return "" if self.exponent == 1 else f"exponent={self.exponent:g}"
+
+
+class chroma_tv(total_variation):
+    """Roughness of the colors alone: the `total_variation` of the picture less its luma.
+
+    Networks hardly see fine changes of color, so that what they ask for leaves colored noise. Brushstrokes in the luma
+    are left alone.
+
+    Example:
+        >>> gray = lk.luma(lk.photo("coffee", (32, 32))).expand(-1, 3, -1, -1)
+        >>> evaluate = lk.Evaluator(lk.load_backbone("pocket", "cpu"), lk.chroma_tv(), (32, 32))
+        >>> bool(evaluate(gray).loss < 1e-12)
+        True
+    """
+
+    name = "chroma_tv"
+
+    def _judged(self, picture: Tensor) -> Tensor:
+        return picture - luma(picture)

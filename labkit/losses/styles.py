@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..base.checks import check_choice
+from ..base.checks import check_choice, check_numbers
 from ..base.devices import is_mps
 from ..pictures.geometry import Size, size_of
 from .algebra import FeatureSource, Layers, at_least_float32, float64, total
+from .sliced_wasserstein import BoundSliced, slices_of
 from .target_statistics import BoundTargetStatistic, Means, TargetStatisticLoss, Weights
 
-Statistic: TypeAlias = Literal["gram", "wasserstein"]
+Statistic: TypeAlias = Literal["gram", "wasserstein", "sliced"]
 CHUNK = 2**21  # features that a CPU converts to float32 at a time
 
 
@@ -103,7 +105,10 @@ class style(TargetStatisticLoss):
             Gatys' 1/4 ||G - A||^2 / C^2.
         statistic: "gram": ||G - A||^2 of Gram matrices averaged over positions (Gatys et al. 2016, arXiv:1508.06576);
             "wasserstein": the squared 2-Wasserstein distance of the Gaussians with the features' means and covariances,
-            |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), with its gradient in closed form (`RootTrace`).
+            |m - m'|^2 + tr(S + S' - 2 (S'^1/2 S S'^1/2)^1/2), with its gradient in closed form (`RootTrace`);
+            "sliced": the squared 2-Wasserstein distance of the features themselves along random directions, averaged
+            (Heitz et al. 2021, arXiv:2006.07229), which sees more than moments (`BoundSliced`).
+        projections: how many random directions "sliced" takes in each layer, from 1 to 4096.
 
     Example:
         >>> network, painting = lk.load_backbone("pocket", "cpu"), lk.painting("koi_mosaic", (32, 32))
@@ -113,14 +118,27 @@ class style(TargetStatisticLoss):
 
     name = "style"
 
-    def __init__(self, painting: Any, layers: Layers = None, *, statistic: Statistic = "gram", **options: Any):
+    def __init__(
+        self,
+        painting: Any,
+        layers: Layers = None,
+        *,
+        statistic: Statistic = "gram",
+        projections: int = 32,
+        **options: Any,
+    ):
         check_choice("statistic", statistic, Statistic)
+        check_numbers(1, Integral, most=4096, projections=projections)
         super().__init__(painting, layers, **options)
-        self.statistic = statistic
+        self.statistic, self.projections = statistic, projections
 
-    def prepare(self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size) -> BoundStyle:
+    def prepare(
+        self, source: FeatureSource, weights: Weights, paintings: list[Tensor], size: Size
+    ) -> BoundTargetStatistic:
         backbone = source.backbone
         common = tuple(weights), self.name, weights, self.relative, backbone.device
+        if self.statistic == "sliced":
+            return BoundSliced(*common, slices_of(source, [*weights], paintings, self.projections))
         if self.statistic == "gram":
             return BoundGram(*common)
         # With fewer positions than channels covariances are singular, and the rounding of float32, which differs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from ..pictures.geometry import Size, resize, size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import as_picture
 from .algebra import (
+    PIXELS,
     BoundLoss,
     Features,
     FeatureSource,
@@ -35,8 +37,8 @@ Weights: TypeAlias = dict[str, float]  # of layers
 Means: TypeAlias = dict[tuple[str, str], Tensor]  # over positions, by (layer, kind of statistic)
 
 
-class TargetStatisticLoss(Loss):
-    """Base of losses that compare statistics of features with those of paintings, layer by layer.
+class PaintingLoss(Loss):
+    """Base of losses that compare features with those of paintings, layer by layer.
 
     In each layer only units count that see nothing of what is outside of the mask, if there are such (see `guide_map`).
     A sum of styles with masks paints each region in its own.
@@ -51,6 +53,8 @@ class TargetStatisticLoss(Loss):
         relative: divide each layer's distance by its value against nothing: layers and networks become comparable, and
             a blank picture starts near 1.
         scale: the painting's longer side relative to the picture's, at most 100; it is never enlarged.
+        inset: the share of the painting's sides, from 0 to 0.4, at each border whose features are not looked at. There
+            they know of the zeros beyond, as the picture's do at its own, so that a frame would be painted there too.
     """
 
     def __init__(
@@ -63,8 +67,10 @@ class TargetStatisticLoss(Loss):
         painting_masks: Any = None,
         relative: bool = True,
         scale: float = 1.0,
+        inset: float = 0.0,
     ):
         check_numbers(1e-3, most=100, scale=scale)
+        check_numbers(0, most=0.4, inset=inset)
         self.paintings = [single for source in as_list(painting) for single in as_picture(source).split(1)]
         count = len(self.paintings)
         weights = [1.0] * count if weights is None else list(weights)
@@ -76,11 +82,15 @@ class TargetStatisticLoss(Loss):
         sizes = map(size_of, self.paintings)
         self.painting_masks = [m if m is None else as_mask(m, size) for m, size in zip(masks, sizes, strict=True)]
         self.mask, self.relative, self.scale, self.shares = mask, relative, scale, normalized_weights(weights, "style")
-        self.weights = layer_weights(layers)
+        self.inset, self.weights = inset, layer_weights(layers)
         self.layers = tuple(self.weights)
 
     def layers_of(self, backbone: Backbone) -> tuple[str, ...]:
         return self.layers or tuple(backbone.recommended.style)
+
+
+class TargetStatisticLoss(PaintingLoss):
+    """Base of losses that compare statistics of features with those of paintings (see `PaintingLoss`)."""
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         backbone = source.backbone
@@ -89,7 +99,11 @@ class TargetStatisticLoss(Loss):
         paintings = [resize(painting, side).to(backbone.device) for painting in self.paintings]
         bound, means = self.prepare(source, weights, paintings, size), []
         for painting, mask in zip(paintings, self.painting_masks, strict=True):
-            bound.spatial_weights = spatial_weights(mask, backbone, weights, size_of(painting))
+            looked_at = spatial_weights(mask, backbone, weights, size_of(painting))
+            if self.inset:
+                whole = {name: torch.ones(map_size(backbone, name, size_of(painting))) for name in weights}
+                looked_at = {name: inner(looked_at.get(name, ones), self.inset) for name, ones in whole.items()}
+            bound.spatial_weights = looked_at
             means.append(bound.means(source.statistics(bound, painting)))
         bound.spatial_weights = spatial_weights(self.mask, backbone, weights, size)
         bound.placed = self.mask is not None
@@ -167,7 +181,25 @@ def spatial_weights(mask: Mask, backbone: Backbone, layers: Iterable[str], size:
     if len(whole) != 1 or not whole.any():
         raise ValueError("a style's mask is one for all pictures, and not empty")
     whole = whole[0, 0].to(backbone.device)
-    return {name: guide_map(whole, backbone.receptive_field(name), backbone.map_size(name, size)) for name in layers}
+    return {
+        name: whole
+        if name == PIXELS
+        else guide_map(whole, backbone.receptive_field(name), map_size(backbone, name, size))
+        for name in layers
+    }
+
+
+def map_size(backbone: Backbone, layer: str, size: Size) -> Size:
+    """(h, w) of a layer's map, the picture's own among them, for pictures of ``size``."""
+    return size if layer == PIXELS else backbone.map_size(layer, size)
+
+
+def inner(counts: Tensor, inset: float) -> Tensor:
+    """How much each position (h, w) counts, with nothing at the border; as it was, if nothing else would be left."""
+    rows, columns = (math.ceil(inset * side) for side in size_of(counts))
+    inside = torch.zeros_like(counts)
+    inside[rows : len(counts) - rows, columns : counts.shape[1] - columns] = 1
+    return inside * counts if (inside * counts).any() else counts
 
 
 def guide_map(mask: Tensor, field: ReceptiveField, size: Size) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..engine.optimization import Optimizer
 from ..engine.progress import Progress
+from ..losses.styles import Statistic
 from ..networks.backbone import Backbone
 from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.geometry import resize, size_of
@@ -82,12 +83,15 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "content_weight": w.FloatSlider(1.0, min=0.0, max=10.0, step=0.1),
         "style_weight": w.FloatLogSlider(30.0, min=0, max=4, step=0.05),
         "tv_weight": w.FloatSlider(1.0, min=0.0, max=20.0, step=0.1),
+        "chroma_tv_weight": w.FloatSlider(0.0, min=0.0, max=50.0, step=1.0),
         "content_layers": Layers(lambda recommended: dict.fromkeys(recommended.content, 1.0)),
         "style_layers": Layers(lambda recommended: recommended.style),
         "style_scale": w.FloatSlider(1.0, min=0.2, max=2.0, step=0.05),
-        "statistic": w.Dropdown(options=["gram", "wasserstein"]),
+        "statistic": w.Dropdown(options=get_args(Statistic)),
+        "neighbor_weight": w.FloatSlider(0.0, min=0.0, max=10.0, step=0.1),
         "color": w.Dropdown(options=[("the painting's", None), *((name, name) for name in get_args(Colors))]),
         "init": w.Dropdown(options=get_args(Init)),
+        "parameterization": w.Dropdown(options=["pixels", "laplacian", "fourier"]),
         "optimizer": w.Dropdown(options=get_args(Optimizer)[:2]),
         "steps": w.IntSlider(200, 10, 1000, 10),
         "seed": w.IntText(0),

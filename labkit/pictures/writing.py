@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..base.checks import check_numbers
 from ..base.files import check_writable, written_whole
+from .geometry import size_of
 from .reading import as_picture
 
 
@@ -25,7 +26,12 @@ def to_pil(picture: Tensor) -> Image.Image:
 
 
 def save(
-    picture: Tensor, path: str | Path, settings: Mapping[str, Any] | None = None, quality: int = 92, bits: int = 8
+    picture: Tensor,
+    path: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    quality: int = 92,
+    bits: int = 8,
+    alpha: Tensor | None = None,
 ) -> Path:
     """Write the first picture of a batch; the file appears whole or not at all.
 
@@ -34,13 +40,17 @@ def save(
         settings: recipe, seed, any JSON: they travel in the file, as PNG text or EXIF, for `settings_of` to read.
         quality: 0 to 100, for JPEG and WebP.
         bits: of a color, 8, or 16 for PNG and TIFF.
+        alpha: how opaque the picture is, (N, 1, H, W) in [0, 1], for PNG and WebP of 8 bits. `load` lays it on white.
 
     Raises:
-        ValueError: for an unknown file type or quality, or bits that the type cannot hold.
+        ValueError: for an unknown file type or quality, or bits or transparency that the type cannot hold.
         OSError: when the place cannot be written to.
     """
     path = Path(path)
     kind = check_place(path, quality, bits)
+    if alpha is not None and (bits != 8 or kind not in ("PNG", "WEBP") or alpha.shape[-2:] != picture.shape[-2:]):
+        wants = f"transparency goes into .png or .webp of 8 bits, and is of the picture's size {size_of(picture)}"
+        raise ValueError(f"{wants}, not {bits} bits in {path.suffix} and {size_of(alpha)}")
     note = json.dumps(dict(settings or {}), default=str)
     if bits == 16:
         levels = (as_picture(picture)[0].cpu().double() * 65535).round().permute(1, 2, 0).numpy().astype(np.uint16)
@@ -54,6 +64,8 @@ def save(
                 imwrite(temporary, levels, description=f"labkit {note}", **options)
         return path
     image = to_pil(picture)
+    if alpha is not None:
+        image.putalpha(to_pil(alpha[:1].expand(-1, 3, -1, -1)).convert("L"))
     text, exif = PngImagePlugin.PngInfo(), Image.Exif()
     text.add_itxt("labkit", note)
     exif[ExifTags.Base.ImageDescription] = f"labkit {note}"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from ..base.checks import as_list, check_numbers
+from ..base.checks import as_list, check_choice, check_numbers
 from ..losses.algebra import Loss, Sum, summands
 from ..losses.histograms import histogram
+from ..losses.neighbors import Distance, nearest_neighbors
 from ..losses.reconstruction import content
-from ..losses.regularizers import total_variation
+from ..losses.regularizers import chroma_tv, total_variation
 from ..losses.styles import Statistic, style
-from ..losses.target_statistics import TargetStatisticLoss
+from ..losses.target_statistics import PaintingLoss
 from ..pictures.geometry import size_of
 from ..pictures.masks import Mask, as_mask
 from ..pictures.reading import PictureLike
@@ -30,6 +32,7 @@ def style_objective(
     style_weight: float = 30.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
+    chroma_tv_weight: float = 0.0,
     content_layers: Layers | None = None,
     style_layers: Layers | None = None,
     statistic: Statistic = "gram",
@@ -37,6 +40,9 @@ def style_objective(
     masks: Mask | Sequence[Mask] = None,
     painting_masks: Mask | Sequence[Mask] = None,
     style_scale: float = 1.0,
+    style_inset: float = 0.0,
+    neighbor_weight: float = 0.0,
+    neighbor_distance: Distance = "l2",
     histogram_weight: float = 0.0,
 ) -> Loss:
     """What `stylizing` minimizes, as a loss: content + style + roughness (Gatys, Ecker and Bethge 2016, eq. 7).
@@ -46,14 +52,19 @@ def style_objective(
         painting: the same, or a list of paintings, whose styles are mixed: how it is to be painted.
         content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
         tv_exponent: see `total_variation`.
+        chroma_tv_weight: of one more term, the roughness of the colors alone (see `chroma_tv`); 0: none.
         content_layers, style_layers: names, or name -> weight; None: the backbone's recommended layers.
-        statistic: "gram" or "wasserstein" (see `style`).
+        statistic: "gram", "wasserstein" or "sliced" (see `style`).
         style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own
             (1: as strong there as without masks). None: equal ones.
         masks: where in the photo each painting's style goes, one mask for each (None: everywhere); see `as_mask`.
         painting_masks: what of each painting is looked at, likewise.
         style_scale: the painting's longer side relative to the picture's.
-        histogram_weight: of a fourth term, `histogram` of the same paintings, layers and masks; 0: none.
+        style_inset: the share of the paintings' sides at each border that is not looked at, up to 0.4: 0.05 keeps
+            their frames from being painted along the picture's border.
+        neighbor_weight: of one more term, `nearest_neighbors` of the same paintings, layers and masks; 0: none.
+        neighbor_distance: its own, "l2" or "cosine".
+        histogram_weight: of one more term, `histogram` of the same paintings, layers and masks; 0: none.
 
     Raises:
         ValueError: for negative weights, and for numbers of paintings, masks and weights that do not fit.
@@ -66,20 +77,26 @@ def style_objective(
         torch.Size([1, 3, 43, 64])
     """
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
-    check_numbers(0, most=MOST_WEIGHT, **weights, histogram_weight=histogram_weight)
+    weights |= {"chroma_tv_weight": chroma_tv_weight, "histogram_weight": histogram_weight}
+    check_numbers(0, most=MOST_WEIGHT, **weights, neighbor_weight=neighbor_weight)
+    check_choice("neighbor_distance", neighbor_distance, Distance)
     likeness = content(photo, content_layers)
     if masks is not None:
         masks = [mask if mask is None else as_mask(mask, size_of(likeness.photo)) for mask in as_list(masks)]
     mixture = as_list(painting), masks, painting_masks, style_weights
-    options: dict[str, Any] = {"layers": style_layers, "scale": style_scale}
+    options: dict[str, Any] = {"layers": style_layers, "scale": style_scale, "inset": style_inset}
     loss = content_weight * likeness + style_weight * mixture_loss(style, *mixture, statistic=statistic, **options)
+    if neighbor_weight:
+        neighbors = partial(nearest_neighbors, likeness.photo)
+        loss += neighbor_weight * mixture_loss(neighbors, *mixture, distance=neighbor_distance, **options)
     if histogram_weight:
         loss += histogram_weight * mixture_loss(histogram, *mixture, **options)
-    return loss + tv_weight * total_variation(tv_exponent)
+    loss += tv_weight * total_variation(tv_exponent)
+    return loss + chroma_tv_weight * chroma_tv() if chroma_tv_weight else loss
 
 
 def mixture_loss(
-    kind: type[TargetStatisticLoss],
+    kind: Callable[..., PaintingLoss],
     paintings: Sequence[Any],
     masks: Sequence[Tensor | None] | None = None,
     painting_masks: Any = None,

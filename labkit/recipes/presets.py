@@ -80,3 +80,59 @@ ARTICLE_STYLE: Mapping[str, Any] = {
     "learning_rate": 1 / 255,
     "steps": 500,
 }
+# Defaults of crowsonkb/style-transfer-pytorch, after which the lab's scales and averages are made: five layers by their
+# Wasserstein distances, rate, average and the ratio of content to style, 0.015. Its 500 steps are meant for each scale.
+CROWSON: Mapping[str, Any] = {
+    "content_layers": ("relu4_2",),
+    "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    "statistic": "wasserstein",
+    "content_weight": 1.0,
+    "style_weight": 1 / 0.015,
+    "optimizer": "adam",
+    "learning_rate": 0.02,
+    "steps": 1000,
+    "min_scale": 128,
+    "avg_decay": 0.99,
+}
+# The lab's own, on a Laplacian pyramid, on which Adam leaves the colors clean. The painting's distribution of features,
+# and its features at the photo's nearest neighbors, with something of the photo:
+PAINTED: Mapping[str, Any] = {
+    "content_weight": 0.5,
+    "neighbor_weight": 1.0,
+    "neighbor_distance": "l2",
+    "statistic": "wasserstein",
+    "style_weight": 10.0,
+    "tv_weight": 1.0,
+    "chroma_tv_weight": 10.0,
+    "style_inset": 0.05,
+    "parameterization": "laplacian",
+    "optimizer": "adam",
+    "learning_rate": 0.03,
+}
+# The distribution alone, without neighbors: faster, and with the painting's strongest strokes.
+LIVELY: Mapping[str, Any] = {
+    "content_weight": 1.0,
+    "statistic": "wasserstein",
+    "style_weight": 30.0,
+    "tv_weight": 1.0,
+    "style_inset": 0.05,
+    "parameterization": "laplacian",
+    "optimizer": "adam",
+    "learning_rate": 0.03,
+}
+# Of the photo only what its neighbors have: large forms of the painting, fewer of the photo's.
+BOLD: Mapping[str, Any] = {**PAINTED, "content_weight": 0.0}
+# Neighbors without the distribution: the photo in the painting's colors and its softest strokes.
+CALM: Mapping[str, Any] = {**PAINTED, "style_weight": 0.0}
+# A class, for `lk.create` with -3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c): few objects, whole ones.
+CLASS_PICTURE: Mapping[str, Any] = {
+    "parameterization": "spectrum",
+    "size": 320,
+    "steps": 130,
+    "learning_rate": 0.1,
+    "step_decay": 0.1,
+    "crops": 2,
+    "crop_share": (0.85, 0.5),
+    "crop_size": 160,
+    "noise": 0.03,
+}

@@ -15,10 +15,12 @@ from ..base.checks import MOST_STEPS, as_list, check_choice, check_numbers
 from ..base.devices import Precision
 from ..engine.evaluator import Evaluator, least_side
 from ..engine.optimization import Average, Optimizer, descend, make_optimizer, pyramid, resized_moments
-from ..engine.parameters import Pixels
+from ..engine.parameters import Kind as Parameters
+from ..engine.parameters import Pixels, make_parameterization
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.algebra import Loss
+from ..losses.neighbors import Distance
 from ..losses.styles import Statistic
 from ..networks.backbone import Backbone
 from ..networks.surgery import Border, Pooling, variant
@@ -43,11 +45,16 @@ def stylizing(
     style_weight: float = 30.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
+    chroma_tv_weight: float = 0.0,
     content_layers: Layers | None = None,
     style_layers: Layers | None = None,
     statistic: Statistic = "gram",
+    style_inset: float = 0.0,
+    neighbor_weight: float = 0.0,
+    neighbor_distance: Distance = "l2",
     color: Colors | None = None,
     init: Init | PictureLike = "content",
+    parameterization: Parameters = "pixels",
     optimizer: Optimizer = "adam",
     learning_rate: float | None = None,
     steps: int = 200,
@@ -68,22 +75,25 @@ def stylizing(
         painting: the same; or a list of paintings, whose styles are mixed; or the whole loss to be minimized, such as
             ``lk.style_objective(photo, paintings, masks=masks) + 0.1 * lk.pixel_mse(photo)``.
         backbone: a name or a loaded network; with average pooling for example ``lk.variant(network, "average")``.
-        content_weight, style_weight, tv_weight, tv_exponent, content_layers, style_layers, statistic: of the loss, if
-            none is given; see `style_objective`.
+        content_weight, style_weight, tv_weight, tv_exponent, chroma_tv_weight, content_layers, style_layers, statistic,
+            style_inset, neighbor_weight, neighbor_distance: of the loss, if none is given; see `style_objective`.
         color: keep the photo's colors: "linear" or "histogram" gives them to the painting before, "luma",
             "linear-after" or "histogram-after" to the result after (see `matched`); None: take the painting's.
         init: start from the "content", from the "style" (the first painting), from "noise", or from a given picture.
+        parameterization: what is stepped on: the "pixels", or maps in decorrelated colors, the "laplacian" pyramid or
+            "fourier" amplitudes, on which Adam leaves far less noise in the colors (see `labkit.engine.parameters`).
         optimizer: "adam", "lbfgs" or "ascent".
         learning_rate: None for 0.03 with Adam, 1 with the others.
         steps: in all, shared evenly among scales that grow by sqrt(2); each starts from the last one's result, and Adam
-            from its moments.
+            on pixels from its moments.
         min_scale: the longer side that the first scale is about as large as; the last is the photo's own.
         avg_decay: of the running mean of iterates that is shown and handed on (0: the iterate itself).
         seed: of the noise.
         device, precision: see `load_backbone` and `pick_precision`.
         tile, distributed: how a picture that memory cannot hold is cut, and shared among processes (see `Evaluator`).
         resume: what `Progress.state_dict` returned or `Progress.save` wrote in a run with the same photo, network,
-            steps and optimizer; weights, layers and paintings may be others, and the run goes on towards those.
+            steps, parameterization and optimizer; weights, layers and paintings may be others, and the run goes on
+            towards those.
         progress: show a progress bar; None: `stylize` does, `stylizing` does not.
 
     Raises:
@@ -93,6 +103,9 @@ def stylizing(
     check_numbers(1, Integral, most=1_000_000, min_scale=min_scale)
     check_numbers(0, most=0.9999, avg_decay=avg_decay)
     check_choice("optimizer", optimizer, Optimizer)
+    check_choice("parameterization", parameterization, Parameters)
+    if parameterization == "cppn":
+        raise ValueError("a CPPN cannot start from a picture, as every scale does: use pixels, laplacian or fourier")
     if color is not None:
         check_choice("color", color, Colors)
     if learning_rate is None:
@@ -103,9 +116,13 @@ def stylizing(
         "style_weight": style_weight,
         "tv_weight": tv_weight,
         "tv_exponent": tv_exponent,
+        "chroma_tv_weight": chroma_tv_weight,
         "content_layers": content_layers,
         "style_layers": style_layers,
         "statistic": statistic,
+        "style_inset": style_inset,
+        "neighbor_weight": neighbor_weight,
+        "neighbor_distance": neighbor_distance,
     }
     network = load_backbone(backbone, device)
     original = as_picture(photo)
@@ -125,31 +142,39 @@ def stylizing(
     @cache
     def identity() -> dict[str, Any]:
         known = {"photo": digest(original), "network": digest(network)}
-        return known | {"scales": sizes, "steps": steps, "optimizer": optimizer}
+        known |= {"scales": sizes, "steps": steps, "optimizer": optimizer}
+        return known | {"parameterization": parameterization}
 
     run = Run(sizes, shares, resume, identity, original.device)
 
     @lru_cache(1)
-    def evaluator_of(size: Size) -> Evaluator:
+    def evaluator_of(size: Size, loss: Loss) -> Evaluator:
         return Evaluator(network, loss, size, precision, tile, distributed)
 
-    evaluator_of(sizes[0]).plan(size)  # what cannot be evaluated is refused at the call
+    evaluator_of(sizes[0], loss).plan(size)  # what cannot be evaluated is refused at the call
 
     def scale_by_scale() -> Iterator[Progress]:
         picture, moments = first, None
         for stage in run:
-            evaluator = evaluator_of(stage.size)
-            pixels = Pixels(resize(picture, stage.size), clamp=optimizer != "lbfgs")
-            stepper = make_optimizer(optimizer, pixels.parameters, learning_rate)
-            if optimizer == "adam" and moments is not None:
+            origin = stage.state.get("origin") if stage.state else None
+            start = resize(picture, stage.size) if origin is None else origin.to(picture)
+            started = loss.starting_from(start) if stage.number else loss
+            evaluator = evaluator_of(stage.size, started)
+            if parameterization == "pixels":
+                painted = Pixels(start, clamp=optimizer != "lbfgs")
+            else:  # the generator is for noise, of which there is none: but no one else's is to be drawn from
+                painted = make_parameterization(parameterization, start.shape, start, generator=torch.Generator())
+            stepper = make_optimizer(optimizer, painted.parameters, learning_rate)
+            if optimizer == "adam" and parameterization == "pixels" and moments is not None:
                 stepper.load_state_dict(resized_moments(moments, stage.size))
             mean = Average(avg_decay)
             healthy = yield from descend(
                 stage,
-                pixels,
+                painted,
                 evaluator,
                 stepper,
                 average=mean,
+                origin=None if started is loss else start,
                 plan=evaluator.plan(stage.size),
                 display_transform=(
                     partial(matched, reference=content_picture, kind=AFTER[color]) if color in AFTER else None
