@@ -74,7 +74,7 @@ def to_rgb(decorrelated: Tensor, root: Tensor) -> Tensor:
 def from_rgb(picture: Tensor) -> Tensor:
     """The inverse of `to_rgb`, for pictures whose values are kept a little away from 0 and 1."""
     inverse = torch.linalg.inv(color_correlation(picture.device))
-    return torch.einsum("cr,nrhw->nchw", inverse, picture.clamp(0.02, 0.98).logit())
+    return torch.einsum("cr,nrhw->nchw", inverse, picture.clamp(0.01, 0.99).logit())
 
 
 class Fourier(Parameterization):

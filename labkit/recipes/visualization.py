@@ -24,6 +24,7 @@ from ..engine.progress import Progress, finish, finished, with_bar
 from ..engine.runs import Saved, digest, single_stage
 from ..losses.algebra import Loss, total
 from ..networks.backbone import Backbone
+from ..networks.redirected_relu import RedirectedReLU
 from ..networks.zoo import load_backbone
 from ..pictures.geometry import Size, resize, size_of
 from ..pictures.reading import PictureLike, as_picture
@@ -114,7 +115,7 @@ def creating(
     stage = single_stage(whole, steps, resume=resume, identity=identity)
     evaluator, first = Evaluator(network, loss, seen, precision), stage.state["step"] if stage.state else 0
     shares = (crop_share[0] + (crop_share[1] - crop_share[0]) * step / max(1, steps - 1) for step in count(first))
-    evaluate = randomly_transformed(
+    transformed = randomly_transformed(
         evaluator,
         jitter=jitter,
         zoom=zoom,
@@ -125,6 +126,7 @@ def creating(
         noise=noise,
         generator=generator,
     )
+    evaluate = redirected_until_started(transformed)
     optimizer, plan = make_optimizer("adam", picture.parameters, learning_rate), evaluator.plan(seen)
     run = descend(stage, picture, evaluate, optimizer, decay=step_decay, generator=generator, plan=plan)
     return with_bar(run, progress)
@@ -209,6 +211,22 @@ def randomly_transformed(
         return mean(evaluations)
 
     return transformed
+
+
+def redirected_until_started(evaluate: Callable[[Tensor], Evaluation]) -> Callable[[Tensor], Evaluation]:
+    """``evaluate`` with `RedirectedReLU` until one evaluation did not need it: noise leaves many channels silent."""
+    silent = True
+
+    def redirected(picture: Tensor) -> Evaluation:
+        nonlocal silent
+        if not silent:
+            return evaluate(picture)
+        with RedirectedReLU() as mode:
+            evaluation = evaluate(picture)
+        silent = any(redirection.item() for redirection in mode.redirections)
+        return evaluation
+
+    return redirected
 
 
 def cropped(maps: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
