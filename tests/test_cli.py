@@ -176,7 +176,7 @@ def test_the_mask_of_the_photos_texture(folder: Path) -> None:
         (f"dream cat.png --step-size {STEP_SIZE} --preset ORIGINAL_DREAM", {"step_size": STEP_SIZE}),
         ("stylize cat.png pond.png --preset GATYS", {"optimizer": "lbfgs", "style_weight": 100.0}),
         ("stylize cat.png pond.png --preset ARTICLE_STYLE", {"content_weight": 0.015, "tv_exponent": 1.25}),
-        ("stylize cat.png pond.png --preset PAINTED", {"neighbor_weight": 1.0, "parameterization": "laplacian"}),
+        ("stylize cat.png pond.png --preset NEIGHBORS", {"neighbor_weight": 1.0, "parameterization": "laplacian"}),
         (
             "stylize cat.png pond.png --preset BOLD --neighbor-distance cosine",
             {"content_weight": 0.0, "neighbor_distance": "cosine"},

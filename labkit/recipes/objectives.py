@@ -32,15 +32,15 @@ def style_objective(
     style_weight: float = 30.0,
     tv_weight: float = 1.0,
     tv_exponent: float = 1.0,
-    chroma_tv_weight: float = 0.0,
+    chroma_tv_weight: float = 30.0,
     content_layers: Layers | None = None,
     style_layers: Layers | None = None,
-    statistic: Statistic = "gram",
+    statistic: Statistic = "wasserstein",
     style_weights: Iterable[float] | None = None,
     masks: Mask | Sequence[Mask] = None,
     painting_masks: Mask | Sequence[Mask] = None,
     style_scale: float = 1.0,
-    style_inset: float = 0.0,
+    style_inset: float = 0.05,
     neighbor_weight: float = 0.0,
     neighbor_distance: Distance = "l2",
     histogram_weight: float = 0.0,
@@ -52,7 +52,7 @@ def style_objective(
         painting: the same, or a list of paintings, whose styles are mixed: how it is to be painted.
         content_weight, style_weight, tv_weight: of the three terms (see `content`, `style`, `total_variation`).
         tv_exponent: see `total_variation`.
-        chroma_tv_weight: of one more term, the roughness of the colors alone (see `chroma_tv`); 0: none.
+        chroma_tv_weight: of the roughness of the colors alone (see `chroma_tv`); 0: none.
         content_layers, style_layers: names, or name -> weight; None: the backbone's recommended layers.
         statistic: "gram", "wasserstein" or "sliced" (see `style`).
         style_weights: one for each painting, divided by their sum; with masks, the strength of each style in its own

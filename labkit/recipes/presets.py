@@ -58,13 +58,17 @@ CARVED: Mapping[str, Any] = {
     "anchor": 0.0,
     "mask": None,
 }
-# Gatys, Ecker and Bethge 2016: one scale, L-BFGS, no total variation, five equally weighted style layers.
+# Gatys, Ecker and Bethge 2016: one scale, L-BFGS on pixels, no total variation, five equally weighted style layers.
 GATYS: Mapping[str, Any] = {
     "content_layers": ("relu4_2",),
     "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    "statistic": "gram",
     "content_weight": 1.0,
     "style_weight": 100.0,
     "tv_weight": 0.0,
+    "chroma_tv_weight": 0.0,
+    "style_inset": 0.0,
+    "parameterization": "pixels",
     "optimizer": "lbfgs",
     "steps": 500,
     "min_scale": 100_000,
@@ -72,10 +76,14 @@ GATYS: Mapping[str, Any] = {
 }
 # The article's listing 4.2, with its weights, exponent, rate (1 on pixels from 0 to 255) and number of iterations.
 ARTICLE_STYLE: Mapping[str, Any] = {
+    "statistic": "gram",
     "content_weight": 0.015,
     "style_weight": 5.0,
     "tv_weight": 1e-3,
     "tv_exponent": 1.25,
+    "chroma_tv_weight": 0.0,
+    "style_inset": 0.0,
+    "parameterization": "pixels",
     "optimizer": "adam",
     "learning_rate": 1 / 255,
     "steps": 500,
@@ -88,42 +96,35 @@ CROWSON: Mapping[str, Any] = {
     "statistic": "wasserstein",
     "content_weight": 1.0,
     "style_weight": 1 / 0.015,
+    "chroma_tv_weight": 0.0,
+    "style_inset": 0.0,
+    "parameterization": "pixels",
     "optimizer": "adam",
     "learning_rate": 0.02,
     "steps": 1000,
     "min_scale": 128,
     "avg_decay": 0.99,
 }
-# The lab's own, on a Laplacian pyramid, on which Adam leaves the colors clean. The painting's distribution of features,
-# and its features at the photo's nearest neighbors, with something of the photo:
+# The default: the painting's distribution of features, on a Laplacian pyramid, on which Adam leaves the colors clean.
 PAINTED: Mapping[str, Any] = {
+    "content_weight": 1.0,
+    "style_weight": 30.0,
+    "statistic": "wasserstein",
+    "chroma_tv_weight": 30.0,
+    "style_inset": 0.05,
+    "parameterization": "laplacian",
+}
+# With the painting's features at the photo's nearest neighbors: calmer planes, and half as fast.
+NEIGHBORS: Mapping[str, Any] = {
     "content_weight": 0.5,
     "neighbor_weight": 1.0,
-    "neighbor_distance": "l2",
-    "statistic": "wasserstein",
     "style_weight": 10.0,
-    "tv_weight": 1.0,
     "chroma_tv_weight": 10.0,
-    "style_inset": 0.05,
-    "parameterization": "laplacian",
-    "optimizer": "adam",
-    "learning_rate": 0.03,
-}
-# The distribution alone, without neighbors: faster, and with the painting's strongest strokes.
-LIVELY: Mapping[str, Any] = {
-    "content_weight": 1.0,
-    "statistic": "wasserstein",
-    "style_weight": 30.0,
-    "tv_weight": 1.0,
-    "style_inset": 0.05,
-    "parameterization": "laplacian",
-    "optimizer": "adam",
-    "learning_rate": 0.03,
 }
 # Of the photo only what its neighbors have: large forms of the painting, fewer of the photo's.
-BOLD: Mapping[str, Any] = {**PAINTED, "content_weight": 0.0}
+BOLD: Mapping[str, Any] = {**NEIGHBORS, "content_weight": 0.0}
 # Neighbors without the distribution: the photo in the painting's colors and its softest strokes.
-CALM: Mapping[str, Any] = {**PAINTED, "style_weight": 0.0}
+CALM: Mapping[str, Any] = {**NEIGHBORS, "style_weight": 0.0}
 # A class, for `lk.create` with -3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c): few objects, whole ones.
 CLASS_PICTURE: Mapping[str, Any] = {
     "parameterization": "spectrum",
