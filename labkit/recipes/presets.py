@@ -58,17 +58,21 @@ CARVED: Mapping[str, Any] = {
     "anchor": 0.0,
     "mask": None,
 }
-# Gatys, Ecker and Bethge 2016: one scale, L-BFGS on pixels, no total variation, five equally weighted style layers.
-GATYS: Mapping[str, Any] = {
-    "content_layers": ("relu4_2",),
-    "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+# Gram matrices on pixels, as style transfer was in 2016.
+GRAM: Mapping[str, Any] = {
     "statistic": "gram",
-    "content_weight": 1.0,
-    "style_weight": 100.0,
-    "tv_weight": 0.0,
     "chroma_tv_weight": 0.0,
     "style_inset": 0.0,
     "parameterization": "pixels",
+}
+# Gatys, Ecker and Bethge 2016: one scale, L-BFGS on pixels, no total variation, five equally weighted style layers.
+GATYS: Mapping[str, Any] = {
+    **GRAM,
+    "content_layers": ("relu4_2",),
+    "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    "content_weight": 1.0,
+    "style_weight": 100.0,
+    "tv_weight": 0.0,
     "optimizer": "lbfgs",
     "steps": 500,
     "min_scale": 100_000,
@@ -76,14 +80,11 @@ GATYS: Mapping[str, Any] = {
 }
 # The article's listing 4.2, with its weights, exponent, rate (1 on pixels from 0 to 255) and number of iterations.
 ARTICLE_STYLE: Mapping[str, Any] = {
-    "statistic": "gram",
+    **GRAM,
     "content_weight": 0.015,
     "style_weight": 5.0,
     "tv_weight": 1e-3,
     "tv_exponent": 1.25,
-    "chroma_tv_weight": 0.0,
-    "style_inset": 0.0,
-    "parameterization": "pixels",
     "optimizer": "adam",
     "learning_rate": 1 / 255,
     "steps": 500,
@@ -91,14 +92,12 @@ ARTICLE_STYLE: Mapping[str, Any] = {
 # Defaults of crowsonkb/style-transfer-pytorch, after which the lab's scales and averages are made: five layers by their
 # Wasserstein distances, rate, average and the ratio of content to style, 0.015. Its 500 steps are meant for each scale.
 CROWSON: Mapping[str, Any] = {
+    **GRAM,
     "content_layers": ("relu4_2",),
     "style_layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
     "statistic": "wasserstein",
     "content_weight": 1.0,
     "style_weight": 1 / 0.015,
-    "chroma_tv_weight": 0.0,
-    "style_inset": 0.0,
-    "parameterization": "pixels",
     "optimizer": "adam",
     "learning_rate": 0.02,
     "steps": 1000,
@@ -131,9 +130,11 @@ CLASS_PICTURE: Mapping[str, Any] = {
     "size": 320,
     "steps": 130,
     "learning_rate": 0.1,
-    "step_decay": 0.1,
-    "crops": 2,
+    "step_decay": 0.3,
+    "jitter": 16,
+    "zoom": 0.15,
+    "crops": 3,
     "crop_share": (0.85, 0.5),
-    "crop_size": 160,
+    "crop_size": 128,
     "noise": 0.03,
 }
