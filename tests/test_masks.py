@@ -196,11 +196,12 @@ def test_tiles_are_exact_with_guides(pocket: lk.Backbone, statistic: str) -> Non
 
 # --- stylize ------------------------------------------------------------------------------------------------------
 
-LOOP: dict[str, Any] = {"steps": 20, "min_scale": 90, "precision": "float32"}
+SETTINGS = {"statistic": "gram", "chroma_tv_weight": 0.0, "style_inset": 0.0}
+LOOP: dict[str, Any] = {"steps": 20, "min_scale": 90, "precision": "float32", "parameterization": "pixels"}
 
 
 def objective(*paintings: Tensor, photo: Tensor | None = None, **options: Any) -> lk.Loss:
-    settings = {"style_layers": LAYERS, "content_weight": 0.1, "tv_weight": 0.0} | options
+    settings = {**SETTINGS, "style_layers": LAYERS, "content_weight": 0.1, "tv_weight": 0.0} | options
     return lk.style_objective(cat() if photo is None else photo, list(paintings), **settings)
 
 

@@ -280,7 +280,13 @@ def test_noise_and_crops_repeat_themselves_and_go_on() -> None:
 def test_channels_that_are_silent_on_noise_start() -> None:
     network, options = lk.load_backbone("pocket", "cpu"), {"seed": 5, "variations": 3, "progress": False, **QUICK}
     noise = lk.create(lk.channels("relu5_2", [0, 1, 2]), steps=1, learning_rate=1e-9, **options)
-    silent = (network.features(noise, ["relu5_2"])["relu5_2"].amax((0, 2, 3)) == 0).nonzero().flatten()[::20][:3]
+    seen, photos = (
+        network.features(noise, ["relu5_2"]),
+        [lk.photo(name, 224) for name in ("chelsea", "coffee", "rocket")],
+    )
+    woken = torch.stack([network.features(photo, ["relu5_2"])["relu5_2"].amax((0, 2, 3)) for photo in photos]).amax(0)
+    silent = ((seen["relu5_2"].amax((0, 2, 3)) == 0) & (woken > 1)).nonzero().flatten()[::20][:3]  # and not dead
+    assert len(silent) == 3
     pictures = lk.create(lk.channels("relu5_2", silent.tolist()), steps=25, **options)
     assert (network.features(pictures, ["relu5_2"])["relu5_2"][range(3), silent].mean((1, 2)) > 0.1).all()
 

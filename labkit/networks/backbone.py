@@ -247,7 +247,8 @@ class Backbone(nn.Module):
 
     @remembered
     def map_size(self, layer: str, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of a layer's feature map for pictures of ``size`` (height, width)."""
+        """Height and width of a layer's feature map for pictures of ``size`` (height, width), which must reach it."""
+        self.least_side([layer], size)
         return size_of(self.on_meta(size, layer))
 
     @remembered

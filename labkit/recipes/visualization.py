@@ -214,16 +214,21 @@ def randomly_transformed(
 
 
 def redirected_until_started(evaluate: Callable[[Tensor], Evaluation]) -> Callable[[Tensor], Evaluation]:
-    """``evaluate`` with `RedirectedReLU` until one evaluation did not need it: noise leaves many channels silent."""
+    """``evaluate`` with `RedirectedReLU` until one evaluation did not need it: noise leaves many channels silent.
+
+    It is on again after an evaluation that left a picture without any gradient.
+    """
     silent = True
 
     def redirected(picture: Tensor) -> Evaluation:
         nonlocal silent
-        if not silent:
-            return evaluate(picture)
-        with RedirectedReLU() as mode:
+        if silent:
+            with RedirectedReLU() as mode:
+                evaluation = evaluate(picture)
+            silent = any(redirection.item() for redirection in mode.redirections)
+        else:
             evaluation = evaluate(picture)
-        silent = any(redirection.item() for redirection in mode.redirections)
+            silent = not evaluation.gradient.flatten(1).any(1).all().item()
         return evaluation
 
     return redirected
