@@ -18,7 +18,7 @@ from torch import Tensor
 import labkit as lk
 from labkit.pictures.filters import blurred
 from labkit.pictures.masks import texture_mask
-from labkit.recipes.deepdream import dream_loss, octave_sizes, octave_steps
+from labkit.recipes.deepdream import dream_loss, octave_sizes, octave_steps, saliency_mask
 from labkit.recipes.dream_gradients import anchored, balanced, dream_gradient, natural, normalized, rolled, smoothed
 
 cat = cache(lambda: lk.photo("chelsea", 64))
@@ -370,6 +370,18 @@ def test_where_a_photo_is_calm_the_texture_mask_is_at_its_floor(pocket: lk.Backb
     picture = dream(photo, pocket, "relu2_2", octaves=1, mask="texture")
     change = lk.difference(picture, photo)
     assert change[..., :30].mean() < 0.35 * change[..., 60:].mean()
+
+
+def test_the_saliency_mask_is_where_the_class_depends_on_the_picture(pocket: lk.Backbone) -> None:
+    """Two photos, a cat to the left and a cat to the right of an empty half; each mask is its own picture's."""
+    photos = torch.full((2, 3, 128, 256), 0.5)
+    photos[0, ..., :128] = photos[1, ..., 128:] = lk.photo("chelsea", (128, 128))[0]
+    mask = saliency_mask(pocket, photos)
+    assert mask.shape == (2, 1, 128, 256) and mask.max() == 1
+    left, right = mask[..., :110].mean((1, 2, 3)), mask[..., 146:].mean((1, 2, 3))
+    assert left[0] > 3 * right[0] and right[1] > 3 * left[1]
+    torch.testing.assert_close(mask[1:], saliency_mask(pocket, photos[1:]), rtol=1e-3, atol=1e-3)
+    assert (dream(photos[:1], pocket, "relu2_2", mask="salient") - photos[:1]).abs()[..., :100].mean() > 0.001
 
 
 @pytest.mark.parametrize("loss", ["content", "caricature", "pixel_mse", "style in a mask"])

@@ -54,7 +54,7 @@ def test_the_center_mask_is_a_soft_disc() -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ("middle", 'the masks with a name are "center" and, for dreams, "texture", not \'middle\''),
+        ("middle", 'the masks with a name are "center" and, for dreams, "texture" and "salient", not \'middle\''),
         (torch.ones(4, 4), "has the shape (6, 8), this one has (1, 1, 4, 4)"),
         (torch.ones(1, 3, 6, 8), "has the shape (6, 8), this one has (1, 3, 6, 8)"),
         (torch.ones(60, 60), "this one has (1, 1, 60, 60)"),

@@ -17,7 +17,7 @@ HELP: dict[str, dict[str, str]] = {
         "layers": "layers to dream, as relu3_3=0.5,relu4_3 (default: creatures of the recommended layer)",
         "variations": "number of dreams of the photo",
         "shuffle": "draw the layers' weights at random (default: for several variations)",
-        "mask": "where to dream: a file, white there; or center, texture; none: everywhere",
+        "mask": "where to dream: a file, white there; or center, texture, salient; none: everywhere",
         "content_weight": "weight of the photo's content",
         "content_layers": "layers that hold content (default: recommended for the network)",
         "style_weight": "weight of the paintings' style",

@@ -71,7 +71,7 @@ def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
         "laplacian": w.IntSlider(0, 0, 5),
         "decorrelate": w.FloatSlider(0.5, min=0.0, max=1.0, step=0.1),
         "anchor": w.FloatSlider(0.3, min=0.0, max=3.0, step=0.1),
-        "mask": w.Dropdown(options=[("on texture", "texture"), ("in the center", "center"), ("everywhere", None)]),
+        "mask": w.Dropdown(options=[("on texture", "texture"), ("on the subject", "salient"), ("everywhere", None)]),
         "seed": w.IntText(0),
     }
     return View("dream", dreaming, [Chooser("photo", photo)], controls, backbone, size, "dream.png")

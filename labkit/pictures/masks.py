@@ -13,7 +13,7 @@ from .color import luma
 from .filters import blurred
 from .geometry import Size, resize, size_of
 
-NAMES = "center", "texture"
+NAMES = "center", "texture", "salient"
 Mask = str | Tensor | Callable[[int, int], Tensor] | None
 
 
@@ -28,7 +28,9 @@ def as_mask(mask: Mask, size: Size, warn: bool = True) -> Tensor:
     """
     if isinstance(mask, str):
         if mask != "center":
-            raise ValueError(f'the masks with a name are "center" and, for dreams, "texture", not {mask!r}')
+            raise ValueError(
+                f'the masks with a name are "center" and, for dreams, "texture" and "salient", not {mask!r}'
+            )
         mask = center_mask
     values = torch.as_tensor(mask(*size) if callable(mask) else mask).float()
     values = values[None, None] if values.ndim == 2 else values
@@ -56,19 +58,27 @@ def center_mask(height: int, width: int) -> Tensor:
 
 
 def texture_mask(photo: Tensor, floor: float = 0.05) -> Tensor:
-    """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W), 1 in the quarter that has most of it, and not much
-    more than ``floor`` in calm places; 1 everywhere in a photo without any.
+    """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W) for dreams that leave calm places calm (`emphasis`).
 
-    The difference of the luma from its blur, blurred more widely, over its upper quartile.
+    The difference of the luma from its blur, blurred more widely. Less than 1/1000 is no texture.
 
     Example:
         >>> lk.pictures.masks.texture_mask(torch.full((1, 3, 32, 32), 0.5)).unique().tolist()
         [1.0]
     """
-    check_numbers(1e-6, most=1, floor=floor)
     gray, side = luma(photo), max(size_of(photo))
-    detail = blurred((gray - blurred(gray, side / 150)).abs(), side / 40)
-    mask = floor + (1 - floor) * detail / upper_quartile(detail).clamp_min(1e-3)
+    return emphasis(blurred((gray - blurred(gray, side / 150)).abs(), side / 40), floor, least=1e-3)
+
+
+def emphasis(strength: Tensor, floor: float = 0.05, least: float = 1e-30) -> Tensor:
+    """A mask (N, 1, H, W), 1 in the quarter of each picture where ``strength`` is largest, and in proportion elsewhere.
+
+    Args:
+        strength: of at least 0.
+        floor: what places without any have, above 0 and at most 1; but where no place has more than ``least``, 1.
+    """
+    check_numbers(1e-6, most=1, floor=floor)
+    mask = floor + (1 - floor) * strength / upper_quartile(strength).clamp_min(least)
     return (mask / upper_quartile(mask)).clamp_max(1)
 
 

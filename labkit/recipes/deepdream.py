@@ -18,14 +18,15 @@ from ..engine.optimization import descend, make_optimizer, pyramid
 from ..engine.parameters import Pixels
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
-from ..losses.activations import activation
+from ..losses.activations import activation, class_logit, per_picture
 from ..losses.algebra import Loss, Sum, layer_names
 from ..losses.energies import log_energy
 from ..losses.reconstruction import content
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
+from ..pictures.filters import blurred
 from ..pictures.geometry import Size, resize, size_of
-from ..pictures.masks import Mask, as_mask, texture_mask
+from ..pictures.masks import Mask, as_mask, emphasis, texture_mask
 from ..pictures.reading import PictureLike, as_picture
 from .dream_gradients import dream_gradient
 
@@ -80,9 +81,10 @@ def dreaming(
         decorrelate: how much natural colors grow and garish ones do not, from 0 to 1 (see `natural`).
         anchor: how strongly the picture is held to the photo's shallow features, up to 100: at a relative distance r
             of those it is pulled back with ``anchor`` * r of the dream's own strength. 0: not.
-        mask: where to dream: "texture", so that calm places stay calm (see `texture_mask`); None: everywhere; (H, W) or
-            (N, 1, H, W) in [0, 1], "center", or a function (height, width) -> (H, W). Resized, with a warning, if only
-            its size is not the photo's. N masks are for N photos, or for N dreams.
+        mask: where to dream: "texture", so that calm places stay calm (see `texture_mask`); "salient", on what the
+            network sees (see `saliency_mask`); None: everywhere; (H, W) or (N, 1, H, W) in [0, 1], "center", or a
+            function (height, width) -> (H, W). Resized, with a warning, if only its size is not the photo's. N masks
+            are for N photos, or for N dreams.
         variations: how many dreams of the photo, as one batch, each with its own jitter.
         shuffle: draw each variation's layer weights at random, in proportion to the given ones; None: only if there are
             several variations.
@@ -110,7 +112,7 @@ def dreaming(
     sizes = octave_sizes(size, octaves, octave_scale, least_side(network, loss, size))
     shares = octave_steps(steps, len(sizes))
     likeness = content(pictures, [*network.recommended.style][:2][-1:]) if anchor else None
-    masks = None if mask is None else dream_masks(mask, pictures, variations)
+    masks = None if mask is None else dream_masks(network, mask, pictures, variations)
 
     @cache
     def identity() -> dict[str, Any]:
@@ -221,15 +223,27 @@ def dream_loss(
     return Sum([(w * draw, part) for (w, part), draw in zip(loss.summands, draws, strict=True)])
 
 
-def dream_masks(mask: Mask, pictures: Tensor, variations: int) -> Tensor:
+def dream_masks(network: Backbone, mask: Mask, pictures: Tensor, variations: int) -> Tensor:
     """Where to dream, (1, 1, H, W) or one for each of the dreams (see `dreaming`)."""
-    masks = texture_mask(pictures) if isinstance(mask, str) and mask == "texture" else as_mask(mask, size_of(pictures))
-    masks = masks.to(pictures.device)
+    if isinstance(mask, str) and mask in ("texture", "salient"):
+        return texture_mask(pictures) if mask == "texture" else saliency_mask(network, pictures)
+    masks = as_mask(mask, size_of(pictures)).to(pictures.device)
     if len(masks) in (1, len(pictures)):
         return masks
     if len(masks) * variations != len(pictures):
         raise ValueError(f"{len(masks)} masks for {len(pictures)} dreams: give one, or one for each photo or dream")
     return masks.repeat(variations, 1, 1, 1)
+
+
+def saliency_mask(network: Backbone, pictures: Tensor) -> Tensor:
+    """Where pictures (N, 3, H, W) have what the network names them after: a mask (N, 1, H, W) (see `emphasis`).
+
+    The size of the gradient of the most probable class's logit (Simonyan, Vedaldi and Zisserman 2014,
+    arXiv:1312.6034), blurred.
+    """
+    loss = per_picture([class_logit(int(name)) for name in network.logits(pictures).argmax(1)])
+    gradient = Evaluator(network, loss, size_of(pictures), "float32")(pictures).gradient
+    return emphasis(blurred(gradient.abs().mean(1, keepdim=True), max(size_of(pictures)) / 25))
 
 
 def octave_sizes(size: tuple[int, int], octaves: int, octave_scale: float, least: int = 1) -> list[tuple[int, int]]:
