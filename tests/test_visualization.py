@@ -360,3 +360,29 @@ def test_a_start_is_kept_near(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_senseless_arguments_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lk.create(-lk.activation("relu5_3"), progress=False, **{**QUICK, **options})
+
+
+def test_a_loss_that_knows_the_photo_sees_the_picture_unmoved() -> None:
+    """At the photo itself content is about 0 however the picture is moved, and the crops' size does not matter."""
+    photo = lk.photo("coffee", (96, 96)).clamp(0.05, 0.95)
+    loss = lk.content(photo, "relu2_2") - lk.activation("relu3_1")
+    options = {"init": photo, "steps": 1, "jitter": 30, "zoom": 0.3, "rotate": 40, **QUICK, "size": 96}
+    for crops in ({}, {"crops": 2, "crop_size": 64, "crop_share": (0.6, 0.6)}):
+        (first,) = lk.creating(loss, **options, **crops)
+        assert first.evaluation.terms["content"] < 1e-4
+        assert first.evaluation.gradient.any()
+    (alone,) = lk.creating(lk.content(lk.photo("chelsea", (96, 96)), "relu2_2"), **options)
+    assert alone.evaluation.terms["content"] > 0.1
+
+
+def test_feature_accentuation_shows_a_class_in_a_photo() -> None:
+    """Hamblin et al. 2024: the class is raised from the photo's waves, held to the photo by its features."""
+    network, photo = lk.load_backbone("pocket", "cpu"), lk.photo("coffee", (112, 112))
+    options = {"init": photo, "steps": 20, "progress": False, **QUICK, "size": 112}
+    held, free = (
+        lk.create(weight * lk.content(photo, "relu4_2") - lk.class_logit("tabby"), **options) for weight in (30, 0)
+    )
+    before, after = (dict(network.classify(picture, top=1000)[0])["tabby"] for picture in (photo, held))
+    assert after > 100 * before
+    distance = lk.Evaluator(network, lk.content(photo, "relu4_2"), (112, 112), "float32")
+    assert distance(held).loss < 0.7 * distance(free).loss

@@ -6,8 +6,8 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -55,6 +55,16 @@ class Evaluation:
         for key, value in other.layer_terms.items():
             terms[key] = terms.get(key, 0) + value
         return Evaluation(self.loss + other.loss, terms, self.gradient + other.gradient)
+
+
+def summed(*parts: Callable[[Tensor], Evaluation] | None, source: Evaluator) -> Callable[[Tensor], Evaluation]:
+    """What evaluates the sum of several losses, each by its own way; ``source`` has them all."""
+    ways = [part for part in parts if part is not None]
+
+    def evaluate(picture: Tensor) -> Evaluation:
+        return replace(reduce(Evaluation.plus, [way(picture) for way in ways]), source=source)
+
+    return evaluate
 
 
 def least_side(backbone: Backbone, loss: Loss, size: tuple[int, int]) -> int:

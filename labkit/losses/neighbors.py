@@ -154,7 +154,7 @@ class nearest_neighbors(PaintingLoss):
             scale = (
                 target.to(torch.promote_types(target.dtype, torch.float32)).square().mean((1, 2, 3)).clamp_min(1e-12)
             )
-        return BoundMean((layer,), (self.name, layer), gap, scale)
+        return BoundMean((layer,), (self.name, layer), gap, scale, placed=True)
 
 
 def oriented(picture: Tensor) -> list[Tensor]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engine.evaluator import Evaluation, Evaluator
+from ..engine.evaluator import Evaluation, Evaluator, summed
 from ..losses.algebra import total
 from ..pictures.color import color_correlation
 from ..pictures.filters import blurred
@@ -41,14 +40,11 @@ def dream_gradient(
     """
 
     moving, placed = evaluator.split()
+    jittered = moving and randomly_rolled(moving, jitter, generator)
+    whole = summed(jittered, placed, source=evaluator)
 
     def evaluate(picture: Tensor) -> Evaluation:
-        shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
-        parts = [] if placed is None else [placed(picture)]
-        if moving is not None:
-            evaluation = moving(rolled(picture, shifts))
-            parts.append(replace(evaluation, gradient=rolled(evaluation.gradient, -shifts)))
-        evaluation = replace(reduce(Evaluation.plus, parts), source=evaluator)
+        evaluation = whole(picture)
         gradient = smoothed(balanced(evaluation.gradient, laplacian), smoothing)
         gradient = normalized(natural(gradient, decorrelate))
         if photo is not None:
@@ -57,6 +53,19 @@ def dream_gradient(
         return replace(evaluation, gradient=gradient if mask is None else gradient * mask)
 
     return evaluate
+
+
+def randomly_rolled(
+    evaluate: Callable[[Tensor], Evaluation], jitter: int, generator: torch.Generator | None = None
+) -> Callable[[Tensor], Evaluation]:
+    """``evaluate`` on pictures rolled by up to ``jitter`` pixels each way, and the gradient rolled back."""
+
+    def jittered(picture: Tensor) -> Evaluation:
+        shifts = torch.randint(-jitter, jitter + 1, (len(picture), 2), generator=generator)
+        evaluation = evaluate(rolled(picture, shifts))
+        return replace(evaluation, gradient=rolled(evaluation.gradient, -shifts))
+
+    return jittered
 
 
 def anchored(gradient: Tensor, pull: Tensor, strength: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..base.checks import MOST_SIDE, MOST_STEPS, check_numbers
 from ..base.deterministic import sampled, shrunk
 from ..base.devices import Precision
-from ..engine.evaluator import Evaluation, Evaluator
+from ..engine.evaluator import Evaluation, Evaluator, summed
 from ..engine.optimization import descend, make_optimizer
 from ..engine.parameters import Kind, make_parameterization
 from ..engine.progress import Progress, finish, finished, with_bar
@@ -69,7 +69,8 @@ def creating(
         steps: of Adam.
         learning_rate: None for 0.05, for a CPPN 0.005, for pixels 0.02, for MACO 0.1.
         jitter, zoom, rotate: before every step each picture is shifted by up to ``jitter`` pixels, enlarged or shrunk
-            by up to the share ``zoom`` and turned by up to ``rotate`` degrees: only what survives is built up.
+            by up to the share ``zoom`` and turned by up to ``rotate`` degrees: only what survives is built up. Losses
+            that know what belongs where, such as `content`, see it unmoved.
         crops: how many parts of the picture, at random places, are looked at in every step, each moved as above: the
             loss is their mean.
         crop_share: their side in parts of the picture's at the first step and at the last, from 0.05 to 1; between,
@@ -115,8 +116,11 @@ def creating(
     stage = single_stage(whole, steps, resume=resume, identity=identity)
     evaluator, first = Evaluator(network, loss, seen, precision), stage.state["step"] if stage.state else 0
     shares = (crop_share[0] + (crop_share[1] - crop_share[0]) * step / max(1, steps - 1) for step in count(first))
-    transformed = randomly_transformed(
-        evaluator,
+    moving, placed = evaluator.split()
+    if placed is not None and seen != whole:
+        _, placed = Evaluator(network, loss, whole, precision).split()
+    transformed = moving and randomly_transformed(
+        moving,
         jitter=jitter,
         zoom=zoom,
         rotate=rotate,
@@ -126,7 +130,7 @@ def creating(
         noise=noise,
         generator=generator,
     )
-    evaluate = redirected_until_started(transformed)
+    evaluate = redirected_until_started(summed(transformed, placed, source=evaluator))
     optimizer, plan = make_optimizer("adam", picture.parameters, learning_rate), evaluator.plan(seen)
     run = descend(stage, picture, evaluate, optimizer, decay=step_decay, generator=generator, plan=plan)
     return with_bar(run, progress)
