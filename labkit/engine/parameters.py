@@ -121,6 +121,17 @@ def natural_spectrum(size: Size) -> Tensor:
     return spectrum / spectrum.square().mean().sqrt()
 
 
+def has_phase(size: Size) -> Tensor:
+    """Which waves (H, W // 2 + 1) of a picture have a phase: 0 for the mean and those of two pixels, which are real.
+
+    A gradient with respect to those phases would be rounding, which Adam takes for a direction.
+    """
+    rows, columns = (
+        torch.arange(count) * 2 % side != 0 for count, side in ((size[0], size[0]), (size[1] // 2 + 1, size[1]))
+    )
+    return (rows[:, None] | columns).float()
+
+
 def natural_noise(noise: Tensor, contrast: float) -> Tensor:
     """The phases of ``noise`` (N, 3, H, W) with ``contrast`` times the `natural_spectrum`: values as of `from_rgb`."""
     waves, size = torch.fft.rfft2(noise), size_of(noise)
@@ -143,12 +154,14 @@ class Spectrum(Parameterization):
         amplitudes = torch.fft.rfft2(start, norm="ortho")
         self.bound = torch.maximum(contrast * natural_spectrum(self.size).to(start.device), 1.25 * amplitudes.abs())
         waves = torch.polar((amplitudes.abs() / self.bound).atanh(), amplitudes.angle())
+        phased = has_phase(self.size).to(start.device)
+        self.parts = torch.stack([torch.ones_like(phased), phased], -1)
         self.parameters = [torch.view_as_real(waves).contiguous().requires_grad_()]
 
     def render(self) -> Tensor:
-        waves = torch.view_as_complex(self.parameters[0])
-        size = waves.abs() + 1e-12
-        waves = waves * (self.bound * size.tanh() / size)
+        waves = self.parameters[0] * self.parts
+        size = (waves.square().sum(-1, keepdim=True) + 1e-24).sqrt()
+        waves = torch.view_as_complex(waves * (self.bound[..., None] * size.tanh() / size))
         return to_rgb(torch.fft.irfft2(waves, s=self.size, norm="ortho"), self.colors)
 
 
@@ -164,11 +177,13 @@ class Maco(Parameterization):
     def __init__(self, start: Tensor):
         self.size, self.colors = size_of(start), color_correlation(start.device)
         waves = torch.fft.rfft2(start, norm="ortho")
-        self.amplitudes, self.parameters = waves.abs(), [waves.angle().contiguous().requires_grad_()]
+        self.amplitudes, self.phases, self.phased = waves.abs(), waves.angle(), has_phase(self.size).to(start.device)
+        self.parameters = [torch.zeros_like(self.phases).requires_grad_()]  # how far each wave has turned
 
     def render(self) -> Tensor:
-        waves = torch.polar(self.amplitudes, self.parameters[0])
-        return to_rgb(torch.fft.irfft2(waves, s=self.size, norm="ortho"), self.colors)
+        phases = self.phases + self.phased * self.parameters[0]
+        waves = torch.stack([self.amplitudes * phases.cos(), self.amplitudes * phases.sin()], -1)
+        return to_rgb(torch.fft.irfft2(torch.view_as_complex(waves), s=self.size, norm="ortho"), self.colors)
 
 
 class Laplacian(Parameterization):
