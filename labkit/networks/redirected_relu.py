@@ -19,28 +19,21 @@ class RedirectedReLU(TorchFunctionMode):
 
     names = frozenset({"relu", "relu_"})  # F.relu, torch.relu, Tensor.relu and their in-place forms
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.redirections: list[Tensor] = []  # of each ReLU on the way back: did it pass what is usually blocked?
-
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if getattr(function, "__name__", "") in self.names:
-            return _Redirected.apply(args[0], self)
+            return _Redirected.apply(*args[:1])
         return function(*args, **(kwargs or {}))
 
 
 class _Redirected(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mode: RedirectedReLU) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.mode = mode
         return x.relu()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,), (gradient,) = ctx.saved_tensors, gradients
         passes = x > 0
         alive = (passes & (gradient != 0)).flatten(1).any(1).view(-1, *[1] * (x.ndim - 1))
-        redirected = ~alive & (gradient < 0)
-        ctx.mode.redirections.append(redirected.any())
-        return gradient * (passes | redirected), None
+        return gradient * (passes | (~alive & (gradient < 0)))

@@ -55,17 +55,26 @@ def center_mask(height: int, width: int) -> Tensor:
     return 0.5 ** (rows**2 + columns**2)
 
 
+def texture(photo: Tensor) -> Tensor:
+    """How much texture there is around each place of photos (N, 3, H, W): (N, 1, H, W).
+
+    The difference of the luma from its blur, 1/150 of the longer side wide, blurred more widely, by 1/40, so that it
+    belongs to places and not to pixels.
+    """
+    gray, side = luma(photo), max(size_of(photo))
+    return blurred((gray - blurred(gray, side / 150)).abs(), side / 40)
+
+
 def texture_mask(photo: Tensor, floor: float = 0.2) -> Tensor:
     """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W) that is 1 there and ``floor`` in calm places.
 
-    The difference of the luma from its blur, blurred more widely, over its upper quartile.
+    The `texture` over its upper quartile.
 
     Example:
         >>> lk.pictures.masks.texture_mask(torch.full((1, 3, 32, 32), 0.5)).unique().tolist()
         [0.20000000298023224]
     """
     check_numbers(0, most=1, floor=floor)
-    gray, side = luma(photo), max(size_of(photo))
-    detail = blurred((gray - blurred(gray, side / 150)).abs(), side / 40)
+    detail = texture(photo)
     loud = detail.flatten(1).quantile(0.75, 1).clamp_min(1e-3).view(-1, 1, 1, 1)
     return floor + (1 - floor) * (detail / loud).clamp(0, 1)
