@@ -33,13 +33,13 @@ from typing import Any
 import torch
 from bench import machine
 from report import described, table
-from torch import Tensor
+from torch import Tensor, nn
 
 import labkit as lk
 from labkit.base.checks import check_numbers
-from labkit.networks.weights import read_weights
-from labkit.pictures.filters import blurred
+from labkit.networks.weights import fill, read_weights
 from labkit.pictures.geometry import size_of
+from labkit.pictures.masks import texture
 from labkit.pictures.reading import PICTURE_SUFFIXES
 
 Row = dict[str, Any]
@@ -91,14 +91,12 @@ def fine_share(picture: Tensor) -> float:
 def calm_ratio(photo: Tensor, dream: Tensor) -> float:
     """The mean |dream - photo| in the photo's calmest quarter, relative to that in its most textured; 0 without any.
 
-    Texture is |luma - blurred luma|, itself blurred more widely (1/150 and 1/40 of the longer side), so that it belongs
-    to places and not to pixels; of a photo without any, both quarters are the whole.
+    Of a photo without any texture, both quarters are the whole.
     """
-    gray, side = lk.luma(photo), max(size_of(photo))
-    texture = blurred((gray - blurred(gray, side / 150)).abs(), side / 40)
-    low, high = (texture.flatten().quantile(q) for q in (0.25, 0.75))
+    detail = texture(photo)
+    low, high = (detail.flatten().quantile(q) for q in (0.25, 0.75))
     change = (dream - photo).abs().mean(1, keepdim=True)
-    return (change[texture <= low].mean() / change[texture >= high].mean().clamp_min(1e-9)).item()
+    return (change[detail <= low].mean() / change[detail >= high].mean().clamp_min(1e-9)).item()
 
 
 def class_rank(referee: lk.Backbone, picture: Tensor, name: str) -> int:
@@ -196,10 +194,8 @@ def load_painter(name: str, weights: Path | None, device: str | None) -> lk.Back
     """The network that paints, with its own weights or with those of a file."""
     network = lk.load_backbone(name, device)
     if weights:
-        state = read_weights(weights, name)
-        for layer, module in [*zip(network.names, network.stages, strict=True), ("logits", network.head)]:
-            own = {key: state[f"{layer}.{key}"] for key in module.state_dict()}
-            module.load_state_dict(own)
+        stages = dict(zip(network.names, network.stages, strict=True))
+        fill(nn.ModuleDict({**stages, "logits": network.head}), read_weights(weights, name), name)
     return network
 
 

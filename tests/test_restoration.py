@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import labkit as lk
-from labkit.engine.parameters import DeepPrior
+from labkit.engine.deep_prior import DeepPrior
 from labkit.recipes.restoration import restoring
 
 clean = cache(lambda: lk.resize(lk.photo("chelsea")[..., 40:296, 100:356], (64, 64)))

@@ -9,10 +9,10 @@ from numbers import Integral
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base.checks import MOST_SIDE, check_choice, check_numbers
-from ..base.deterministic import Conv2d, enlarged
+from ..base.deterministic import enlarged
 from ..losses.algebra import total
 from ..pictures.color import color_correlation
 from ..pictures.geometry import Size, antialiased, size_of
@@ -77,6 +77,11 @@ def from_rgb(picture: Tensor) -> Tensor:
     return torch.einsum("cr,nrhw->nchw", inverse, picture.clamp(0.01, 0.99).logit())
 
 
+def frequencies(size: Size) -> Tensor:
+    """Of the waves (H, W // 2 + 1) of a picture, in cycles a pixel."""
+    return torch.hypot(torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1]))
+
+
 class Fourier(Parameterization):
     """Complex amplitudes of waves, in decorrelated colors: one step changes all scales of the picture alike.
 
@@ -93,8 +98,7 @@ class Fourier(Parameterization):
 
     def __init__(self, start: Tensor, decay: float = 1.0):
         self.size, self.colors = size_of(start), color_correlation(start.device)
-        rows, columns = torch.fft.fftfreq(self.size[0]), torch.fft.rfftfreq(self.size[1])
-        frequency = torch.hypot(rows[:, None], columns).clamp_min(1 / max(self.size))
+        frequency = frequencies(self.size).clamp_min(1 / max(self.size))
         self.scale = (frequency**-decay)[..., None].to(start.device) / 4
         amplitudes = torch.fft.rfft2(start, norm="ortho")
         self.parameters = [(torch.view_as_real(amplitudes) / self.scale).contiguous().requires_grad_()]
@@ -115,8 +119,7 @@ def natural_spectrum(size: Size) -> Tensor:
         >>> round(math.log2(spectrum[0, 0, 4] / spectrum[0, 0, 8]), 2)
         1.28
     """
-    rows, columns = torch.fft.fftfreq(size[0]), torch.fft.rfftfreq(size[1])
-    waves = (torch.hypot(rows[:, None], columns) * min(size)).clamp_min(1)
+    waves = (frequencies(size) * min(size)).clamp_min(1)
     spectrum = torch.stack([level * waves**slope for level, slope in ((1.0, -1.28), (1.0, -1.39), (0.92, -1.30))])
     return spectrum / spectrum.square().mean().sqrt()
 
@@ -126,10 +129,8 @@ def has_phase(size: Size) -> Tensor:
 
     A gradient with respect to those phases would be rounding, which Adam takes for a direction.
     """
-    rows, columns = (
-        torch.arange(count) * 2 % side != 0 for count, side in ((size[0], size[0]), (size[1] // 2 + 1, size[1]))
-    )
-    return (rows[:, None] | columns).float()
+    rows, columns = torch.fft.fftfreq(size[0]), torch.fft.rfftfreq(size[1])
+    return ((rows % 0.5 != 0)[:, None] | (columns % 0.5 != 0)).float()
 
 
 def natural_noise(noise: Tensor, contrast: float) -> Tensor:
@@ -267,57 +268,3 @@ def make_parameterization(
         (amplitudes,) = waves.parameters
         amplitudes.data.copy_(0.01 * torch.randn(amplitudes.shape, generator=generator))
     return waves
-
-
-def block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """Convolution, batch normalization, leaky ReLU."""
-    return nn.Sequential(
-        Conv2d(inputs, outputs, 3, stride, 1, padding_mode="reflect"), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)
-    )
-
-
-class Hourglass(nn.Module):
-    """A network from a map to a picture of its size: four times down by half, and up again, with a few channels handed
-    across at each size."""
-
-    def __init__(self, inputs: int = 16, width: int = 32, across: int = 4):
-        super().__init__()
-        sources = [inputs, width, width, width]
-        self.down = nn.ModuleList(nn.Sequential(block(s, width, 2), block(width, width)) for s in sources)
-        self.across = nn.ModuleList(nn.Conv2d(s, across, 1) for s in sources)
-        self.up = nn.ModuleList(block(width + across, width) for _ in sources)
-        self.last = nn.Conv2d(width, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        handed = []
-        for down, across in zip(self.down, self.across, strict=True):
-            handed.append(across(x))
-            x = down(x)
-        for up in self.up:
-            beside = handed.pop()
-            x = up(torch.cat([enlarged(x, size_of(beside)), beside], 1))
-        return self.last(x).sigmoid()
-
-
-class DeepPrior(Parameterization):
-    """A picture (1, 3, H, W) as what an untrained network makes of fixed noise; the weights are the parameters.
-
-    Args:
-        size: (height, width), from 32 to 8192 each.
-        seed: of the weights and the noise.
-        shake: the deviation of fresh noise that is added to the input at every step.
-    """
-
-    def __init__(self, size: Size, seed: int = 0, shake: float = 0.03, device: torch.device | str | None = None):
-        check_numbers(32, Integral, most=8192, height=size[0], width=size[1])
-        # Random numbers are drawn where the network is: every step needs 16 of them a pixel.
-        self.generator, self.shake = torch.Generator(device or "cpu").manual_seed(seed), shake
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = Hourglass().to(device)
-        self.noise = 0.1 * torch.rand(1, 16, *size, generator=self.generator, device=self.generator.device)
-        self.parameters = list(self.network.parameters())
-
-    def render(self) -> Tensor:
-        fresh = torch.randn(self.noise.shape, generator=self.generator, device=self.noise.device)
-        return self.network(self.noise + self.shake * fresh)

@@ -24,6 +24,7 @@ from .algebra import (
     Layers,
     Loss,
     Window,
+    at_least_float32,
     layer_weights,
 )
 from .target_statistics import PaintingLoss, inner, spatial_weights
@@ -151,9 +152,7 @@ class nearest_neighbors(PaintingLoss):
 
         scale = None
         if self.relative and self.distance == "l2":
-            scale = (
-                target.to(torch.promote_types(target.dtype, torch.float32)).square().mean((1, 2, 3)).clamp_min(1e-12)
-            )
+            scale = at_least_float32(target).square().mean((1, 2, 3)).clamp_min(1e-12)
         return BoundMean((layer,), (self.name, layer), gap, scale, placed=True)
 
 

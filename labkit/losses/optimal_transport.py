@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..base.checks import as_list, check_numbers
+from ..base.checks import check_numbers
 from ..networks.backbone import Backbone
 from ..pictures.geometry import Size, resize
 from ..pictures.reading import PictureLike, as_picture
 from .algebra import PIXELS, BoundLoss, Features, FeatureSource, Loss, Statistics, Terms, Window, layer_names
 from .regularizers import total_variation
 from .styles import style
+from .target_statistics import one_by_one
 
 MOST = 16_384  # hypercolumns in a sample: their distances are as many squared
 
@@ -72,7 +73,7 @@ class relaxed_emd(HypercolumnLoss):
     ):
         super().__init__(layers, samples)
         check_numbers(1e-3, most=100, scale=scale)
-        self.paintings = [single for source in as_list(painting) for single in as_picture(source).split(1)]
+        self.paintings = one_by_one(painting)
         self.scale = scale
         if not self.paintings:
             raise ValueError("give at least one painting")

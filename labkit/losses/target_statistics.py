@@ -37,6 +37,11 @@ Weights: TypeAlias = dict[str, float]  # of layers
 Means: TypeAlias = dict[tuple[str, str], Tensor]  # over positions, by (layer, kind of statistic)
 
 
+def one_by_one(painting: Any) -> list[Tensor]:
+    """The pictures (1, 3, H, W) of a painting, a batch of them, or a list of either."""
+    return [single for source in as_list(painting) for single in as_picture(source).split(1)]
+
+
 class PaintingLoss(Loss):
     """Base of losses that compare features with those of paintings, layer by layer.
 
@@ -71,7 +76,7 @@ class PaintingLoss(Loss):
     ):
         check_numbers(1e-3, most=100, scale=scale)
         check_numbers(0, most=0.4, inset=inset)
-        self.paintings = [single for source in as_list(painting) for single in as_picture(source).split(1)]
+        self.paintings = one_by_one(painting)
         count = len(self.paintings)
         weights = [1.0] * count if weights is None else list(weights)
         if not len(weights) == count > 0:

@@ -57,17 +57,26 @@ def center_mask(height: int, width: int) -> Tensor:
     return 0.5 ** (rows**2 + columns**2)
 
 
+def texture(photo: Tensor) -> Tensor:
+    """How much texture there is around each place of photos (N, 3, H, W): (N, 1, H, W).
+
+    The difference of the luma from its blur, 1/150 of the longer side wide, blurred more widely, by 1/40, so that it
+    belongs to places and not to pixels.
+    """
+    gray, side = luma(photo), max(size_of(photo))
+    return blurred((gray - blurred(gray, side / 150)).abs(), side / 40)
+
+
 def texture_mask(photo: Tensor, floor: float = 0.05) -> Tensor:
     """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W) for dreams that leave calm places calm (`emphasis`).
 
-    The difference of the luma from its blur, blurred more widely. Less than 1/1000 is no texture.
+    A `texture` of less than 1/1000 is none.
 
     Example:
         >>> lk.pictures.masks.texture_mask(torch.full((1, 3, 32, 32), 0.5)).unique().tolist()
         [1.0]
     """
-    gray, side = luma(photo), max(size_of(photo))
-    return emphasis(blurred((gray - blurred(gray, side / 150)).abs(), side / 40), floor, least=1e-3)
+    return emphasis(texture(photo), floor, least=1e-3)
 
 
 def emphasis(strength: Tensor, floor: float = 0.05, least: float = 1e-30) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..base.checks import check_numbers
+from ..engine.deep_prior import DeepPrior
 from ..engine.evaluator import Evaluator
 from ..engine.optimization import Average, descend, make_optimizer
-from ..engine.parameters import DeepPrior
 from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import single_stage
 from ..losses.reconstruction import pixel_mse

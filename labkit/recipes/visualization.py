@@ -157,15 +157,15 @@ def with_transparency(run: Iterable[Progress], quantile: float = 0.8) -> tuple[T
         0.8
     """
     check_numbers(0, most=1, quantile=quantile)
-    sizes: list[Tensor] = []
+    size = torch.zeros(())
 
     def summed() -> Iterator[Progress]:
+        nonlocal size
         for step in run:
-            size = step.evaluation.gradient.abs().mean(1, keepdim=True)
-            sizes[:] = [total([*sizes, size])]
+            size = step.evaluation.gradient.abs().mean(1, keepdim=True) + size
             yield step
 
-    picture, size = finish(summed()), sizes[0].to("cpu")
+    picture, size = finish(summed()), size.to("cpu")
     full = size.flatten(1).quantile(quantile, 1).clamp_min(1e-30).view(-1, 1, 1, 1)
     return picture, (size / full).clamp(0, 1).to(picture)
 
