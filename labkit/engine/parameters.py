@@ -254,13 +254,16 @@ def make_parameterization(
         if start is not None:
             raise ValueError("a CPPN cannot start from a picture: use fourier, laplacian or pixels")
         return Cppn(shape, generator, device)
-    noise = torch.randn(tuple(shape), generator=generator).to(device)
+
+    def noise() -> Tensor:
+        return torch.randn(tuple(shape), generator=generator).to(device)
+
     if name == "pixels":
-        return Pixels(0.5 + 0.05 * noise if start is None else start)
+        return Pixels(0.5 + 0.05 * noise() if start is None else start)
     if name in ("spectrum", "maco"):
-        values = natural_noise(noise, 1 if name == "spectrum" else 2) if start is None else from_rgb(start)
+        values = natural_noise(noise(), 1 if name == "spectrum" else 2) if start is None else from_rgb(start)
         return Spectrum(values) if name == "spectrum" else Maco(values)
-    values = 0.01 * noise if start is None else from_rgb(start)
+    values = 0.01 * noise() if start is None else from_rgb(start)
     if name == "laplacian":
         return Laplacian(values)
     waves = Fourier(values, decay)

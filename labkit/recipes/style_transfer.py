@@ -162,8 +162,8 @@ def stylizing(
             evaluator = evaluator_of(stage.size, started)
             if parameterization == "pixels":
                 painted = Pixels(start, clamp=optimizer != "lbfgs")
-            else:  # the generator is for noise, of which there is none: but no one else's is to be drawn from
-                painted = make_parameterization(parameterization, start.shape, start, generator=torch.Generator())
+            else:
+                painted = make_parameterization(parameterization, start.shape, start)
             stepper = make_optimizer(optimizer, painted.parameters, learning_rate)
             if optimizer == "adam" and parameterization == "pixels" and moments is not None:
                 stepper.load_state_dict(resized_moments(moments, stage.size))
