@@ -48,6 +48,7 @@ HERE = Path(__file__).resolve().parent
 CLASSES = ["monarch", "peacock", "koala", "leopard", "jellyfish", "castle", "volcano", "schooner", "strawberry"]
 CLASSES += ["steam locomotive"]
 CALM = 1 / 3  # the most that calm places should change, relative to textured ones
+TEXTURE = 0.01, 0.03  # calm is what has less, textured what has more
 
 
 # --- what is measured -----------------------------------------------------------------------------------------------
@@ -88,15 +89,17 @@ def fine_share(picture: Tensor) -> float:
     return (energy[torch.hypot(rows[:, None], columns) > 0.25].sum() / energy.sum().clamp_min(1e-9)).item()
 
 
-def calm_ratio(photo: Tensor, dream: Tensor) -> float:
-    """The mean |dream - photo| in the photo's calmest quarter, relative to that in its most textured; 0 without any.
+def calm_ratio(photo: Tensor, dream: Tensor) -> float | None:
+    """The mean |dream - photo| in the photo's calm places, relative to that in its textured ones.
 
-    Of a photo without any texture, both quarters are the whole.
+    Calm: a texture below 0.01, as a sky's; textured: above 0.03. None if either is less than a fiftieth of the photo.
     """
     detail = texture(photo)
-    low, high = (detail.flatten().quantile(q) for q in (0.25, 0.75))
+    calm, textured = detail < TEXTURE[0], detail > TEXTURE[1]
+    if min(place.float().mean() for place in (calm, textured)) < 0.02:
+        return None
     change = (dream - photo).abs().mean(1, keepdim=True)
-    return (change[detail <= low].mean() / change[detail >= high].mean().clamp_min(1e-9)).item()
+    return (change[calm].mean() / change[textured].mean().clamp_min(1e-9)).item()
 
 
 def class_rank(referee: lk.Backbone, picture: Tensor, name: str) -> int:
@@ -150,7 +153,7 @@ def judged(
         for method, (picture, seconds) in attempts.items():
             found = measure(subject, picture, *arguments)
             rows.append({"method": method, "subject": subject, "seconds": seconds, **found})
-            print(f"  {subject}, {method}: {' '.join(f'{k} {v:.3g}' for k, v in rows[-1].items() if k in found)}")
+            print(f"  {subject}, {method}: {' '.join(f'{k} {v:.3g}' for k, v in found.items() if v is not None)}")
             sys.stdout.flush()
             if method != "photo":
                 pictures.append((method, picture))
@@ -255,8 +258,9 @@ ABOUT = {
     ),
     "dreams": (
         "## Dreams",
-        f"Calm: how much the photo's calmest quarter changes relative to its most textured (at most {CALM:.2f} is "
-        "wanted; a photo that is textured everywhere has no calm places); change: the mean of a pixel's, "
+        f"Calm: how much the photo's calm places (texture below {TEXTURE[0]}) change relative to its textured ones "
+        f"(above {TEXTURE[1]}); at most {CALM:.2f} is wanted, and photos that lack either are left out. "
+        "Change: the mean of a pixel's, "
         "in 255ths; noise: the share of the luma's energy above half of Nyquist's frequency. "
         "Means over all photos; the median of the seconds.",
     ),
@@ -291,13 +295,16 @@ def as_table(what: str, rows: list[Row]) -> list[str]:
         own = [row for row in rows if row["method"] == method]
         line: list[Any] = [method]
         for name in measured:
-            values = [row[name] for row in own]
-            if what == "classes" and name != "noise":
+            values = [row[name] for row in own if row[name] is not None]
+            if not values:
+                line.append("")
+            elif what == "classes" and name != "noise":
                 line.append(" ".join(map(str, values)))
             else:
                 line.append(f"{statistics.fmean(values):.{4 if name == 'noise' else 2 if what == 'dreams' else 3}f}")
         if what == "dreams":
-            line.append(f"{sum(row['calm'] <= CALM for row in own)} of {len(own)}")
+            calm = [row["calm"] for row in own if row["calm"] is not None]
+            line.append(f"{sum(value <= CALM for value in calm)} of {len(calm)}")
         lines.append([*line, f"{statistics.median(row['seconds'] for row in own):.1f}"])
     return table(["", *measured, *([f"calm at most {CALM:.2f}"] if what == "dreams" else []), "seconds"], lines)
 

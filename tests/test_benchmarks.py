@@ -220,6 +220,8 @@ def test_the_calm_ratio_compares_calm_with_textured_places() -> None:
     assert judge.calm_ratio(photo, calm) > 1e6
     assert judge.calm_ratio(photo, photo + 0.01) == pytest.approx(1, rel=1e-4)
     assert judge.calm_ratio(photo, photo) == 0
+    assert judge.calm_ratio(photo[..., :80], photo[..., :80]) is None, "nothing textured"
+    assert judge.calm_ratio(photo[..., 90:], photo[..., 90:]) is None, "nothing calm"
 
 
 def test_a_referee_knows_the_painting_and_the_photo(pocket: lk.Backbone) -> None:
