@@ -311,7 +311,7 @@ def test_the_judge_runs_with_the_pocket_network_alone(tmp_path: Path, monkeypatc
     page = report.read_text(encoding="utf-8")
     assert page == judge.written(found)
     for line in (
-        "| photo | 0.00 | 0.00 |",
+        "| photo |  | 0.00 |",
         "2 subjects: coffee x koi_mosaic, rocket x koi_mosaic.",
         "No referee was at hand: pocket judges what it painted itself.",
         "Refused: ORIGINAL_DREAM (pocket has no layer 'inception_4c').",
@@ -326,7 +326,7 @@ def test_the_judge_runs_with_the_pocket_network_alone(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("said", "error"),
     [
-        ("style --methods ORIGINAL_DREAM", "style has no method ORIGINAL_DREAM: it has default, GATYS"),
+        ("style --methods ORIGINAL_DREAM", "style has no method ORIGINAL_DREAM: it has default, GRAM"),
         ("classes --most 0", "--most must be a whole number from 1"),
         ("dreams --photos nothing.png", "no picture at nothing.png"),
     ],

@@ -247,7 +247,7 @@ def test_help_fits_a_terminal(command: str, capsys: Capture, monkeypatch: Patch)
 def test_choices_are_listed(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = helped("stylize", capsys)
-    for choices in ("--init {content,style,noise}", "--flow {auto,none}", "--bits {8,16}", "--preset {GATYS,"):
+    for choices in ("--init {content,style,noise}", "--flow {auto,none}", "--bits {8,16}", "--preset {GRAM,"):
         assert choices in text
 
 
@@ -660,7 +660,8 @@ MISTAKES = {
     "dream film.gif --flow left -o x.gif": "--flow: write one of auto, none, not 'left'",
     "dream cat.png --backbone vgg17 -o x.png": "--backbone: write one of pocket, vgg16, vgg19,",
     "layers vgg17": "NAME: write one of pocket, vgg16, vgg19,",
-    "dream cat.png --preset GATYS -o x.png": "CARVED, not 'GATYS'",
+    "dream cat.png --preset GATYS -o x.png": "--preset: write one of PLAIN, ORIGINAL_DREAM, "
+    "ARTICLE_DREAM, CREATURES, BIRDS, CASTLES, REEF, FUR_AND_EYES, CARVED, not 'GATYS'",
     "dream cat.png --precision float3 -o x.png": "write one of auto, float32, tf32, bfloat16, not 'float3'",
     "dream missing.png -o x.png": "no picture at missing.png: check the path",
     "dream empty.png -o x.png": "empty.png is empty (0 bytes)",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate1d, gaussian_filter
-from torch import Tensor
+from torch import Tensor, nn
 
 import labkit as lk
 from labkit.pictures.filters import blurred
@@ -73,7 +73,7 @@ def test_without_a_step_the_photo_comes_back(pocket: lk.Backbone, octaves: int) 
 # --- the gradient -------------------------------------------------------------------------------------------------
 
 
-class Unplaced:
+class Invariant:
     """An evaluator by a function, of nothing that knows its place."""
 
     def __init__(self, evaluate: Callable[[Tensor], lk.Evaluation]):
@@ -99,7 +99,7 @@ def test_jitter_rolls_the_picture_and_the_gradient_back() -> None:
         seen.append(picture)
         return pointwise(picture)
 
-    evaluate = dream_gradient(Unplaced(noted), jitter=5, generator=torch.Generator().manual_seed(0))
+    evaluate = dream_gradient(Invariant(noted), jitter=5, generator=torch.Generator().manual_seed(0))
     expected = normalized(cat() ** 2)
     for _ in range(8):
         assert torch.equal(evaluate(cat()).gradient, expected)
@@ -120,7 +120,7 @@ def test_jitter_takes_every_shift_and_none_beyond() -> None:
         places.append(int(picture[0, 0].argmax()))
         return pointwise(picture)
 
-    evaluate = dream_gradient(Unplaced(noted), jitter=2, generator=torch.Generator().manual_seed(0))
+    evaluate = dream_gradient(Invariant(noted), jitter=2, generator=torch.Generator().manual_seed(0))
     for _ in range(400):
         evaluate(corner)
     assert set(places) == {9 * row + column for row in range(2, 7) for column in range(2, 7)}
@@ -135,7 +135,7 @@ def test_a_gradient_is_rolled_back_smoothed_normalized_and_masked_in_this_order(
 
     shift = torch.randint(-6, 7, (2,), generator=torch.Generator().manual_seed(3)).tolist()
     evaluate = dream_gradient(
-        Unplaced(evaluator), jitter=6, smoothing=0.8, mask=mask, generator=torch.Generator().manual_seed(3)
+        Invariant(evaluator), jitter=6, smoothing=0.8, mask=mask, generator=torch.Generator().manual_seed(3)
     )
     back = torch.roll(fixed, (-shift[0], -shift[1]), (2, 3))
     assert torch.equal(evaluate(cat()).gradient, normalized(smoothed(back, 0.8)) * mask)
@@ -370,6 +370,11 @@ def test_where_a_photo_is_calm_the_texture_mask_is_at_its_floor(pocket: lk.Backb
     picture = dream(photo, pocket, "relu2_2", octaves=1, mask="texture")
     change = lk.difference(picture, photo)
     assert change[..., :30].mean() < 0.35 * change[..., 60:].mean()
+    patch = torch.full((1, 3, 192, 192), 0.5)
+    patch[..., 72:120, 72:120] = lk.photo("chelsea", (48, 48))
+    mask = texture_mask(patch)
+    assert mask[..., :40, :40].max() < 0.06 and mask[..., 90:102, 90:102].min() > 0.9, "calm, though most of it is"
+    assert texture_mask(0.5 + 0.1 * (patch - 0.5)).max() == 1, "faint, and dreamt on all the same"
 
 
 def test_the_saliency_mask_is_where_the_class_depends_on_the_picture(pocket: lk.Backbone) -> None:
@@ -409,12 +414,56 @@ def test_the_parts_of_a_split_loss_pull_together(pocket: lk.Backbone) -> None:
         pocket, lk.content(cat(), "relu2_2") - lk.activation("relu3_1"), cat().shape[-2:], "float32"
     )
     picture = 0.5 * cat()
-    moving, placed = evaluator.split()
-    assert moving is not None and placed is not None
-    whole, both = evaluator(picture), moving(picture).plus(placed(picture))
+    invariant, dependent = evaluator.split()
+    assert invariant is not None and dependent is not None
+    whole, both = evaluator(picture), invariant(picture).plus(dependent(picture))
     torch.testing.assert_close(both.gradient, whole.gradient, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(both.loss, whole.loss)
     assert both.layer_terms.keys() == whole.layer_terms.keys()
+
+
+def test_sums_in_a_sum_are_split_as_well(pocket: lk.Backbone) -> None:
+    part = 0.1 * lk.content(cat(), "relu2_2") - lk.activation("relu3_1")
+    both = [lk.Evaluator(pocket, loss, cat().shape[-2:], "float32") for loss in (part, lk.per_picture([part]))]
+    (flat, _), (nested, dependent) = (evaluator.split() for evaluator in both)
+    assert flat is not None and nested is not None and dependent is not None
+    torch.testing.assert_close(nested(0.5 * cat()).gradient, flat(0.5 * cat()).gradient)
+    assert nested.gradients_by_term(cat()).keys() == {"activation"}
+
+
+DEFAULT = {"octaves": 2, "steps": (3, 2), "jitter": 8, "precision": "float32", "progress": False}
+
+
+def test_a_dream_by_default_is_resumed_and_cut_and_made_in_batches(pocket: lk.Backbone) -> None:
+    """With anchor and texture mask: two photos, each dreamt twice."""
+    photos = torch.cat([lk.photo(name, (96, 128)) for name in ("chelsea", "coffee")])
+    run = lk.dreaming(photos, backbone=pocket, variations=2, **DEFAULT)
+    half = [next(run) for _ in range(4)][-1].state_dict()
+    *_, whole = run
+    assert whole.picture.shape == (4, 3, 96, 128)
+    assert (whole.picture[:2] - whole.picture[2:]).abs().mean() > 1e-3
+    *_, resumed = lk.dreaming(photos, backbone=pocket, variations=2, resume=half, **DEFAULT)
+    torch.testing.assert_close(resumed.picture, whole.picture)
+    *_, tiled = lk.dreaming(photos, backbone=pocket, variations=2, tile=64, **DEFAULT)
+    torch.testing.assert_close(tiled.picture, whole.picture, rtol=0, atol=2e-3)
+    assert not torch.equal(tiled.picture, whole.picture)
+
+
+def test_a_network_of_ones_own_dreams_by_default() -> None:
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.ReLU()]
+    wrapped = lk.wrap(nn.Sequential(*layers), layers=["0", "1", "2", "3"])
+    assert (lk.dream(cat(), backbone=wrapped, device="cpu", **DEFAULT) - cat()).abs().mean() > 1e-3
+    wrapped.recommended = lk.Recommended((), "1", ())
+    assert (lk.dream(cat(), "1", backbone=wrapped, device="cpu", **DEFAULT) - cat()).abs().mean() > 1e-3
+    with pytest.raises(ValueError, match="recommends no layer to dream of: name one of"):
+        lk.dreaming(cat(), backbone=wrapped)
+
+
+def test_octaves_leave_room_for_the_anchor(pocket: lk.Backbone) -> None:
+    with pytest.raises(ValueError, match="too small for relu2_2"):
+        lk.dreaming(lk.photo("chelsea", (1, 1)), "relu1_1", backbone=pocket)
+    *_, last = lk.dreaming(lk.photo("chelsea", (4, 4)), "relu1_1", backbone=pocket, progress=False)
+    assert last.picture.shape == (1, 3, 4, 4)
 
 
 def test_layers_are_given_in_four_ways(pocket: lk.Backbone) -> None:

@@ -195,7 +195,7 @@ def test_each_region_takes_from_its_own_painting(pocket: lk.Backbone) -> None:
         ({"neighbor_weight": -1}, "neighbor_weight must be a number from 0 to 1e+12, not -1"),
         ({"neighbor_distance": "l1"}, "neighbor_distance is one of l2, cosine, not 'l1'"),
         ({"painting": [koi, pond], "style_weights": [1, 2], "neighbor_weight": 1}, "paintings cannot be weighed"),
-        ({"style_scale": 0.01, "neighbor_weight": 1}, "too small for relu"),
+        ({"style_scale": 0.01, "neighbor_weight": 1}, "too small for relu2_2"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_the_call(pocket: lk.Backbone, options: dict, message: str) -> None:

@@ -85,6 +85,42 @@ def test_the_setting_survives_a_change_of_precision() -> None:
     assert evaluator(gray).gradient.any()
 
 
+def test_a_relu_in_place_takes_place_even_if_its_answer_is_not_looked_at() -> None:
+    def statement(x: Tensor) -> Tensor:
+        F.relu_(x)
+        return x
+
+    backbone, gray, rise = silent(Functional(statement)), torch.full((1, 3, 4, 5), 0.5), -lk.activation("relu", power=1)
+    assert not backbone.redirected().features(gray, ["relu"])["relu"].any()
+    torch.testing.assert_close(slope(backbone.redirected(), gray, rise)[:, 0], torch.full((1, 4, 5), -1 / 20))
+
+
+def test_creation_leaves_a_network_as_it_was() -> None:
+    """One that overwrites what was asked for: the layer is copied before, in the mode and after it."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3)]
+    wrapped, photo = lk.wrap(nn.Sequential(*layers), layers=["0", "1", "2"]), lk.photo("chelsea", 32)
+    loss = lk.activation("0", power=1) + lk.activation("2", power=1)
+    lk.create(loss, backbone=wrapped, size=16, steps=1, device="cpu", progress=False)
+    fresh = lk.wrap(nn.Sequential(*layers), layers=["0", "1", "2"])
+    values = [lk.Evaluator(net, loss, photo.shape[-2:], "float32")(photo).loss for net in (wrapped, fresh)]
+    torch.testing.assert_close(*values)
+    assert not wrapped.redirects
+
+
+def test_a_resumed_creation_is_the_whole_one() -> None:
+    options = {"backbone": silent(nn.ReLU()), "size": 16, "steps": 8, "parameterization": "pixels", "crops": 2}
+    options |= {"crop_share": (0.3, 0.3), "device": "cpu", "precision": "float32"}
+    loss, bright = -lk.activation("relu", channel=0, power=1), torch.full((1, 3, 16, 16), 0.5)
+    bright[..., :4, :4] = 1
+    states, picture = [], bright
+    for step in lk.creating(loss, init=bright, **options):
+        states, picture = [*states, step.state_dict()], step.picture
+    for state in states[:-1]:
+        *_, resumed = lk.creating(loss, init=bright, resume=state, **options)
+        torch.testing.assert_close(resumed.picture, picture)
+
+
 def test_creation_starts_a_silent_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"size": 16, "steps": 30, "parameterization": "pixels", "jitter": 0, "zoom": 0, "rotate": 0}
     options |= {"backbone": silent(nn.ReLU()), "device": "cpu", "precision": "float32", "progress": False}

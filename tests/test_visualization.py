@@ -14,7 +14,8 @@ from torch import Tensor
 import labkit as lk
 from labkit.engine.evaluator import Evaluation
 from labkit.engine.parameters import Kind, from_rgb, make_parameterization, natural_spectrum, to_rgb
-from labkit.recipes.visualization import cropped, movements, randomly_transformed, redirected_until_started
+from labkit.notebook.diagnosis import pulls
+from labkit.recipes.visualization import cropped, movements, randomly_transformed
 
 SHAPE = (2, 3, 24, 30)
 QUICK = {"size": 48, "device": "cpu", "precision": "float32"}
@@ -277,6 +278,31 @@ def test_noise_and_crops_repeat_themselves_and_go_on() -> None:
     assert set(whole[-1].terms) == {"activation"}
 
 
+def test_beside_a_term_that_is_not_silent_a_channel_starts_as_well() -> None:
+    network = lk.load_backbone("pocket", "cpu")
+    options = {"size": 48, "steps": 3, "seed": 5, "backbone": network, "progress": False}
+    noise = network.features(lk.create(lk.total_variation(), **options), ["relu5_2"])["relu5_2"]
+    silent = (noise.amax((0, 2, 3)) == 0).nonzero().flatten()[:5]
+    smooth, wish = 1e-3 * lk.total_variation(), lk.activation("relu5_2", channel=int(silent[0]), power=1)
+    parts = next(lk.creating(smooth - wish, **options)).evaluation.source.gradients_by_term(torch.rand(1, 3, 48, 48))
+    assert parts["activation"].any()
+
+
+def test_what_is_seen_in_crops_and_in_place_has_a_source_for_the_whole() -> None:
+    """Content is asked of the whole picture, the channel of small crops; the source evaluates both of the whole."""
+    loss, photo = (
+        lk.content(lk.photo("chelsea", (96, 96)), "relu2_2") - lk.activation("relu3_1"),
+        lk.photo("coffee", 96),
+    )
+    run = lk.creating(loss, init=photo, size=96, crop_size=64, steps=2, backbone="pocket", device="cpu")
+    *_, last = run
+    found = pulls(last)
+    assert {name: place.shape for name, (_, place) in found.items()} == dict.fromkeys(
+        ("content", "activation"), (1, 1, 96, 96)
+    )
+    assert all(norm > 0 for norm, _ in found.values())
+
+
 def test_channels_that_are_silent_on_noise_start() -> None:
     network, options = lk.load_backbone("pocket", "cpu"), {"seed": 5, "variations": 3, "progress": False, **QUICK}
     noise = lk.create(lk.channels("relu5_2", [0, 1, 2]), steps=1, learning_rate=1e-9, **options)
@@ -289,22 +315,6 @@ def test_channels_that_are_silent_on_noise_start() -> None:
     assert len(silent) == 3
     pictures = lk.create(lk.channels("relu5_2", silent.tolist()), steps=25, **options)
     assert (network.features(pictures, ["relu5_2"])["relu5_2"][range(3), silent].mean((1, 2)) > 0.1).all()
-
-
-def test_what_has_started_is_redirected_no_more() -> None:
-    redirected = []
-
-    def evaluate(x: Tensor) -> Evaluation:
-        still = x.detach().requires_grad_()
-        y = F.relu(still - 0.9)
-        redirected.append("_Redirected" in type(y.grad_fn).__name__)
-        (gradient,) = torch.autograd.grad(-y.sum(), still)
-        return Evaluation(-y.detach().sum((1, 2, 3)), {}, gradient)
-
-    evaluate = redirected_until_started(evaluate)
-    assert all(evaluate(torch.full((1, 3, 4, 4), 0.5)).gradient.eq(-1).all() for _ in range(2))
-    assert all(evaluate(torch.full((1, 3, 4, 4), value)).gradient.any() for value in (0.95, 0.95))
-    assert redirected == [True, True, True, False]
 
 
 def test_transparency_is_where_the_gradients_were_small() -> None:

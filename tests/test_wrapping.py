@@ -120,6 +120,14 @@ def test_layers_together_are_those_alone(name: str) -> None:
     assert {layer: network.channels(layer) for layer in together} == {k: f.shape[1] for k, f in together.items()}
 
 
+def test_a_single_logit_has_no_others_to_be_compared_with() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    wrapped, photo = lk.wrap(model), lk.photo("chelsea", 32)
+    evaluation = lk.Evaluator(wrapped, lk.class_logit(0), photo.shape[-2:], "float32")(photo)
+    torch.testing.assert_close(evaluation.loss, wrapped.logits(photo)[:, 0])
+    assert evaluation.gradient.any()
+
+
 def test_a_layer_is_what_the_module_answered_there() -> None:
     model, seen = made(Small).eval(), {}
     for name in ("norm", "right", "deep"):

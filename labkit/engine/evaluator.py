@@ -139,12 +139,14 @@ class Evaluator:
         return self._with(BoundSum([*summands(self.loss), *summands(self._bound(loss))]))
 
     def split(self) -> tuple[Evaluator | None, Evaluator | None]:
-        """Two that share its loss, the part that is `placed` last; None where there is no such part."""
-        parts = [[part for part in summands(self.loss) if part[1].placed is placed] for placed in (False, True)]
-        if not all(parts):
-            return (self, None) if parts[0] else (None, self)
-        moving, placed = (self._with(BoundSum(part)) for part in parts)
-        return moving, placed
+        """Two that share its loss, the part that is `position_dependent` last; None where there is no such part."""
+        parts = summands(self.loss)
+        invariant, dependent = (
+            [part for part in parts if part[1].position_dependent is is_so] for is_so in (False, True)
+        )
+        if invariant and dependent:
+            return self._with(BoundSum(invariant)), self._with(BoundSum(dependent))
+        return (self, None) if invariant else (None, self)
 
     def features(self, picture: Tensor, layers: Sequence[str]) -> Features:
         """Features (N, C, h, w) of the named layers in float32, with the picture itself under "pixels"."""

@@ -139,7 +139,7 @@ class class_logit(Loss):
 
     def read(self, logits: Tensor, target: int) -> Tensor:
         """What is wanted (N,) of logits (N, classes)."""
-        return logits[:, target] - logits.mean(1)
+        return logits[:, target] - (logits.mean(1) if logits.shape[1] > 1 else 0)
 
     def _arguments(self) -> str:
         return repr(self.target)
@@ -229,7 +229,7 @@ class caricature(Loss):
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         photo = resize(self.photo, size).to(source.backbone.device)
         features = source.features(photo, self.layers)[self.layers[0]]
-        return BoundCaricature(self.layers, features, self.power, placed=True)
+        return BoundCaricature(self.layers, features, self.power, position_dependent=True)
 
 
 @dataclass

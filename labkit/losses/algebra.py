@@ -149,13 +149,13 @@ class BoundLoss(ABC):
     """A loss that is ready: for one network, on whose device its targets lie, and for pictures of one size.
 
     ``layers``: what it reads of the network. ``linear``: are the terms linear in the statistics? Then their slope never
-    changes, which saves tiles a pass. ``placed``: does it know what belongs where, as `content` does? Then a picture
-    must not be moved before it is asked.
+    changes, which saves tiles a pass. ``position_dependent``: does it know what belongs where, as `content` does? Then
+    a picture must not be moved before it is asked.
     """
 
     layers: tuple[str, ...]
     linear: bool = field(default=False, kw_only=True)
-    placed: bool = field(default=False, kw_only=True)
+    position_dependent: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def statistics(self, features: Features, window: Window) -> Statistics:
@@ -216,7 +216,7 @@ class Sum(Loss):
         bound: list[tuple[Weight, BoundLoss]] = []
         for weight, loss in self.summands:
             weight = weight.to(source.backbone.device) if isinstance(weight, Tensor) else weight
-            bound.append((weight, loss.bind(source, size)))
+            bound += [(weight * inner, part) for inner, part in summands(loss.bind(source, size))]
         return BoundSum(bound)
 
     def __repr__(self) -> str:
@@ -230,11 +230,12 @@ class Sum(Loss):
 
 
 class BoundSum(BoundLoss):
-    """A weighted sum of bound losses. Its statistics are theirs, by (number of the summand, name)."""
+    """A weighted sum of bound losses, none a sum. Its statistics are theirs, by (number of the summand, name)."""
 
     def __init__(self, summands: list[tuple[Weight, BoundLoss]]):
-        linear, placed = all(loss.linear for _, loss in summands), any(loss.placed for _, loss in summands)
-        super().__init__(_layers(summands), linear=linear, placed=placed)
+        linear = all(loss.linear for _, loss in summands)
+        position_dependent = any(loss.position_dependent for _, loss in summands)
+        super().__init__(_layers(summands), linear=linear, position_dependent=position_dependent)
         self.summands = summands
 
     def statistics(self, features: Features, window: Window) -> Statistics:

@@ -153,7 +153,7 @@ class nearest_neighbors(PaintingLoss):
         scale = None
         if self.relative and self.distance == "l2":
             scale = at_least_float32(target).square().mean((1, 2, 3)).clamp_min(1e-12)
-        return BoundMean((layer,), (self.name, layer), gap, scale, placed=True)
+        return BoundMean((layer,), (self.name, layer), gap, scale, position_dependent=True)
 
 
 def oriented(picture: Tensor) -> list[Tensor]:

@@ -117,7 +117,7 @@ class self_similarity(HypercolumnLoss):
         columns = Hypercolumns.of(source.backbone, layers, [features])
         numbers = numbered(columns.grid(source.backbone, size), self.samples).to(source.backbone.device)
         target = distance_shares(sampled(columns(features, Window()), numbers, numbers))
-        return BoundSelfSimilarity(layers, columns, numbers, target, placed=True)
+        return BoundSelfSimilarity(layers, columns, numbers, target, position_dependent=True)
 
 
 def strotss_objective(

@@ -52,7 +52,7 @@ class content(Loss):
             return (window.crop_float32(layer, features[layer]) - window.crop_target(layer, target)).square()
 
         scale = target.square().mean((1, 2, 3)).clamp_min(1e-12) if self.relative else None
-        return BoundMean((layer,), (self.name, layer), gap, scale, placed=True)
+        return BoundMean((layer,), (self.name, layer), gap, scale, position_dependent=True)
 
 
 class pixel_mse(Loss):
@@ -77,7 +77,7 @@ class pixel_mse(Loss):
             p, m = (window.crop_target(PIXELS, whole).to(picture) for whole in (target, mask))
             return (m * (picture - p).square()).mean(1)
 
-        return BoundMean(self.layers, (self.name, ""), gap, placed=True)
+        return BoundMean(self.layers, (self.name, ""), gap, position_dependent=True)
 
     def _arguments(self) -> str:
         return ""

@@ -111,7 +111,7 @@ class TargetStatisticLoss(PaintingLoss):
             bound.spatial_weights = looked_at
             means.append(bound.means(source.statistics(bound, painting)))
         bound.spatial_weights = spatial_weights(self.mask, backbone, weights, size)
-        bound.placed = self.mask is not None
+        bound.position_dependent = self.mask is not None
         shared = list(zip(self.shares, means, strict=True))
         bound.set_targets({key: total([share * mean[key] for share, mean in shared]) for key in means[0]})
         return bound

@@ -319,12 +319,12 @@ class Backbone(nn.Module):
         return other
 
     def redirected(self) -> Backbone:
-        """A copy whose ReLUs let the gradient pass where all of it would be blocked (see `RedirectedReLU`).
+        """This network, the same weights, with ReLUs that let the gradient pass where all of it would be blocked.
 
         With it a channel that is silent on noise can be started: ``-lk.activation(layer, channel=7, power=1)``; the
-        square of power 2 has no slope at 0. Of a picture in tiles, each tile decides for itself.
+        square of power 2 has no slope at 0. Of a picture in tiles, each tile decides for itself. See `RedirectedReLU`.
         """
-        other = copy.deepcopy(self)
+        other = copy.copy(self)
         other.redirects = True
         return other
 

@@ -108,10 +108,12 @@ def dreaming(
     pictures = original.to(network.device).repeat(variations, 1, 1, 1)
     generator = torch.Generator().manual_seed(seed)
     loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
+    shallow = [*network.recommended.style, *network.layers][:2][-1]
+    likeness = content(pictures, shallow) if anchor else None
     size = size_of(original)
-    sizes = octave_sizes(size, octaves, octave_scale, least_side(network, loss, size))
+    least = max(least_side(network, wanted, size) for wanted in (loss, likeness) if wanted)
+    sizes = octave_sizes(size, octaves, octave_scale, least)
     shares = octave_steps(steps, len(sizes))
-    likeness = content(pictures, [*network.recommended.style][:2][-1:]) if anchor else None
     masks = None if mask is None else dream_masks(network, mask, pictures, variations)
 
     @cache
@@ -204,6 +206,8 @@ def dream_loss(
 ) -> Loss:
     """The loss of a dream, from a layer, layer -> weight, a loss, or None; with shuffled weights (see `dreaming`)."""
     if layers is None:
+        if not backbone.recommended.dream:
+            raise ValueError(f"{backbone.name} recommends no layer to dream of: name one of {backbone.layers}")
         layers = Sum([(-weight, log_energy(layer)) for layer, weight in backbone.recommended.dream.items()])
     if isinstance(layers, Backbone):
         raise ValueError("layers are names, names with weights, or a loss: pass a network as backbone=")
@@ -226,7 +230,9 @@ def dream_loss(
 def dream_masks(network: Backbone, mask: Mask, pictures: Tensor, variations: int) -> Tensor:
     """Where to dream, (1, 1, H, W) or one for each of the dreams (see `dreaming`)."""
     if isinstance(mask, str) and mask in ("texture", "salient"):
-        return texture_mask(pictures) if mask == "texture" else saliency_mask(network, pictures)
+        photos = pictures[: len(pictures) // variations]
+        masks = texture_mask(photos) if mask == "texture" else saliency_mask(network, photos)
+        return masks.repeat(variations, 1, 1, 1)
     masks = as_mask(mask, size_of(pictures)).to(pictures.device)
     if len(masks) in (1, len(pictures)):
         return masks
@@ -238,12 +244,15 @@ def dream_masks(network: Backbone, mask: Mask, pictures: Tensor, variations: int
 def saliency_mask(network: Backbone, pictures: Tensor) -> Tensor:
     """Where pictures (N, 3, H, W) have what the network names them after: a mask (N, 1, H, W) (see `emphasis`).
 
-    The size of the gradient of the most probable class's logit (Simonyan, Vedaldi and Zisserman 2014,
-    arXiv:1312.6034), blurred.
+    The size of the gradient of the most probable class's logit, less the mean of all classes' (Simonyan, Vedaldi and
+    Zisserman 2014, arXiv:1312.6034), blurred. It is taken at 384 pixels at most, which is what networks are used to.
     """
-    loss = per_picture([class_logit(int(name)) for name in network.logits(pictures).argmax(1)])
-    gradient = Evaluator(network, loss, size_of(pictures), "float32")(pictures).gradient
-    return emphasis(blurred(gradient.abs().mean(1, keepdim=True), max(size_of(pictures)) / 25))
+    size = size_of(pictures)
+    small = resize(pictures, 384) if max(size) > 384 else pictures
+    loss = per_picture([class_logit(int(name)) for name in network.logits(small).argmax(1)])
+    gradient = Evaluator(network, loss, size_of(small), "float32")(small).gradient
+    mask = emphasis(blurred(gradient.abs().mean(1, keepdim=True), max(size_of(small)) / 25))
+    return resize(mask, size).clamp(0, 1)
 
 
 def octave_sizes(size: tuple[int, int], octaves: int, octave_scale: float, least: int = 1) -> list[tuple[int, int]]:

@@ -39,9 +39,9 @@ def dream_gradient(
             `anchored`).
     """
 
-    moving, placed = evaluator.split()
-    jittered = moving and randomly_rolled(moving, jitter, generator)
-    whole = summed(jittered, placed, source=evaluator)
+    invariant, dependent = evaluator.split()
+    jittered = invariant and randomly_rolled(invariant, jitter, generator)
+    whole = summed(jittered, dependent, source=evaluator)
 
     def evaluate(picture: Tensor) -> Evaluation:
         evaluation = whole(picture)

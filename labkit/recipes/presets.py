@@ -33,6 +33,7 @@ ARTICLE_DREAM: Mapping[str, Any] = {
 }
 # Dreams of the pocket network, or of VGG16. One or a few whole animals (the default):
 CREATURES: Mapping[str, Any] = {"layers": -log_energy("relu5_1")}
+# Birds and butterflies, castles, a reef: classes where the photo has a place for them.
 BIRDS: Mapping[str, Any] = {"layers": -class_evidence("monarch", "peacock", "lorikeet", "macaw")}
 CASTLES: Mapping[str, Any] = {
     "layers": -class_evidence("castle", "palace", "monastery", "dome", "stupa", "church"),

@@ -24,7 +24,6 @@ from ..engine.progress import Progress, finish, finished, with_bar
 from ..engine.runs import Saved, digest, single_stage
 from ..losses.algebra import Loss, total
 from ..networks.backbone import Backbone
-from ..networks.redirected_relu import RedirectedReLU
 from ..networks.zoo import load_backbone
 from ..pictures.geometry import Size, resize, size_of
 from ..pictures.reading import PictureLike, as_picture
@@ -114,13 +113,15 @@ def creating(
         return known | {"parameterization": parameterization}
 
     stage = single_stage(whole, steps, resume=resume, identity=identity)
-    evaluator, first = Evaluator(network, loss, seen, precision), stage.state["step"] if stage.state else 0
+    first = stage.state["step"] if stage.state else 0
     shares = (crop_share[0] + (crop_share[1] - crop_share[0]) * step / max(1, steps - 1) for step in count(first))
-    moving, placed = evaluator.split()
-    if placed is not None and seen != whole:
-        _, placed = Evaluator(network, loss, whole, precision).split()
-    transformed = moving and randomly_transformed(
-        moving,
+    network = network.redirected()  # noise leaves many channels silent
+    evaluator = Evaluator(network, loss, whole, precision)
+    invariant, dependent = evaluator.split()
+    if invariant and seen != whole:
+        invariant, _ = Evaluator(network, loss, seen, precision).split()
+    transformed = invariant and randomly_transformed(
+        invariant,
         jitter=jitter,
         zoom=zoom,
         rotate=rotate,
@@ -130,7 +131,7 @@ def creating(
         noise=noise,
         generator=generator,
     )
-    evaluate = redirected_until_started(summed(transformed, placed, source=evaluator))
+    evaluate = summed(transformed, dependent, source=evaluator)
     optimizer, plan = make_optimizer("adam", picture.parameters, learning_rate), evaluator.plan(seen)
     run = descend(stage, picture, evaluate, optimizer, decay=step_decay, generator=generator, plan=plan)
     return with_bar(run, progress)
@@ -215,27 +216,6 @@ def randomly_transformed(
         return mean(evaluations)
 
     return transformed
-
-
-def redirected_until_started(evaluate: Callable[[Tensor], Evaluation]) -> Callable[[Tensor], Evaluation]:
-    """``evaluate`` with `RedirectedReLU` until one evaluation did not need it: noise leaves many channels silent.
-
-    It is on again after an evaluation that left a picture without any gradient.
-    """
-    silent = True
-
-    def redirected(picture: Tensor) -> Evaluation:
-        nonlocal silent
-        if silent:
-            with RedirectedReLU() as mode:
-                evaluation = evaluate(picture)
-            silent = any(redirection.item() for redirection in mode.redirections)
-        else:
-            evaluation = evaluate(picture)
-            silent = not evaluation.gradient.flatten(1).any(1).all().item()
-        return evaluation
-
-    return redirected
 
 
 def cropped(maps: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
