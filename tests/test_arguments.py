@@ -137,7 +137,7 @@ def test_options_that_do_not_exist_are_refused_at_the_call(call: Callable[..., o
         (dream, {"octave_scale": 1.2}),
         (style, {"optimizer": "lbfgs"}),
         (style, {"min_scale": 20}),
-        (style, {"parameterization": "laplacian"}),
+        (style, {"parameterization": "pixels"}),
         (create, {"variations": 2}),
         (create, {"parameterization": "pixels"}),
     ],

@@ -31,7 +31,7 @@ def test_curves_are_the_terms_and_add_up_to_the_loss() -> None:
     history = styled()
     curves, last = curves_of(iter(history))
     assert last is history[-1]
-    assert {name for name, _ in curves} == {"content", "style", "total_variation"}
+    assert {name for name, _ in curves} == {"content", "style", "total_variation", "chroma_tv"}
     assert [layer for name, layer in curves if name == "style"] == list(network("pocket").recommended.style)
     for index, progress in enumerate(history):
         at = {key: values[index] for key, (_, values) in curves.items()}
@@ -68,7 +68,7 @@ def test_they_are_plotted_and_shown(shown: list[tuple]) -> None:
     assert picture.shape == cat().shape
     ((figure,), words), (maps, titles) = shown
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["terms", "layers of style"]
-    assert "style" in words["alt"] and len(maps) == 3
+    assert "style" in words["alt"] and len(maps) == 4
     assert sum(float(title.split()[1][:-1]) for title in titles["titles"]) == pytest.approx(100, abs=2)
 
 
