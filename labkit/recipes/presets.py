@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..losses.energies import class_evidence, log_energy
@@ -139,3 +139,14 @@ CLASS_PICTURE: Mapping[str, Any] = {
     "crop_size": 128,
     "noise": 0.03,
 }
+
+
+def of(settings: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """The presets by name, those that consist of these settings.
+
+    Example:
+        >>> [*lk.presets.of(["content_weight", "neighbor_weight", "style_weight", "chroma_tv_weight"])]
+        ['NEIGHBORS', 'BOLD', 'CALM']
+    """
+    presets = {name: value for name, value in globals().items() if name.isupper()}
+    return {name: preset for name, preset in presets.items() if preset.keys() <= set(settings)}
