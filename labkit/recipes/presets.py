@@ -31,7 +31,7 @@ ARTICLE_DREAM: Mapping[str, Any] = {
     **PLAIN,
     "layers": {"relu1_2": 0.2, "relu2_2": 0.2, "relu3_3": 0.2, "relu4_3": 0.2, "relu5_3": 0.2},
 }
-# Dreams of the pocket network, or of VGG16. One or a few whole animals (the default):
+# Dreams of the pocket network, or of VGG16. Animals of more kinds than by default, where all channels count alike:
 CREATURES: Mapping[str, Any] = {"layers": -log_energy("relu5_1")}
 # Birds and butterflies, castles, a reef: classes where the photo has a place for them.
 BIRDS: Mapping[str, Any] = {"layers": -class_evidence("monarch", "peacock", "lorikeet", "macaw")}
