@@ -111,11 +111,10 @@ def class_rank(referee: lk.Backbone, picture: Tensor, name: str) -> int:
 # --- what is judged -------------------------------------------------------------------------------------------------
 
 
-def presets_of(recipe: Callable[..., Any]) -> dict[str, Mapping[str, Any]]:
+def methods_of(recipe: Callable[..., Any]) -> dict[str, Mapping[str, Any]]:
     """The methods of a recipe by name: "default", and the presets whose settings it takes, all of them."""
     settings = inspect.signature(recipe).parameters.keys() - {"photo", "painting", "loss"}
-    named = {name: value for name, value in vars(lk.presets).items() if name.isupper() and isinstance(value, Mapping)}
-    return {"default": {}} | {name: preset for name, preset in named.items() if preset.keys() <= settings}
+    return {"default": {}} | lk.presets.of(settings)
 
 
 def judged(
@@ -355,7 +354,7 @@ def main(arguments: list[str] | None = None) -> None:
         recipe, subjects, measure, settings = TABLES[what](options, painter, referees)
         if not subjects:
             parser.error(f"{what} has nothing to judge: name photos, paintings or classes, and at least one of each")
-        methods = presets_of(recipe)
+        methods = methods_of(recipe)
         if unknown := set(options.methods or []) - methods.keys():
             parser.error(f"{what} has no method {', '.join(sorted(unknown))}: it has {', '.join(methods)}")
         methods = {name: methods[name] for name in options.methods or methods}

@@ -245,7 +245,7 @@ def test_presets_are_judged_by_the_recipes_that_take_them(monkeypatch: pytest.Mo
     monkeypatch.setattr(lk.presets, "MINE", {"octaves": 3}, raising=False)
     monkeypatch.setattr(lk.presets, "SHORT", {"steps": 5}, raising=False)
     monkeypatch.setattr(lk.presets, "NONSENSE", {"octaves": 3, "style_weight": 1}, raising=False)
-    found = {recipe.__name__: judge.presets_of(recipe) for recipe in (lk.dreaming, lk.stylizing, lk.creating)}
+    found = {recipe.__name__: judge.methods_of(recipe) for recipe in (lk.dreaming, lk.stylizing, lk.creating)}
     assert [name for name, presets in found.items() if "MINE" in presets] == ["dreaming"]
     assert all(presets["default"] == {} and presets["SHORT"] == {"steps": 5} for presets in found.values())
     assert "GATYS" in found["stylizing"] and "ORIGINAL_DREAM" in found["dreaming"]

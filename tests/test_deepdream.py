@@ -471,7 +471,7 @@ def test_layers_are_given_in_four_ways(pocket: lk.Backbone) -> None:
     assert torch.equal(one, dream(cat(), pocket, {"relu2_2": 1}))
     assert torch.equal(one, dream(cat(), pocket, -lk.activation("relu2_2")))
     (recommended,) = pocket.recommended.dream
-    assert torch.equal(dream(cat(), pocket), dream(cat(), pocket, -lk.log_energy(recommended)))
+    assert torch.equal(dream(cat(), pocket), dream(cat(), pocket, recommended))
 
 
 def test_a_weight_decides_between_layers(pocket: lk.Backbone) -> None:

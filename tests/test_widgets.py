@@ -86,6 +86,39 @@ def test_the_style_is_that_of_the_function() -> None:
     assert torch.equal(finished(view), lk.stylize(lk.photo("chelsea", 96), lk.painting("koi_mosaic"), **options))
 
 
+def test_a_preset_turns_the_controls_and_the_next_turns_them_back() -> None:
+    view = dream_view("chelsea", "pocket", 96)
+    before = view.options
+    view.preset.label = "CARVED"
+    assert view.options == {**before, **lk.presets.CARVED, "steps": (10, 10)}
+    assert "log_energy(relu3_3)" in view.controls["layers"].children[-1].value
+    view.preset.label = "default"
+    assert view.options == before
+    view.preset.label = "BIRDS"
+    options = {**lk.presets.BIRDS, **QUICK_DREAM}
+    assert torch.equal(
+        finished(turned(view, QUICK_DREAM)), lk.dream(lk.photo("chelsea", 96), progress=False, **options)
+    )
+    assert view.settings["preset"] == "BIRDS"
+    view.controls["layers"].names.value = ("relu2_1",)
+    assert view.options["layers"] == {"relu2_1": 1.0}, "what is chosen by hand wins"
+
+
+def test_a_preset_brings_what_has_no_control() -> None:
+    view = styles()
+    view.preset.label = "GATYS"
+    view.controls["steps"].value = 12
+    options = {**lk.presets.GATYS, "steps": 12, "progress": False}
+    assert torch.equal(finished(view), lk.stylize(lk.photo("chelsea", 96), lk.painting("koi_mosaic"), **options))
+
+
+def test_a_preset_for_another_network_says_so() -> None:
+    view = dream_view("chelsea", "pocket", 96)
+    view.controls["octaves"].value = 3
+    view.preset.label = "ORIGINAL_DREAM"
+    assert "this network has no layer inception_4c" in view.status.value
+
+
 def test_chosen_layers_and_their_weights_are_used() -> None:
     view = dreams()
     layers = view.controls["layers"]

@@ -183,7 +183,11 @@ def run_recipe(command: str, **said: Any) -> None:
         kind = "a film, not pictures" if film else "pictures, not a film"
         raise ValueError(f"{said['output']} is to hold {kind}: leave out {', '.join(map(flag, sorted(idle)))}")
     values = {name: option.default for name, option in command_options(command).items()}
-    values |= {**(recipe.film_defaults if film else {}), **presets_of(command).get(said.get("preset", ""), {}), **said}
+    values |= {
+        **(recipe.film_defaults if film else {}),
+        **presets.of(recipe.options).get(said.get("preset", ""), {}),
+        **said,
+    }
     takes = recipe.options | recipe.film_options if film else recipe.options
     arguments = {name: value for name, value in values.items() if name in takes}
     files = {field.name: values[field.name] for field in fields(Job) if field.name in values}
@@ -193,18 +197,14 @@ def run_recipe(command: str, **said: Any) -> None:
 def command_options(command: str) -> dict[str, Parameter]:
     """The options of a recipe's command, with their defaults for pictures, or for films where it makes them alone."""
     recipe = RECIPES[command]
-    preset = Parameter("preset", Parameter.KEYWORD_ONLY, default=None, annotation=Literal[tuple(presets_of(command))])
+    preset = Parameter(
+        "preset", Parameter.KEYWORD_ONLY, default=None, annotation=Literal[tuple(presets.of(recipe.options))]
+    )
     options = {**options_of(Job), **recipe.film_options, **recipe.options, "preset": preset}
     if not recipe.films_alone:
         return options
     options |= {name: options[name].replace(default=value) for name, value in recipe.film_defaults.items()}
     return {name: option for name, option in options.items() if name not in OF_PICTURES}
-
-
-def presets_of(command: str) -> dict[str, Mapping[str, Any]]:
-    """The presets of a command: those whose settings it has."""
-    named = {name: value for name, value in vars(presets).items() if name.isupper()}
-    return {name: value for name, value in named.items() if value.keys() <= RECIPES[command].options.keys()}
 
 
 def check_said(said: Mapping[str, Any]) -> None:

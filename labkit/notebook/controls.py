@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ipywidgets as w
 from PIL import Image
 from torch import Tensor
 
+from ..losses.algebra import Loss, layer_names
 from ..networks.backbone import Backbone
 from ..networks.recommended import Recommended
 from ..pictures.reading import PHOTOS, as_picture, from_pil, painting, paintings, photo
@@ -48,32 +49,47 @@ class Chooser(w.HBox):
 
 
 class Layers(w.VBox):
-    """Layers to choose from a list, and a weight for each that is chosen."""
+    """Layers to choose from a list, and a weight for each that is chosen; or a loss in their place."""
 
     def __init__(self, recommended: Callable[[Recommended], Mapping[str, float]]):
         self.recommended = recommended
         self.names = self.described = w.SelectMultiple(rows=5)
         self.sliders: dict[str, w.FloatSlider] = {}
+        self.loss: Loss | None = None
         super().__init__([self.names])
         self.names.observe(self._chosen, "value")
 
     @property
-    def value(self) -> dict[str, float] | None:
-        """What the recipes take, layer -> weight; None if nothing is chosen."""
-        return {name: self.sliders[name].value for name in self.names.value} or None
+    def value(self) -> Mapping[str, float] | Loss | None:
+        """What the recipes take: layer -> weight of those that are chosen; else the loss; None if there is none."""
+        return {name: self.sliders[name].value for name in self.names.value} or self.loss
 
-    def of(self, backbone: Backbone) -> None:
-        """Offer the layers of a network, its recommended ones chosen."""
-        weights, self.names.value, self.sliders = self.recommended(backbone.recommended), (), {}
-        self.names.options = [name for name in backbone.layers if name != "logits"]  # which have no positions
+    @value.setter
+    def value(self, layers: str | Iterable[str] | Mapping[str, float] | Loss | None) -> None:
+        self.loss, self.names.value = (layers if isinstance(layers, Loss) else None), ()
+        weights = {} if isinstance(layers, Loss) else self.advised if layers is None else layers
+        weights = weights if isinstance(weights, Mapping) else dict.fromkeys(layer_names(weights), 1.0)
+        if missing := weights.keys() - set(self.names.options):
+            raise ValueError(f"this network has no layer {', '.join(sorted(missing))}")
         self.names.value = tuple(weights)
         for name, weight in weights.items():
             self.sliders[name].value = weight
+        self._list()
+
+    def of(self, backbone: Backbone) -> None:
+        """Offer the layers of a network, its recommended ones chosen."""
+        self.advised, self.names.value, self.sliders = self.recommended(backbone.recommended), (), {}
+        self.names.options = [name for name in backbone.layers if name != "logits"]  # which have no positions
+        self.value = None
 
     def _chosen(self, change: Any) -> None:
         for name in change["new"]:
             self.sliders.setdefault(name, w.FloatSlider(1.0, min=0.0, max=4.0, step=0.05, description=name))
-        self.children = [self.names, *(self.sliders[name] for name in change["new"])]
+        self._list()
+
+    def _list(self) -> None:
+        loss = [w.Label(f"{self.loss}")] if self.loss and not self.names.value else []
+        self.children = [self.names, *(self.sliders[name] for name in self.names.value), *loss]
 
 
 class Ends(w.VBox):
@@ -90,5 +106,5 @@ class Ends(w.VBox):
         return self.first.value, self.last.value
 
     @value.setter
-    def value(self, numbers: tuple[int, int]) -> None:
-        self.first.value, self.last.value = numbers
+    def value(self, numbers: int | tuple[int, int]) -> None:
+        self.first.value, self.last.value = (numbers, numbers) if isinstance(numbers, int) else numbers

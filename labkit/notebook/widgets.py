@@ -7,9 +7,10 @@ its own stop button, other cells and these controls go on working. All of it exi
 from __future__ import annotations
 
 import html
+import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, get_args
 
@@ -25,8 +26,9 @@ from ..networks.backbone import Backbone
 from ..networks.zoo import BACKBONES, load_backbone
 from ..pictures.geometry import resize, size_of
 from ..pictures.writing import save, to_pil
+from ..recipes import presets
 from ..recipes.deepdream import dreaming
-from ..recipes.style_transfer import Colors, Init, stylizing_with
+from ..recipes.style_transfer import Colors, Init, stylizing, stylizing_with
 from .controls import Chooser, Ends, Layers
 from .display import jpeg
 
@@ -74,7 +76,8 @@ def dream_view(photo: Any, backbone: str | Backbone, size: int) -> View:
         "mask": w.Dropdown(options=[("on texture", "texture"), ("on the subject", "salient"), ("everywhere", None)]),
         "seed": w.IntText(0),
     }
-    return View("dream", dreaming, [Chooser("photo", photo)], controls, backbone, size, "dream.png")
+    named = presets.of(inspect.signature(dreaming).parameters)
+    return View("dream", dreaming, [Chooser("photo", photo)], controls, named, backbone, size, "dream.png")
 
 
 def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -> View:
@@ -98,7 +101,8 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
         "seed": w.IntText(0),
     }
     choosers = [Chooser("photo", photo), Chooser("painting", painting)]
-    return View("stylize", stylizing_with, choosers, controls, backbone, size, "styled.png")
+    named = presets.of(inspect.signature(stylizing).parameters)
+    return View("stylize", stylizing_with, choosers, controls, named, backbone, size, "styled.png")
 
 
 class View(w.HBox):
@@ -110,6 +114,7 @@ class View(w.HBox):
         name: the recipe's, in the settings of pictures that are saved.
         recipe: takes the pictures of ``choosers``, a network, the ``controls`` by name and ``resume``, and yields
             `Progress`.
+        named: settings with a name, to which the controls can be set; what has no control is handed to the recipe.
         size: the longer side in pixels.
         file: where the picture is saved.
     """
@@ -120,6 +125,7 @@ class View(w.HBox):
         recipe: Callable[..., Iterator[Progress]],
         choosers: Sequence[Chooser],
         controls: Mapping[str, Any],
+        named: Mapping[str, Mapping[str, Any]],
         backbone: str | Backbone,
         size: int,
         file: str,
@@ -133,6 +139,7 @@ class View(w.HBox):
 
         networks = {name: name for name in BACKBONES} | ({} if isinstance(backbone, str) else {backbone.name: backbone})
         self.backbone: Any = w.Dropdown(options=list(networks.items()), value=backbone, description="network")
+        self.preset: Any = w.Dropdown(options=[("default", {}), *named.items()], description="preset")
         self.size: Any = w.Dropdown(options=sorted({*SIZES, size}), value=size, description="longer side")
         self.start_button = w.Button(description="Start", button_style="primary", icon="play")
         self.stop_button = w.Button(description="Stop", icon="stop", disabled=True)
@@ -147,13 +154,19 @@ class View(w.HBox):
         for name, control in controls.items():
             described = control.described if isinstance(control, (Layers, Ends)) else control
             described.description, described.style = name.replace("_", " "), {"description_width": "110px"}
+        self.defaults = {
+            name: None if isinstance(control, Layers) else control.value for name, control in controls.items()
+        }
         self.backbone.observe(lambda change: self._offer_layers(), "value")
+        self.preset.observe(lambda change: self._turn(controls), "value")
         self.wipe.observe(lambda change: self._show(), "value")
         self.start_button.on_click(lambda button: self.start())
         self.stop_button.on_click(lambda button: self.stop())
         self.go_on_button.on_click(lambda button: self.go_on())
         self.save_button.on_click(lambda button: self.save())
-        left = w.VBox([*choosers, self.size, self.backbone, *controls.values()], layout={"min_width": "420px"})
+        left = w.VBox(
+            [*choosers, self.size, self.backbone, self.preset, *controls.values()], layout={"min_width": "420px"}
+        )
         buttons = w.HBox([self.start_button, self.stop_button, self.go_on_button])
         right = w.VBox([buttons, self.bar, self.status, self.preview, self.wipe, w.HBox([self.file, self.save_button])])
         super().__init__([left, right])
@@ -164,8 +177,8 @@ class View(w.HBox):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of the recipe, as the controls stand."""
-        return {name: control.value for name, control in self.controls.items()}
+        """The arguments of the recipe, as the controls stand, with those of the preset that have none."""
+        return {**self.preset.value, **{name: control.value for name, control in self.controls.items()}}
 
     @property
     def running(self) -> bool:
@@ -187,6 +200,7 @@ class View(w.HBox):
             self._say(error)
             return
         self.settings = {"recipe": self.name, "backbone": self.backbone.label, "size": size, **options}
+        self.settings["preset"] = self.preset.label
         self.settings |= {chooser.choice.description: chooser.choice.value for chooser in self.choosers}
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._work, args=(run, self.stopping), daemon=True)
@@ -263,9 +277,19 @@ class View(w.HBox):
         except Exception as error:  # no weights, no network, no memory: whatever it is, the user can choose another
             self._say(error)
             return
-        for control in self.controls.values():
-            if isinstance(control, Layers):
-                control.of(backbone)
+        layers = {name: control for name, control in self.controls.items() if isinstance(control, Layers)}
+        for control in layers.values():
+            control.of(backbone)
+        self._turn(layers)
+
+    def _turn(self, names: Iterable[str]) -> None:
+        """Turn these controls to the preset, and to the defaults where it says nothing."""
+        settings = {**self.defaults, **self.preset.value}
+        try:
+            for name in names:
+                self.controls[name].value = settings[name]
+        except ValueError as error:  # layers that the network has not
+            self._say(error)
 
     def _say(self, what: str | BaseException) -> None:
         text = html.escape(str(what))

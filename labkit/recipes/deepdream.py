@@ -20,7 +20,6 @@ from ..engine.progress import Progress, finished, with_bar
 from ..engine.runs import Run, Saved, digest
 from ..losses.activations import activation, class_logit, per_picture
 from ..losses.algebra import Loss, Sum, layer_names
-from ..losses.energies import log_energy
 from ..losses.reconstruction import content
 from ..networks.backbone import Backbone
 from ..networks.zoo import load_backbone
@@ -65,8 +64,8 @@ def dreaming(
         photo: anything `as_picture` takes.
         layers: a layer whose mean squared features are raised; or layer -> weight (the relative growth of each counts,
             so that no layer drowns the others); or any loss, which is minimized, such as
-            ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: ``-lk.log_energy(layer)`` of
-            the recommended layer, which draws a few whole animals where the photo has a place for them.
+            ``lk.style(painting) - 0.5 * lk.activation("relu4_3", relative=True)``. None: the network's recommended
+            ones; the pocket network's draws a few whole animals where the photo has a place for them.
         backbone: a name or a loaded network.
         octaves, octave_scale: sizes from small to large, each ``octave_scale`` times the last; the photo's detail that
             the small sizes lack is kept apart and put back. Octaves too small for the network are left out.
@@ -208,7 +207,7 @@ def dream_loss(
     if layers is None:
         if not backbone.recommended.dream:
             raise ValueError(f"{backbone.name} recommends no layer to dream of: name one of {backbone.layers}")
-        layers = Sum([(-weight, log_energy(layer)) for layer, weight in backbone.recommended.dream.items()])
+        layers = backbone.recommended.dream
     if isinstance(layers, Backbone):
         raise ValueError("layers are names, names with weights, or a loss: pass a network as backbone=")
     if isinstance(layers, Loss):

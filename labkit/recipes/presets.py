@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..losses.energies import class_evidence, log_energy
@@ -31,7 +31,7 @@ ARTICLE_DREAM: Mapping[str, Any] = {
     **PLAIN,
     "layers": {"relu1_2": 0.2, "relu2_2": 0.2, "relu3_3": 0.2, "relu4_3": 0.2, "relu5_3": 0.2},
 }
-# Dreams of the pocket network, or of VGG16. One or a few whole animals (the default):
+# Dreams of the pocket network, or of VGG16. Animals of more kinds than by default, where all channels count alike:
 CREATURES: Mapping[str, Any] = {"layers": -log_energy("relu5_1")}
 # Birds and butterflies, castles, a reef: classes where the photo has a place for them.
 BIRDS: Mapping[str, Any] = {"layers": -class_evidence("monarch", "peacock", "lorikeet", "macaw")}
@@ -139,3 +139,14 @@ CLASS_PICTURE: Mapping[str, Any] = {
     "crop_size": 128,
     "noise": 0.03,
 }
+
+
+def of(settings: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """The presets by name, those that consist of these settings.
+
+    Example:
+        >>> [*lk.presets.of(["content_weight", "neighbor_weight", "style_weight", "chroma_tv_weight"])]
+        ['NEIGHBORS', 'BOLD', 'CALM']
+    """
+    presets = {name: value for name, value in globals().items() if name.isupper()}
+    return {name: preset for name, preset in presets.items() if preset.keys() <= set(settings)}

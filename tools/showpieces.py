@@ -1,0 +1,106 @@
+"""Make the pictures of docs/gallery.md, each by the one line that stands below it, and the sheet atop the README.
+
+    python tools/showpieces.py                     all of them: some ten minutes on two cores
+    python tools/showpieces.py castles_in_the_mist
+
+The line is stored in the picture's file, too: `lk.settings_of(path)`. Two of them need the weights of googlenet_bvlc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+import labkit as lk
+from labkit.pictures.geometry import size_of
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+HERO = ["castles_in_the_mist", "birds_in_the_wave", "night_launch", "stained_cat", "starry_coffee", "monarch"]
+
+
+class Showpiece(NamedTuple):
+    seen: str
+    recipe: str  # one expression, in which the longer side is 768
+
+
+SHOWPIECES = {
+    "castles_in_the_mist": Showpiece(
+        "A drawn landscape, in whose peaks a network looks for castles and monasteries: they become towers with "
+        "windows, and the empty paper stays empty.",
+        'lk.dream(lk.painting("mist_peaks", 768), octaves=6, **lk.presets.CASTLES)',
+    ),
+    "birds_in_the_wave": Showpiece(
+        "A printed wave, in which the same network looks for birds and butterflies: a wing in the spray, a swarm on "
+        "the water, and the sun has an eye.",
+        'lk.dream(lk.painting("carved_sea", 768), octaves=6, **lk.presets.BIRDS)',
+    ),
+    "night_launch": Showpiece(
+        "A rocket at night, and castles again: its neighbors in the sky are the network's alone.",
+        'lk.dream(lk.resize(lk.photo("rocket"), 768), octaves=6, **lk.presets.CASTLES)',
+    ),
+    "eyes_of_the_deep_field": Showpiece(
+        "The Hubble deep field, dreamt by the network and with the settings of 2015: galaxies become pupils.",
+        'lk.dream(lk.photo("hubble_deep_field", 768), backbone="googlenet_bvlc", **lk.presets.ORIGINAL_DREAM)',
+    ),
+    "stained_cat": Showpiece(
+        "A cat in the style of a stained-glass window: the leads follow the fur and the lids of the eyes.",
+        'lk.stylize(lk.resize(lk.photo("chelsea"), 768), lk.painting("window_of_the_sun"))',
+    ),
+    "starry_coffee": Showpiece(
+        "A cup of coffee in the strokes of a night sky, which run round the rim and whirl in the cup.",
+        'lk.stylize(lk.resize(lk.photo("coffee"), 768), lk.painting("lantern_bay"))',
+    ),
+    "monarch": Showpiece(
+        "A monarch from nothing: what looks most like that class to the network, in all crops of all sizes.",
+        'lk.create(-3 * lk.class_evidence("monarch") - 1.5 * lk.class_log_probability("monarch"), '
+        '**lk.presets.CLASS_PICTURE | {"size": (512, 768), "crop_size": 224})',
+    ),
+}
+
+
+def make(showpiece: Showpiece, size: int = 768) -> Tensor:
+    """The picture (1, 3, H, W) by its recipe, its longer side ``size`` pixels."""
+    return eval(showpiece.recipe.replace("768", str(size)), {"lk": lk})  # noqa: S307: written above
+
+
+def page() -> str:
+    """docs/gallery.md."""
+    parts = ["# Gallery", "", "Made by `tools/showpieces.py`: each picture by the one line below it."]
+    for name, (seen, recipe) in SHOWPIECES.items():
+        parts += ["", f"![{seen}](gallery/{name}.jpg)", "", seen, "", "```python", recipe, "```"]
+    return "\n".join(parts) + "\n"
+
+
+def hero(columns: int = 3, height: int = 288, width: int = 400) -> Tensor:
+    """Some of them as a sheet (1, 3, H, W), each the middle of its picture."""
+    tiles = []
+    for name in HERO:
+        picture = lk.load(DOCS / "gallery" / f"{name}.jpg")
+        scale = max(wanted / side for wanted, side in zip((height, width), size_of(picture), strict=True))
+        picture = lk.resize(picture, tuple(round(scale * side) for side in size_of(picture)))
+        top, left = (size_of(picture)[0] - height) // 2, (size_of(picture)[1] - width) // 2
+        tiles.append(picture[..., top : top + height, left : left + width])
+    return lk.grid(tiles, columns)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(SHOWPIECES)}")
+    names = parser.parse_args().names
+    if unknown := set(names) - SHOWPIECES.keys():
+        parser.error(f"there is no {', '.join(sorted(unknown))}: there are {', '.join(SHOWPIECES)}")
+    for name in names or SHOWPIECES:
+        started, showpiece = time.perf_counter(), SHOWPIECES[name]
+        picture = make(showpiece)
+        lk.save(picture, DOCS / "gallery" / f"{name}.jpg", {"recipe": showpiece.recipe}, quality=88)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
+    lk.save(hero(), DOCS / "hero.jpg", {"recipe": "tools/showpieces.py"}, quality=88)
+
+
+if __name__ == "__main__":
+    main()
