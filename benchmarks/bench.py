@@ -29,8 +29,9 @@ import report
 Case = dict[str, Any]
 HERE = Path(__file__).resolve().parent
 STARTS = {  # name -> (case, target in seconds)
-    "dream 384x288, 4 octaves x 10 steps": ("whole_dream", 3.0),
-    "style 320x240, 200 steps": ("whole_style", 16.0),
+    "dream 384x288, 5 octaves, 20 to 6 steps": ("whole_dream", 4.0),
+    "style 320x240, 200 steps": ("whole_style", 20.0),
+    "style 320x240, a preview of 60 steps": ("previewed_style", 6.0),
     "one pass 512x384, a painting learned": ("learned_pass", None),
     "one pass 512x384, any painting": ("any_pass", None),
     "512x384 made twice as large": ("upscaled", None),

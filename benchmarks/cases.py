@@ -91,19 +91,22 @@ def limit(recipe: str, backbone: str, width: int, precision: str, device: str | 
 
 
 def whole_dream(device: str | None) -> Case:
-    """The pocket dream of a 384x288 photo, four octaves of ten steps."""
+    """The pocket dream of a 384x288 photo with the defaults."""
     photo = lk.resize(lk.photo("coffee"), (288, 384))
     network = lk.load_backbone("pocket", device)
     return {"seconds": min(repeat(lambda: lk.dream(photo, backbone=network, progress=False), 3, 0, warm_up=1))}
 
 
-def whole_style(device: str | None) -> Case:
-    """Pocket style transfer at 320x240, 200 steps with the defaults."""
+def whole_style(device: str | None, steps: int = 200) -> Case:
+    """Pocket style transfer at 320x240 with the defaults."""
     photo, painting = lk.resize(lk.photo("chelsea"), (240, 320)), lk.painting("lantern_bay")
-    network = lk.load_backbone("pocket", device)
-    return {
-        "seconds": min(repeat(lambda: lk.stylize(photo, painting, backbone=network, progress=False), 2, 0, warm_up=0))
-    }
+    options = {"backbone": lk.load_backbone("pocket", device), "steps": steps, "progress": False}
+    return {"seconds": min(repeat(lambda: lk.stylize(photo, painting, **options), 2, 0, warm_up=0))}
+
+
+def previewed_style(device: str | None) -> Case:
+    """`whole_style` with as many steps as a first look needs."""
+    return whole_style(device, 60)
 
 
 def learned_pass(device: str | None) -> Case:

@@ -34,6 +34,7 @@ from nbval.plugin import coalesce_streams, get_sanitize_patterns
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 VARYING = get_sanitize_patterns((ROOT / "tests/sanitize.cfg").read_text(encoding="utf-8"))
+TIMES = [(pattern, replacement) for pattern, replacement in VARYING if "VALUE" not in replacement]  # and no claims
 
 # One thread, no GPU and full precision: sums are then taken in one order, and short computations agree everywhere.
 ENVIRONMENT = {
@@ -88,7 +89,7 @@ def refresh(path: Path, runs: Mapping[str, NotebookNode]) -> None:
             complaints += [f"{cell_id(index)}: {one}" for one in said]
             kept = [tag for tag in cell.metadata.get("tags", []) if tag != ALIKE and not TAG.fullmatch(tag)]
             cell.metadata = {"tags": kept} if (kept := kept + tolerance.tags) else {}
-            if settled(cell.outputs) == settled(before.get("outputs")):
+            if settled(cell.outputs, TIMES) == settled(before.get("outputs"), TIMES):
                 cell.outputs = before.outputs
     if complaints:
         raise ValueError("\n".join([f"{path.name}: the machines do not agree", *complaints]))
@@ -220,16 +221,19 @@ def in_order(outputs: Iterable[NotebookNode]) -> Iterator[NotebookNode]:
         yield from sorted(coalesce_streams(pieces), key=lambda out: out.name, reverse=True) if printed else pieces
 
 
-def settled(value: Any) -> Any:
-    """Outputs without what differs from run to run: equal ones keep their stored text, so that a file is stable."""
+def settled(value: Any, patterns: Iterable[tuple[str, str]] = VARYING) -> Any:
+    """Outputs without what differs from machine to machine, or (`TIMES`) from run to run.
+
+    Those that differ in times alone keep their stored text, so that a file is stable.
+    """
     match value:
         case str():
-            for pattern, replacement in VARYING:
+            for pattern, replacement in patterns:
                 value = re.sub(pattern, replacement, value)
         case list():
-            return [settled(item) for item in value]
+            return [settled(item, patterns) for item in value]
         case dict():
-            return {key: settled(item) for key, item in value.items()}
+            return {key: settled(item, patterns) for key, item in value.items()}
     return value
 
 

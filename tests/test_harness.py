@@ -161,6 +161,18 @@ def test_a_second_run_changes_no_byte(model_path: Path) -> None:
     assert sorted(model_path.parent.glob("model*")) == [model_path]  # no temporary file is left
 
 
+def test_what_a_claim_measured_is_stored_anew_and_a_time_is_not(model_path: Path, tmp_path: Path) -> None:
+    run, path = nbformat.read(model_path, as_version=4), tmp_path / "old.ipynb"
+    stored = nbformat.read(model_path, as_version=4)
+    part(stored, "check one").outputs[0].text = part(stored, "check one").outputs[0].text.replace("0.7312 ", "0.8 ")
+    part(stored, "timing").outputs[0].text = "took 9.8765 s\n"
+    nbformat.write(stored, path)
+    canonical.refresh(path, {machine: deepcopy(run) for machine in canonical.MACHINES})
+    fresh = nbformat.read(path, as_version=4)
+    assert "claim one: 0.7312 " in part(fresh, "check one").outputs[0].text
+    assert part(fresh, "timing").outputs[0].text == "took 9.8765 s\n"
+
+
 def test_runner_has_its_own_environment_and_tidies(book: checks.Notebook) -> None:
     shown = {name: part(book.node, name).outputs[0].text for name in ("environment", "backend", "folder", "overprint")}
     assert shown["environment"] == "['float32', '']\n"

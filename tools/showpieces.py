@@ -57,7 +57,7 @@ SHOWPIECES = {
     "monarch": Showpiece(
         "A monarch from nothing: what looks most like that class to the network, in all crops of all sizes.",
         'lk.create(-3 * lk.class_evidence("monarch") - 1.5 * lk.class_log_probability("monarch"), '
-        '**lk.presets.CLASS_PICTURE | {"size": (512, 768), "crop_size": 224})',
+        '**lk.presets.CLASS_PICTURE | {"size": 768, "crop_size": 224})',
     ),
 }
 

@@ -70,13 +70,14 @@ def texture(photo: Tensor) -> Tensor:
 def texture_mask(photo: Tensor, floor: float = 0.05) -> Tensor:
     """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W) for dreams that leave calm places calm (`emphasis`).
 
-    A `texture` of 0.02 or more is enough to dream on; a photo that has less is dreamt on where it has most.
+    It grows with the square of the `texture`. That of 0.02 is enough to dream on; a photo that has less is dreamt on
+    where it has most.
 
     Example:
         >>> lk.pictures.masks.texture_mask(torch.full((1, 3, 32, 32), 0.5)).unique().tolist()
         [1.0]
     """
-    return emphasis(texture(photo), floor, enough=0.02)
+    return emphasis(texture(photo).square(), floor, enough=0.02**2)
 
 
 def emphasis(strength: Tensor, floor: float = 0.05, enough: float = 1e-30) -> Tensor:

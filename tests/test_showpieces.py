@@ -1,0 +1,41 @@
+"""The gallery's pictures are what their recipes make, large enough to hang, and all of them are in its page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import labkit as lk
+from labkit.pictures.geometry import size_of
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import showpieces  # noqa: E402
+from showpieces import SHOWPIECES  # noqa: E402
+
+
+@pytest.mark.parametrize("name", SHOWPIECES)
+def test_a_recipe_makes_its_picture_small(name: str) -> None:
+    """Without the detail that a large one has room for, so only the colors of its quarters are compared."""
+    try:
+        small = showpieces.make(SHOWPIECES[name], 96)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    large = lk.load(showpieces.DOCS / "gallery" / f"{name}.jpg")
+    assert max(size_of(small)) == 96 and max(size_of(large)) == 768
+    mine, theirs = (lk.resize(picture, (2, 2)) for picture in (small, large))
+    assert (mine - theirs).abs().max() < 0.25
+
+
+@pytest.mark.parametrize("name", SHOWPIECES)
+def test_a_picture_carries_its_recipe(name: str) -> None:
+    assert lk.settings_of(showpieces.DOCS / "gallery" / f"{name}.jpg")["recipe"] == SHOWPIECES[name].recipe
+
+
+def test_the_page_shows_all() -> None:
+    assert (showpieces.DOCS / "gallery.md").read_text(encoding="utf-8") == showpieces.page()
+    assert {path.stem for path in (showpieces.DOCS / "gallery").iterdir()} == SHOWPIECES.keys()
+    assert set(showpieces.HERO) <= SHOWPIECES.keys()
