@@ -3,12 +3,13 @@
     python tools/showpieces.py                     all of them: some ten minutes on two cores
     python tools/showpieces.py castles_in_the_mist
 
-The line is stored in the picture's file, too: `lk.settings_of(path)`. Two of them need the weights of googlenet_bvlc.
+The line is stored in the picture's file, too: `lk.settings_of(path)`. One needs the weights of googlenet_bvlc.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import labkit as lk
 from labkit.pictures.geometry import size_of
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-HERO = ["castles_in_the_mist", "birds_in_the_wave", "night_launch", "stained_cat", "starry_coffee", "monarch"]
+HERO = ["faces_of_the_carp", "castles_in_the_mist", "launch_under_whirls", "dotted_cat", "birds_in_the_wave", "monarch"]
 
 
 class Showpiece(NamedTuple):
@@ -28,31 +29,53 @@ class Showpiece(NamedTuple):
 
 
 SHOWPIECES = {
+    "faces_of_the_carp": Showpiece(
+        "A mosaic of two carp, dreamt with the defaults: furry faces look out of the fish and the water lily, and the "
+        "tiles run round them.",
+        'lk.dream(lk.painting("koi_mosaic", 768), octaves=6)',
+    ),
+    "guitar_with_dogs": Showpiece(
+        "A cubist table, dreamt with the defaults: the guitar has become a dog's bed, its head a dog's.",
+        'lk.dream(lk.painting("table_with_guitar", 768), octaves=6)',
+    ),
     "castles_in_the_mist": Showpiece(
         "A drawn landscape, in whose peaks a network looks for castles and monasteries: they become towers with "
         "windows, and the empty paper stays empty.",
         'lk.dream(lk.painting("mist_peaks", 768), octaves=6, **lk.presets.CASTLES)',
     ),
+    "palaces_in_the_harbor": Showpiece(
+        "A harbor in red, in which it looks for the same: the sails are towers, and domes rise behind them.",
+        'lk.dream(lk.painting("harbour_in_red", 768), octaves=6, **lk.presets.CASTLES)',
+    ),
     "birds_in_the_wave": Showpiece(
-        "A printed wave, in which the same network looks for birds and butterflies: a wing in the spray, a swarm on "
-        "the water, and the sun has an eye.",
+        "A printed wave, in which it looks for birds and butterflies: a wing in the spray, a swarm on the water, and "
+        "the sun has an eye.",
         'lk.dream(lk.painting("carved_sea", 768), octaves=6, **lk.presets.BIRDS)',
     ),
-    "night_launch": Showpiece(
-        "A rocket at night, and castles again: its neighbors in the sky are the network's alone.",
-        'lk.dream(lk.resize(lk.photo("rocket"), 768), octaves=6, **lk.presets.CASTLES)',
+    "eyes_in_the_night": Showpiece(
+        "A night sky, dreamt by the network and with the settings of 2015: the stars look back, and there are cars "
+        "among the boats.",
+        'lk.dream(lk.painting("lantern_bay", 768), backbone="googlenet_bvlc", **lk.presets.ORIGINAL_DREAM)',
     ),
-    "eyes_of_the_deep_field": Showpiece(
-        "The Hubble deep field, dreamt by the network and with the settings of 2015: galaxies become pupils.",
-        'lk.dream(lk.photo("hubble_deep_field", 768), backbone="googlenet_bvlc", **lk.presets.ORIGINAL_DREAM)',
-    ),
-    "stained_cat": Showpiece(
-        "A cat in the style of a stained-glass window: the leads follow the fur and the lids of the eyes.",
-        'lk.stylize(lk.resize(lk.photo("chelsea"), 768), lk.painting("window_of_the_sun"))',
+    "launch_under_whirls": Showpiece(
+        "A rocket in the strokes of that sky: the smoke is lantern light, and the lamps have halos.",
+        'lk.stylize(lk.resize(lk.photo("rocket"), (512, 768)), lk.painting("lantern_bay"))',
     ),
     "starry_coffee": Showpiece(
-        "A cup of coffee in the strokes of a night sky, which run round the rim and whirl in the cup.",
-        'lk.stylize(lk.resize(lk.photo("coffee"), 768), lk.painting("lantern_bay"))',
+        "A cup of coffee in the same strokes, which run round the rim and whirl in the cup.",
+        'lk.stylize(lk.resize(lk.photo("coffee"), (512, 768)), lk.painting("lantern_bay"))',
+    ),
+    "dotted_cat": Showpiece(
+        "A cat in the dots of a pond at noon.",
+        'lk.stylize(lk.resize(lk.photo("chelsea"), (511, 768)), lk.painting("noon_pond"))',
+    ),
+    "stained_cat": Showpiece(
+        "The cat as a stained-glass window: the leads follow the fur and the lids of the eyes.",
+        'lk.stylize(lk.resize(lk.photo("chelsea"), (511, 768)), lk.painting("window_of_the_sun"))',
+    ),
+    "cubist_astronaut": Showpiece(
+        "An astronaut in the planes of a cubist table, by nearest neighbors and without a term for content.",
+        'lk.stylize(lk.resize(lk.photo("astronaut"), (768, 768)), lk.painting("table_with_guitar"), **lk.presets.BOLD)',
     ),
     "monarch": Showpiece(
         "A monarch from nothing: what looks most like that class to the network, in all crops of all sizes.",
@@ -64,7 +87,8 @@ SHOWPIECES = {
 
 def make(showpiece: Showpiece, size: int = 768) -> Tensor:
     """The picture (1, 3, H, W) by its recipe, its longer side ``size`` pixels."""
-    return eval(showpiece.recipe.replace("768", str(size)), {"lk": lk})  # noqa: S307: written above
+    recipe = re.sub(r"\b(511|512|768)\b", lambda side: str(round(int(side[0]) * size / 768)), showpiece.recipe)
+    return eval(recipe, {"lk": lk})  # noqa: S307: written above
 
 
 def page() -> str:
