@@ -97,16 +97,16 @@ def whole_dream(device: str | None) -> Case:
     return {"seconds": min(repeat(lambda: lk.dream(photo, backbone=network, progress=False), 3, 0, warm_up=1))}
 
 
-def whole_style(device: str | None, steps: int = 200) -> Case:
-    """Pocket style transfer at 320x240 with the defaults."""
+def whole_style(device: str | None, **settings: Any) -> Case:
+    """Pocket style transfer at 320x240, with the defaults where ``settings`` say nothing."""
     photo, painting = lk.resize(lk.photo("chelsea"), (240, 320)), lk.painting("lantern_bay")
-    options = {"backbone": lk.load_backbone("pocket", device), "steps": steps, "progress": False}
+    options = {"backbone": lk.load_backbone("pocket", device), "progress": False, **settings}
     return {"seconds": min(repeat(lambda: lk.stylize(photo, painting, **options), 2, 0, warm_up=0))}
 
 
 def previewed_style(device: str | None) -> Case:
-    """`whole_style` with as many steps as a first look needs."""
-    return whole_style(device, 60)
+    """`whole_style` by the preset for a first look."""
+    return whole_style(device, **lk.presets.FAST)
 
 
 def learned_pass(device: str | None) -> Case:

@@ -107,12 +107,12 @@ def test_the_lab_in_the_browser(address: str) -> None:
             for _ in range(times):
                 page.keyboard.press(key)
 
-        press("steps", "ArrowRight", 30)
-        press("step size", "ArrowLeft", 14)
+        press("steps", "ArrowRight", 20)
+        press("step size", "ArrowLeft", 2)
         expect(sliders.filter(has_text="steps").first.locator(".widget-readout")).to_have_text("40")
 
         start.click()
-        expect(status.filter(has_text="of 160").first).to_be_visible()  # four octaves of the forty steps just asked for
+        expect(status.filter(has_text="of 115").first).to_be_visible()  # five octaves, of the forty steps just asked for to six
         page.wait_for_function("([img, old]) => img.src !== old", arg=[picture.element_handle(), photo])
         early = picture.evaluate("img => img.naturalWidth")
         page.wait_for_function("([img, old]) => img.naturalWidth > old", arg=[picture.element_handle(), early])
@@ -123,7 +123,7 @@ def test_the_lab_in_the_browser(address: str) -> None:
         assert picture.get_attribute("src") == stopped, "the picture still changes after stop"
 
         go_on.click()
-        expect(status.filter(has_text="step 160 of 160").first).to_be_visible()
+        expect(status.filter(has_text="step 115 of 115").first).to_be_visible()
         after = picture.get_attribute("src")
         press("before", "ArrowRight", 50)
         page.wait_for_function("([img, old]) => img.src !== old", arg=[picture.element_handle(), after])

@@ -122,7 +122,7 @@ def test_the_scale_of_the_painting_matters(pocket: lk.Backbone) -> None:
     assert lk.difference(large, small).mean() > 1e-3
 
 
-PRESETS = ["GATYS", "ARTICLE_STYLE", "CROWSON", "PAINTED", "NEIGHBORS", "BOLD", "CALM"]
+PRESETS = ["GATYS", "ARTICLE_STYLE", "CROWSON", "PAINTED", "FAST", "NEIGHBORS", "BOLD", "CALM"]
 
 
 @pytest.mark.parametrize("name", PRESETS)

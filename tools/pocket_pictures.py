@@ -14,7 +14,7 @@ from torch import Tensor
 
 import labkit as lk
 
-LAYERS = {"googlenet_bvlc": ("inception_3b", "inception_4c"), "pocket": ("relu4_3", "relu5_3")}
+LAYERS = {"googlenet_bvlc": ("inception_3b", "inception_4c"), "pocket": ("relu4_3", "relu5_1")}
 CLASSES = ("zebra", "monarch", "tiger", "goldfinch", "beacon")
 WIDTH = 320
 
@@ -26,10 +26,10 @@ def dreams_and_style(network: lk.Backbone) -> list[Tensor]:
 
 
 def classes(network: lk.Backbone, size: tuple[int, int]) -> list[Tensor]:
-    """Each class as far above the mean class as 300 steps bring it."""
-    wishes = [lk.activation("logits", power=1) - lk.class_logit(name) for name in CLASSES]
-    drawn = lk.create(lk.per_picture(wishes), backbone=network, size=size, variations=len(wishes), steps=300)
-    return list(drawn.split(1))
+    """A few whole objects of each class."""
+    settings = lk.presets.CLASS_PICTURE | {"size": size}
+    losses = [-3 * lk.class_evidence(name) - 1.5 * lk.class_log_probability(name) for name in CLASSES]
+    return [lk.create(loss, backbone=network, **settings) for loss in losses]
 
 
 def main(path: str) -> None:

@@ -117,6 +117,7 @@ def main() -> None:
     names = parser.parse_args().names
     if unknown := set(names) - SHOWPIECES.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}: there are {', '.join(SHOWPIECES)}")
+    (DOCS / "gallery").mkdir(exist_ok=True)
     for name in names or SHOWPIECES:
         started, showpiece = time.perf_counter(), SHOWPIECES[name]
         picture = make(showpiece)

@@ -114,6 +114,8 @@ PAINTED: Mapping[str, Any] = {
     "style_inset": 0.05,
     "parameterization": "laplacian",
 }
+# Nearly that, in less than a third of the time.
+FAST: Mapping[str, Any] = {**PAINTED, "steps": 60, "learning_rate": 0.06}
 # With the painting's features at the photo's nearest neighbors: calmer planes, and half as fast.
 NEIGHBORS: Mapping[str, Any] = {
     "content_weight": 0.5,
