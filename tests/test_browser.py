@@ -112,7 +112,7 @@ def test_the_lab_in_the_browser(address: str) -> None:
         expect(sliders.filter(has_text="steps").first.locator(".widget-readout")).to_have_text("40")
 
         start.click()
-        expect(status.filter(has_text="of 115").first).to_be_visible()  # five octaves, of the forty steps just asked for to six
+        expect(status.filter(has_text="of 115").first).to_be_visible()  # five octaves, forty steps to six
         page.wait_for_function("([img, old]) => img.src !== old", arg=[picture.element_handle(), photo])
         early = picture.evaluate("img => img.naturalWidth")
         page.wait_for_function("([img, old]) => img.naturalWidth > old", arg=[picture.element_handle(), early])
