@@ -25,7 +25,7 @@ def test_a_recipe_makes_its_picture_small(name: str) -> None:
     except FileNotFoundError as error:
         pytest.skip(str(error))
     large = lk.load(showpieces.DOCS / "gallery" / f"{name}.jpg")
-    assert max(size_of(small)) == 96 and max(size_of(large)) == 768
+    assert 96 <= max(size_of(small)) <= 104 and 768 <= max(size_of(large)) <= 776
     mine, theirs = (lk.resize(picture, (2, 2)) for picture in (small, large))
     assert (mine - theirs).abs().max() < 0.25
 

@@ -20,12 +20,19 @@ import labkit as lk
 from labkit.pictures.geometry import size_of
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-HERO = ["faces_of_the_carp", "castles_in_the_mist", "launch_under_whirls", "dotted_cat", "birds_in_the_wave", "monarch"]
+HERO = [
+    "faces_of_the_carp",
+    "castles_in_the_mist",
+    "launch_under_whirls",
+    "dotted_cat",
+    "birds_in_the_wave",
+    "six_from_nothing",
+]
 
 
 class Showpiece(NamedTuple):
     seen: str
-    recipe: str  # one expression, in which the longer side is 768
+    recipe: str  # one expression, in which the longer side is about 768
 
 
 SHOWPIECES = {
@@ -77,17 +84,18 @@ SHOWPIECES = {
         "An astronaut in the planes of a cubist table, by nearest neighbors and without a term for content.",
         'lk.stylize(lk.resize(lk.photo("astronaut"), (768, 768)), lk.painting("table_with_guitar"), **lk.presets.BOLD)',
     ),
-    "monarch": Showpiece(
-        "A monarch from nothing: what looks most like that class to the network, in all crops of all sizes.",
-        'lk.create(-3 * lk.class_evidence("monarch") - 1.5 * lk.class_log_probability("monarch"), '
-        '**lk.presets.CLASS_PICTURE | {"size": 768, "crop_size": 224})',
+    "six_from_nothing": Showpiece(
+        "From nothing: what looks most like six classes to the network, in all crops of all sizes.",
+        "lk.grid([lk.create(-3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c), "
+        '**lk.presets.CLASS_PICTURE | {"size": 256}) '
+        'for c in ("monarch", "castle", "jellyfish", "volcano", "flamingo", "schooner")], 3)',
     ),
 }
 
 
 def make(showpiece: Showpiece, size: int = 768) -> Tensor:
-    """The picture (1, 3, H, W) by its recipe, its longer side ``size`` pixels."""
-    recipe = re.sub(r"\b(511|512|768)\b", lambda side: str(round(int(side[0]) * size / 768)), showpiece.recipe)
+    """The picture (1, 3, H, W) by its recipe, its longer side about ``size`` pixels."""
+    recipe = re.sub(r"\b(256|511|512|768)\b", lambda side: str(round(int(side[0]) * size / 768)), showpiece.recipe)
     return eval(recipe, {"lk": lk})  # noqa: S307: written above
 
 
