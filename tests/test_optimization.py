@@ -241,7 +241,7 @@ def test_the_seed_decides_the_picture(name: str, pocket: lk.Backbone) -> None:
     torch.manual_seed(2)  # the global generator has no say
     same, other = (last(RUNS[name](backbone=pocket, seed=seed)).picture for seed in (3, 4))
     assert torch.equal(one, same)
-    assert lk.difference(one, other).mean() > 1e-3
+    assert lk.difference(one, other).mean() > 1e-4  # rounding alone: 1e-7
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import showpieces  # noqa: E402
 from showpieces import SHOWPIECES  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWPIECES)
 def test_a_recipe_makes_its_picture_small(name: str) -> None:
     """Without the detail that a large one has room for, so only the colors of its quarters are compared."""
