@@ -19,7 +19,16 @@ import labkit as lk
 from labkit.pictures.filters import blurred
 from labkit.pictures.masks import texture_mask
 from labkit.recipes.deepdream import dream_loss, octave_sizes, octave_steps, saliency_mask
-from labkit.recipes.dream_gradients import anchored, balanced, dream_gradient, natural, normalized, rolled, smoothed
+from labkit.recipes.dream_gradients import (
+    anchored,
+    balanced,
+    color_mixing,
+    dream_gradient,
+    natural,
+    normalized,
+    rolled,
+    smoothed,
+)
 
 cat = cache(lambda: lk.photo("chelsea", 64))
 QUICK = {**lk.presets.PLAIN, "octaves": 2, "steps": 2, "jitter": 8, "precision": "float32", "progress": False}
@@ -237,13 +246,14 @@ def test_a_natural_step_is_the_gradient_step_in_decorrelated_colors() -> None:
     (step,) = torch.autograd.grad(picture, decorrelated, gradient)
     moved = torch.einsum("rc,nchw->nrhw", root, decorrelated + step) - picture
     scale = torch.linalg.eigvalsh(root @ root.T)[-1]
-    torch.testing.assert_close(scale * natural(gradient), moved.detach(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(scale * natural(gradient, color_mixing()), moved.detach(), rtol=0, atol=1e-9)
 
 
 def test_natural_colors_come_by_degrees() -> None:
     gradient = torch.randn(1, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert natural(gradient, 0) is gradient
-    torch.testing.assert_close(natural(natural(gradient, 0.3), 0.5), natural(gradient, 0.8))
+    torch.testing.assert_close(natural(gradient, color_mixing(0)), gradient)
+    twice = natural(natural(gradient, color_mixing(0.3)), color_mixing(0.5))
+    torch.testing.assert_close(twice, natural(gradient, color_mixing(0.8)))
 
 
 def test_decorrelated_dreams_are_less_garish(pocket: lk.Backbone) -> None:
@@ -374,7 +384,8 @@ def test_where_a_photo_is_calm_the_texture_mask_is_at_its_floor(pocket: lk.Backb
     patch[..., 72:120, 72:120] = lk.photo("chelsea", (48, 48))
     mask = texture_mask(patch)
     assert mask[..., :40, :40].max() < 0.06 and mask[..., 90:102, 90:102].min() > 0.9, "calm, though most of it is"
-    assert texture_mask(0.5 + 0.1 * (patch - 0.5)).max() == 1, "faint, and dreamt on all the same"
+    faint = texture_mask(0.5 + 0.03 * (patch - 0.5))
+    assert faint.max() == 1 and faint[..., :40, :40].max() < 0.06, "faint, and dreamt on where it has most"
 
 
 def test_the_saliency_mask_is_where_the_class_depends_on_the_picture(pocket: lk.Backbone) -> None:
@@ -386,7 +397,8 @@ def test_the_saliency_mask_is_where_the_class_depends_on_the_picture(pocket: lk.
     left, right = mask[..., :110].mean((1, 2, 3)), mask[..., 146:].mean((1, 2, 3))
     assert left[0] > 3 * right[0] and right[1] > 3 * left[1]
     torch.testing.assert_close(mask[1:], saliency_mask(pocket, photos[1:]), rtol=1e-3, atol=1e-3)
-    assert (dream(photos[:1], pocket, "relu2_2", mask="salient") - photos[:1]).abs()[..., :100].mean() > 0.001
+    change = (dream(photos[:1], pocket, "relu2_2", mask="salient") - photos[:1]).abs()
+    assert change[..., :100].mean() > 2 * change[..., 156:].mean()
 
 
 @pytest.mark.parametrize("loss", ["content", "caricature", "pixel_mse", "style in a mask"])

@@ -200,6 +200,7 @@ LOSSES: dict[str, Callable[[], lk.Loss]] = {
     "an anchor": lambda: lk.pixel_mse(coffee(), LEFT[None, None]) - 0.1 * lk.activation("relu3_1"),
     "transport": lambda: lk.relaxed_emd(koi(), ["relu2_1", "relu3_1"]) + lk.self_similarity(coffee(), "relu3_1"),
     "slices": lambda: lk.style(koi(), "pixels", statistic="sliced", projections=4) - lk.activation("relu3_1"),
+    "energies": lambda: -lk.log_energy("relu3_1") - lk.class_evidence("castle"),
     "a region": lambda: lk.style(koi(), ["relu2_1"], mask=LEFT) - lk.activation("relu3_1"),
 }
 OF_A_PHOTO: dict[str, Recipe] = {
@@ -208,6 +209,7 @@ OF_A_PHOTO: dict[str, Recipe] = {
         p, n, {"relu3_1": 1.0, "relu4_3": 2.0}, laplacian=2, decorrelate=True, mask="center", variations=2
     ),
     **{f"a dream of {name}": lambda p, n, loss=loss: dream(p, n, loss()) for name, loss in LOSSES.items()},
+    "a dream on what is seen": lambda p, n: dream(p, n, mask="salient", anchor=0.5),
     "a dream in tiles": lambda p, n: dream(lk.grid([p] * 4, 2), n, tile=64, octaves=1),
     "a dream in another's pools": lambda p, n: dream(p, lk.variant(n, "l2", "reflect")),
     "a redirected dream": lambda p, n: dream(p, n.redirected(), -lk.activation("relu4_3", channel=3, power=1)),
@@ -242,6 +244,9 @@ OF_NOTHING: dict[str, Recipe] = {  # or of nothing but what the CPU holds
     },
     "create: several": lambda p, n: create(n, lk.channels("relu3_1", [1, 2]) + lk.diversity("relu2_1"), variations=2),
     "create: crops": lambda p, n: create(n, crops=2, crop_share=(1, 0.6), crop_size=32, noise=0.1),
+    "create: content in crops": lambda p, n: create(
+        n, lk.content(p) - lk.class_evidence("castle"), crops=2, crop_size=40
+    ),
     "create: from a picture": lambda p, n: create(n, lk.style(koi()), init=coffee(), parameterization="laplacian"),
     "prior": restored,
     "training": trained,

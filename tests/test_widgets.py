@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,18 @@ def test_a_preset_for_another_network_says_so() -> None:
     view.controls["octaves"].value = 3
     view.preset.label = "ORIGINAL_DREAM"
     assert "this network has no layer inception_4c" in view.status.value
+    assert view.options["step_size"] == 1.5 and view.options["octaves"] == 4, "what the network can do is set"
+
+
+@pytest.mark.parametrize("build", [dreams, styles])
+def test_the_controls_can_show_every_preset(build: Callable[[], View]) -> None:
+    view = build()
+    for name, preset in view.preset.options:
+        view.preset.label = name
+        numbers = {key: value for key, value in preset.items() if "layers" not in key}
+        if build is dreams and isinstance(preset.get("steps"), int):
+            numbers["steps"] = (preset["steps"], preset["steps"])
+        assert {key: view.options[key] for key in numbers} == numbers, name
 
 
 def test_chosen_layers_and_their_weights_are_used() -> None:

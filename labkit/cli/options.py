@@ -14,7 +14,7 @@ HELP: dict[str, dict[str, str]] = {
     "what": {
         "preset": "settings with a name, which other options overrule",
         "backbone": "network",
-        "layers": "layers to dream, as relu3_3=0.5,relu4_3 (default: creatures of the recommended layer)",
+        "layers": "layers to dream, as relu3_3=0.5,relu4_3 (default: recommended for the network)",
         "variations": "number of dreams of the photo",
         "shuffle": "draw the layers' weights at random (default: for several variations)",
         "mask": "where to dream: a file, white there; or center, texture, salient; none: everywhere",

@@ -25,7 +25,8 @@ class activation(Loss):
 
     Args:
         channel: the only channel that counts.
-        neuron: the only position, (row, column), in fractions of the map's height and width, in [0, 1).
+        neuron: the only position, (row, column), in fractions of the map's height and width, in [0, 1). Of a picture
+            that is moved before, by ``jitter``, it sees other places.
         direction: a vector (C,) on which features are projected, instead of a channel.
         power: 2 is DeepDream's mean square, 1 the plain mean of feature visualization; at most 16.
         relative: take the logarithm, so that in a sum of layers each one counts by its relative growth and not by the

@@ -76,7 +76,7 @@ class class_evidence(Loss):
 
     def bind(self, source: FeatureSource, size: Size) -> BoundLoss:
         backbone, layer = source.backbone, last_map(source.backbone)
-        chosen = [backbone.class_index(name) for name in self.classes]
+        chosen = torch.tensor([backbone.class_index(name) for name in self.classes])
         count = backbone.channels("logits")
         rows = at_least_float32(backbone.head.weight if isinstance(backbone.head, nn.Linear) else torch.eye(count))
         weights = (rows[chosen] - rows.mean(0)).to(backbone.device)

@@ -319,7 +319,7 @@ class Backbone(nn.Module):
         return other
 
     def redirected(self) -> Backbone:
-        """This network, the same weights, with ReLUs that let the gradient pass where all of it would be blocked.
+        """This network, the very same modules, with ReLUs that let the gradient pass where all of it would be blocked.
 
         With it a channel that is silent on noise can be started: ``-lk.activation(layer, channel=7, power=1)``; the
         square of power 2 has no slope at 0. Of a picture in tiles, each tile decides for itself. See `RedirectedReLU`.

@@ -84,7 +84,7 @@ def style_view(photo: Any, painting: Any, backbone: str | Backbone, size: int) -
     """A view on `stylizing_with`."""
     controls = {
         "content_weight": w.FloatSlider(1.0, min=0.0, max=10.0, step=0.1),
-        "style_weight": w.FloatLogSlider(30.0, min=0, max=4, step=0.05),
+        "style_weight": w.FloatSlider(30.0, min=0.0, max=300.0, step=1.0),
         "tv_weight": w.FloatSlider(1.0, min=0.0, max=20.0, step=0.1),
         "chroma_tv_weight": w.FloatSlider(30.0, min=0.0, max=100.0, step=1.0),
         "content_layers": Layers(lambda recommended: dict.fromkeys(recommended.content, 1.0)),
@@ -285,11 +285,11 @@ class View(w.HBox):
     def _turn(self, names: Iterable[str]) -> None:
         """Turn these controls to the preset, and to the defaults where it says nothing."""
         settings = {**self.defaults, **self.preset.value}
-        try:
-            for name in names:
+        for name in names:
+            try:
                 self.controls[name].value = settings[name]
-        except ValueError as error:  # layers that the network has not
-            self._say(error)
+            except ValueError as error:  # layers that the network has not
+                self._say(error)
 
     def _say(self, what: str | BaseException) -> None:
         text = html.escape(str(what))

@@ -70,8 +70,8 @@ def texture(photo: Tensor) -> Tensor:
 def texture_mask(photo: Tensor, floor: float = 0.05) -> Tensor:
     """Where photos (N, 3, H, W) have texture: a mask (N, 1, H, W) for dreams that leave calm places calm (`emphasis`).
 
-    It grows with the square of the `texture`. That of 0.02 is enough to dream on; a photo that has less is dreamt on
-    where it has most.
+    It grows with the square of the `texture`. That of 0.02 is enough to dream on; a photo that has less everywhere is
+    dreamt on where it has most.
 
     Example:
         >>> lk.pictures.masks.texture_mask(torch.full((1, 3, 32, 32), 0.5)).unique().tolist()
@@ -86,11 +86,13 @@ def emphasis(strength: Tensor, floor: float = 0.05, enough: float = 1e-30) -> Te
     Args:
         strength: of at least 0; a picture without any has the mask 1.
         floor: what places without any have, above 0 and at most 1.
-        enough: of a picture with less in its largest quarter, the mask is 1 from here on.
+        enough: of a picture with less in its largest quarter, the mask is 1 from here on, or where it has most.
     """
     check_numbers(1e-6, most=1, floor=floor)
-    mask = (floor + (1 - floor) * strength / upper_quartile(strength).clamp_min(enough)).clamp_max(1)
-    return mask / mask.amax((1, 2, 3), keepdim=True)
+    share = (strength / upper_quartile(strength).clamp_min(enough)).clamp_max(1)
+    most = share.amax((1, 2, 3), keepdim=True)
+    share = torch.where(most > 0, share / most, 1.0)
+    return floor + (1 - floor) * share
 
 
 def upper_quartile(values: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def dreaming(
         smoothing: the width in pixels of the Gaussians that smooth the gradient (see `smoothed`). 0: none.
         laplacian: how often the gradient is split into fine and coarse, each part then made equally strong, so that
             dreams have detail of every size (see `balanced`; the TensorFlow tutorial splits 4 times). 0: not at all.
-        decorrelate: how much natural colors grow and garish ones do not, from 0 to 1 (see `natural`).
+        decorrelate: how much natural colors grow and garish ones do not, from 0 to 1 (see `color_mixing`).
         anchor: how strongly the picture is held to the photo's shallow features, up to 100: at a relative distance r
             of those it is pulled back with ``anchor`` * r of the dream's own strength. 0: not.
         mask: where to dream: "texture", so that calm places stay calm (see `texture_mask`); "salient", on what the
@@ -107,8 +107,8 @@ def dreaming(
     pictures = original.to(network.device).repeat(variations, 1, 1, 1)
     generator = torch.Generator().manual_seed(seed)
     loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
-    shallow = [*network.recommended.style, *network.layers][:2][-1]
-    likeness = content(pictures, shallow) if anchor else None
+    shallow = [*network.recommended.style, *(layer for layer in network.layers if layer != "logits")][:2]
+    likeness = content(pictures, shallow[-1]) if anchor and shallow else None
     size = size_of(original)
     least = max(least_side(network, wanted, size) for wanted in (loss, likeness) if wanted)
     sizes = octave_sizes(size, octaves, octave_scale, least)

@@ -42,11 +42,12 @@ def dream_gradient(
     invariant, dependent = evaluator.split()
     jittered = invariant and randomly_rolled(invariant, jitter, generator)
     whole = summed(jittered, dependent, source=evaluator)
+    mixing = color_mixing(decorrelate).float().to(evaluator.device)  # once: a copy to a GPU waits for it
 
     def evaluate(picture: Tensor) -> Evaluation:
         evaluation = whole(picture)
         gradient = smoothed(balanced(evaluation.gradient, laplacian), smoothing)
-        gradient = normalized(natural(gradient, decorrelate))
+        gradient = normalized(natural(gradient, mixing) if decorrelate else gradient)
         if photo is not None:
             distance = photo(picture)
             gradient = anchored(gradient, smoothed(distance.gradient, smoothing), anchor * distance.loss.sqrt())
@@ -120,18 +121,20 @@ def _evened(level: Tensor) -> Tensor:
     return level / level.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
 
 
-def natural(gradient: Tensor, strength: float = 1.0) -> Tensor:
-    """The gradient times the colors' covariance to the power ``strength``, from 0, as it is, to 1.
+def color_mixing(strength: float = 1.0) -> Tensor:
+    """The covariance (3, 3) of natural colors, its largest variance made 1, to the power ``strength``, from 0 to 1.
 
-    At 1 it is the step in RGB that a gradient step in decorrelated colors is, which is nearly gray. Between, natural
-    colors grow and garish ones do not.
+    A gradient times that is, at 1, the step in RGB that a gradient step in decorrelated colors is, which is nearly
+    gray. Between, natural colors grow and garish ones do not; at 0 it stays as it is.
     """
-    if strength == 0:
-        return gradient
     root = color_correlation().double()
     variances, axes = torch.linalg.eigh(root @ root.T)
-    mixing = (axes * (variances / variances[-1]) ** strength @ axes.T).to(gradient)
-    return torch.einsum("rc,nchw->nrhw", mixing, gradient)
+    return axes * (variances / variances[-1]) ** strength @ axes.T
+
+
+def natural(gradient: Tensor, mixing: Tensor) -> Tensor:
+    """The gradient (N, 3, H, W), its colors mixed (see `color_mixing`)."""
+    return torch.einsum("rc,nchw->nrhw", mixing.to(gradient), gradient)
 
 
 def smoothed(gradient: Tensor, sigma: float) -> Tensor:

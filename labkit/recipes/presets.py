@@ -31,9 +31,11 @@ ARTICLE_DREAM: Mapping[str, Any] = {
     **PLAIN,
     "layers": {"relu1_2": 0.2, "relu2_2": 0.2, "relu3_3": 0.2, "relu4_3": 0.2, "relu5_3": 0.2},
 }
-# Dreams of the pocket network, or of VGG16. Animals of more kinds than by default, where all channels count alike:
+# Dreams of the pocket network; those of layers are VGG16's, too. More kinds of animals than by default, since all
+# channels count alike:
 CREATURES: Mapping[str, Any] = {"layers": -log_energy("relu5_1")}
-# Birds and butterflies, castles, a reef: classes where the photo has a place for them.
+# Birds and butterflies, castles, a reef: classes where the photo has a place for them, of any network that averages its
+# last map.
 BIRDS: Mapping[str, Any] = {"layers": -class_evidence("monarch", "peacock", "lorikeet", "macaw")}
 CASTLES: Mapping[str, Any] = {
     "layers": -class_evidence("castle", "palace", "monastery", "dome", "stupa", "church"),
@@ -150,5 +152,6 @@ def of(settings: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         >>> [*lk.presets.of(["content_weight", "neighbor_weight", "style_weight", "chroma_tv_weight"])]
         ['NEIGHBORS', 'BOLD', 'CALM']
     """
+    known = set(settings)
     presets = {name: value for name, value in globals().items() if name.isupper()}
-    return {name: preset for name, preset in presets.items() if preset.keys() <= set(settings)}
+    return {name: preset for name, preset in presets.items() if preset.keys() <= known}

@@ -59,7 +59,7 @@ def creating(
     Args:
         loss: what the picture should be: ``-lk.activation("relu4_3", channel=7, power=1)``, ``-lk.class_logit(1)``,
             ``lk.style(painting)`` (texture synthesis, Gatys et al. 2015), or any sum.
-        backbone: a name or a loaded network.
+        backbone: a name or a loaded network; its ReLUs let gradients start silent channels (`Backbone.redirected`).
         size: height and width, or the side of a square, in pixels.
         variations: how many pictures, as one batch.
         parameterization: "fourier", "spectrum", "maco", "laplacian", "cppn" or "pixels" (see
