@@ -77,7 +77,7 @@ def test_dream_writes_what_the_function_returns(folder: Path, capsys: Capture) -
     options = {"octaves": 2, "steps": 2, "jitter": 4, "anchor": 0, "seed": 3, "precision": "float32"}
     options["layers"] = {"relu2_2": 0.5, "relu3_3": 1.0}
     expected = lk.dream(photo := lk.load("cat.png", 48), progress=False, **options)
-    assert (expected - photo).abs().mean() > 0.005
+    assert (expected - photo).abs().mean() > 0.002
     told = {"labkit": lk.__version__, "size": 48, "backbone": "pocket", "smoothing": default(lk.dreaming, "smoothing")}
     assert_saved("out.png", expected, recipe="dream", photo="cat.png", **told, **options)
 
