@@ -42,12 +42,13 @@ def dream_gradient(
     invariant, dependent = evaluator.split()
     jittered = invariant and randomly_rolled(invariant, jitter, generator)
     whole = summed(jittered, dependent, source=evaluator)
-    mixing = color_mixing(decorrelate).float().to(evaluator.device)  # once: a copy to a GPU waits for it
+    # Once, because a copy to a GPU waits for it:
+    mixing = color_mixing(decorrelate).float().to(evaluator.device) if decorrelate else None
 
     def evaluate(picture: Tensor) -> Evaluation:
         evaluation = whole(picture)
         gradient = smoothed(balanced(evaluation.gradient, laplacian), smoothing)
-        gradient = normalized(natural(gradient, mixing) if decorrelate else gradient)
+        gradient = normalized(gradient if mixing is None else natural(gradient, mixing))
         if photo is not None:
             distance = photo(picture)
             gradient = anchored(gradient, smoothed(distance.gradient, smoothing), anchor * distance.loss.sqrt())
