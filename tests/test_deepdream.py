@@ -471,6 +471,13 @@ def test_a_network_of_ones_own_dreams_by_default() -> None:
         lk.dreaming(cat(), backbone=wrapped)
 
 
+def test_the_anchor_lies_in_a_map_and_not_in_the_logits() -> None:
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)]
+    wrapped = lk.wrap(nn.Sequential(*layers), layers="1", recommended=lk.Recommended("1", "1", ()))
+    assert wrapped.layers == ["1", "logits"]
+    assert (lk.dream(cat(), backbone=wrapped, device="cpu", **DEFAULT) - cat()).abs().mean() > 1e-3
+
+
 def test_octaves_leave_room_for_the_anchor(pocket: lk.Backbone) -> None:
     with pytest.raises(ValueError, match="too small for relu2_2"):
         lk.dreaming(lk.photo("chelsea", (1, 1)), "relu1_1", backbone=pocket)

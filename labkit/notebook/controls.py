@@ -79,7 +79,7 @@ class Layers(w.VBox):
     def of(self, backbone: Backbone) -> None:
         """Offer the layers of a network, its recommended ones chosen."""
         self.advised, self.names.value, self.sliders = self.recommended(backbone.recommended), (), {}
-        self.names.options = [name for name in backbone.layers if name != "logits"]  # which have no positions
+        self.names.options = backbone.names  # without the logits, which have no positions
         self.value = None
 
     def _chosen(self, change: Any) -> None:

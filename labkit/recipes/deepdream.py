@@ -107,7 +107,7 @@ def dreaming(
     pictures = original.to(network.device).repeat(variations, 1, 1, 1)
     generator = torch.Generator().manual_seed(seed)
     loss = dream_loss(network, layers, len(pictures), variations > 1 if shuffle is None else shuffle, generator)
-    shallow = [*network.recommended.style, *(layer for layer in network.layers if layer != "logits")][:2]
+    shallow = [*network.recommended.style, *network.names][:2]
     likeness = content(pictures, shallow[-1]) if anchor and shallow else None
     size = size_of(original)
     least = max(least_side(network, wanted, size) for wanted in (loss, likeness) if wanted)
