@@ -61,7 +61,8 @@ PARTS = {
         "jpeg = io.BytesIO()\n"
         "Image.linear_gradient('L').rotate(90).resize((96, 64)).save(jpeg, 'JPEG')\n"
         "data = base64.b64encode(jpeg.getvalue()).decode()\n"
-        "display({'image/jpeg': data, 'text/plain': alt}, metadata={'image/jpeg': {'alt': alt}}, raw=True)",
+        "display({'image/jpeg': data, 'text/plain': alt}, metadata={'image/jpeg': {'alt': alt}}, raw=True)\n"
+        "display({'text/html': f'<p>{alt}</p>', 'text/plain': alt}, raw=True)",
     ),
     "plot": (
         "A plot is a PNG file, which names the version of matplotlib that drew it in the colors of the page.",
@@ -70,7 +71,9 @@ PARTS = {
         "plt.savefig(png)\n"
         "plt.close()\n"
         "data = base64.b64encode(png.getvalue()).decode()\n"
-        "display({'image/png': data}, metadata={'image/png': {'alt': 'a parabola, from 0 to 9'}}, raw=True)",
+        "said = 'a parabola, from 0 to 9'\n"
+        "display({'image/png': data}, metadata={'image/png': {'alt': said}}, raw=True)\n"
+        "display({'text/html': f'<p>{said}</p>', 'text/plain': said}, raw=True)",
     ),
     "slider": (
         "A slider is HTML that holds its pictures.",
@@ -581,6 +584,16 @@ FAULTS: dict[str, tuple[Mutation, Callable[[checks.Notebook], list[str]], str]] 
         within("plot", lambda cell: cell.outputs[0].metadata["image/png"].update(alt="a plot")),
         checks.is_described,
         "alt text 'a plot'",
+    ),
+    "a picture without a caption": (
+        within("picture", lambda cell: cell.outputs.pop()),
+        checks.is_described,
+        "no caption below",
+    ),
+    "another caption": (
+        within("plot", lambda cell: cell.outputs[1].data.update({"text/plain": "a line"})),
+        checks.is_described,
+        "no caption below",
     ),
     "HTML without alt text": (within("slider", rewritten("alt=", "title=")), checks.is_described, "alt text ''"),
     "prose without alt text": (edited("A count", "![](model.ipynb) A count"), checks.is_described, "alt text ''"),

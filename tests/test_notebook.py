@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from io import BytesIO
 from typing import Any
@@ -29,8 +30,12 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
 
 
 def bundle(shown: list[Shown]) -> tuple[str, str, str]:
-    """Media type, data and alternative text of the one thing shown."""
-    (one,) = shown
+    """Media type, data and alternative text of the one thing shown; a caption below it says the same."""
+    one, *below = shown
+    for caption in below:
+        data, _ = caption._repr_mimebundle_()
+        assert html.escape(one.alt) in data["text/html"]
+        assert data["text/plain"] == one.alt
     data, metadata = one._repr_mimebundle_()
     (kind,) = metadata
     assert data["text/plain"] == metadata[kind]["alt"]
@@ -133,11 +138,16 @@ def test_a_sheet_has_its_pictures_in_reading_order(shown: list[Shown]) -> None:
 
 @pytest.mark.parametrize(
     ("options", "alt"),
-    [({"titles": ["cat", "dream"]}, "cat, dream"), ({"titles": ["cat", "dream"], "alt": "A cat."}, "A cat."), ({}, "")],
+    [
+        ({"titles": ["cat", "dream"]}, "cat, dream"),
+        ({"titles": ["cat", "dream"], "caption": "A cat."}, "A cat."),
+        ({}, ""),
+    ],
 )
 def test_a_sheet_has_alternative_text(options: dict, alt: str, shown: list[Shown]) -> None:
     lk.show(plain(8, 8), plain(8, 8), **options)
     assert bundle(shown)[2] == alt
+    assert len(shown) == (2 if "caption" in options else 1)  # titles are not repeated below
 
 
 def test_titles_must_be_as_many_as_pictures(shown: list[Shown]) -> None:
@@ -146,7 +156,7 @@ def test_titles_must_be_as_many_as_pictures(shown: list[Shown]) -> None:
 
 
 def test_a_figure_is_shown_with_its_alternative_text(shown: list[Shown]) -> None:
-    lk.show(Figure(figsize=(2, 1), dpi=50), alt="an empty figure")
+    lk.show(Figure(figsize=(2, 1), dpi=50), caption="an empty figure")
     kind, data, alt = bundle(shown)
     assert (kind, decoded(data).format, decoded(data).size, alt) == ("image/png", "PNG", (100, 50), "an empty figure")
 
@@ -165,7 +175,7 @@ def test_a_script_opens_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_comparison_is_one_page_without_internet(shown: list[Shown]) -> None:
-    lk.compare(plain(30, 40, 0.2), plain(30, 40, 0.8), ("photo <1>", "dream"), alt='the "cat"')
+    lk.compare(plain(30, 40, 0.2), plain(30, 40, 0.8), ("photo <1>", "dream"), caption='the "cat"')
     kind, page, alt = bundle(shown)
     assert (kind, alt) == ("text/html", 'the "cat"')
     assert re.findall(r'alt="([^"]*)"', page) == ["photo &lt;1&gt;: the &quot;cat&quot;", "dream: the &quot;cat&quot;"]
@@ -195,7 +205,7 @@ def test_pictures_of_two_sizes_cannot_be_compared() -> None:
 def axes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The axes of the figures that were shown."""
     found: list[Any] = []
-    monkeypatch.setattr("labkit.notebook.plots.show", lambda figure, alt: found.extend(figure.axes))
+    monkeypatch.setattr("labkit.notebook.plots.show", lambda figure, caption: found.extend(figure.axes))
     return found
 
 
@@ -217,7 +227,7 @@ def test_one_curve_needs_no_legend(axes: list[Any]) -> None:
     assert axes[0].get_yscale() == "log"
 
 
-@pytest.mark.parametrize(("options", "alt"), [({"title": "it falls"}, "it falls"), ({"alt": "a curve"}, "a curve")])
+@pytest.mark.parametrize(("options", "alt"), [({"title": "it falls"}, "it falls"), ({"caption": "a curve"}, "a curve")])
 def test_curves_have_alternative_text(options: dict, alt: str, shown: list[Shown]) -> None:
     lk.curves({"loss": [3, 2, 1]}, **options)
     kind, _, found = bundle(shown)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -67,6 +68,7 @@ ADDRESSED = [
 ]
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 HEADING = re.compile(r"^(#{1,6}) +(.+?)[ #]*$", re.MULTILINE)
+CAPTION = re.compile(r'\s*caption ?= ?".*",?')
 MARKDOWN_PICTURE = re.compile(r"!\[([^\]]*)\]\(")
 MARKDOWN_LINK = re.compile(r"\]\(<?([^)\s>]+)")
 
@@ -160,8 +162,8 @@ def prose(text: str) -> str:
 
 
 def lines(cell: NotebookNode) -> int:
-    """Lines of a cell that are not blank."""
-    return sum(bool(line.strip()) for line in cell.source.splitlines())
+    """Lines of a cell that are code: no blank ones, and no captions, which are prose."""
+    return sum(bool(line.strip()) and not CAPTION.fullmatch(line) for line in cell.source.splitlines())
 
 
 def outside(name: str, value: float, low: float, high: float) -> list[str]:
@@ -253,17 +255,24 @@ def is_paced(book: Notebook) -> list[str]:
 
 
 def is_described(book: Notebook) -> list[str]:
-    """Whoever cannot see a picture can read what it shows."""
+    """Whoever cannot see a picture can read what it shows, and so can everybody else: it stands below as a caption."""
     alts = [(name, alt) for name, alt, _ in book.pictures]
     for name, cell in book.markdown:
         text = without([canonical.BADGE, *LITERAL], cell.source)
         alts += [(name, alt) for alt in MARKDOWN_PICTURE.findall(text)]
         alts += [(name, picture.get("alt") or "") for picture in Tags(text).pictures]
-    return [
+    complaints = [
         f"{name}: a picture has the alt text {alt!r}, shorter than {ALT_LETTERS} letters"
         for name, alt in alts
         if len(alt.strip()) < ALT_LETTERS
     ]
+    for name, cell in book.code:
+        for output, below in zip_longest(cell.outputs, cell.outputs[1:]):
+            drawn = any(kind.startswith("image/") for kind in output.get("data", {}))
+            said = {kind["alt"] for kind in output.get("metadata", {}).values() if "alt" in kind}
+            if drawn and {(below or {}).get("data", {}).get("text/plain")} != said:
+                complaints.append(f"{name}: no caption below a picture says {' '.join(said)!r}")
+    return complaints
 
 
 def is_light(book: Notebook) -> list[str]:
@@ -328,7 +337,7 @@ def is_linted(book: Notebook) -> list[str]:
 def has_one_home(book: Notebook, package: Path = canonical.ROOT / "labkit") -> list[str]:
     """What a notebook builds and labkit offers under the same name is the same code, notes for the reader aside."""
     homes: dict[str, list[str]] = {}
-    for module in sorted(package.glob("*.py")):
+    for module in sorted(package.rglob("*.py")):
         for name, code in definitions(module.read_text(encoding="utf-8")):
             homes.setdefault(name, []).append(code)
     complaints = []

@@ -19,7 +19,7 @@ Curve: TypeAlias = tuple[list[int], list[float]]  # steps and values
 Curves: TypeAlias = dict[str, Curve]
 
 
-def explain_losses(run: Iterable[Progress], alt: str = "") -> Tensor:
+def explain_losses(run: Iterable[Progress], caption: str = "") -> Tensor:
     """Plot the terms and layers of a run's loss over its steps, show where each term is unhappy, return the picture.
 
     Unhappy is where the last picture's gradient of the term alone is large: there it would change the picture if it
@@ -27,7 +27,7 @@ def explain_losses(run: Iterable[Progress], alt: str = "") -> Tensor:
 
     Args:
         run: a generator such as `stylizing` returns, which is run to its end, or a list of what it yielded.
-        alt: says in words what the curves show.
+        caption: of the curves; see `show`.
 
     Raises:
         ValueError: for a run without steps.
@@ -47,11 +47,11 @@ def explain_losses(run: Iterable[Progress], alt: str = "") -> Tensor:
         if all(value > 0 for _, values in panel.values() for value in values):
             axes.set_yscale("log")
         axes.legend(frameon=False, fontsize=8)
-    show(figure, alt=alt or f"Curves of {', '.join(terms)} over the steps")
+    show(figure, caption=caption or f"Curves of {', '.join(terms)} over the steps")
     if maps := pulls(last):
         whole = sum(share for share, _ in maps.values()) or 1.0
         titles = [f"{term}: {share / whole:.0%}" for term, (share, values) in maps.items() for _ in values]
-        show(*(heat(values) for _, values in maps.values()), titles=titles, alt=f"Where {', '.join(maps)} pull")
+        show(*(heat(values) for _, values in maps.values()), titles=titles, caption=f"Where {', '.join(maps)} pull")
     return last.picture
 
 

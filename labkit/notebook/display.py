@@ -1,4 +1,4 @@
-"""Pictures in a notebook: large, side by side, with captions."""
+"""Pictures in a notebook: large, side by side, with titles above and a caption below."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..base.checks import check_numbers
 from ..pictures.writing import to_pil
 
+WIDTH = 880  # pixels of a notebook's page
 GAP = 8  # pixels between the pictures of a sheet
 INK, PALETTE = "#222222", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
@@ -31,14 +32,18 @@ class Shown:
 
 
 def show(
-    *pictures: Tensor | Any, titles: Sequence[str] = (), alt: str = "", columns: int | None = None, width: int = 880
+    *pictures: Tensor | Any,
+    titles: Sequence[str] = (),
+    caption: str = "",
+    columns: int | None = None,
+    width: int = WIDTH,
 ) -> None:
     """Display pictures side by side in a notebook (a script opens a window with them).
 
     Args:
         pictures: tensors, every picture of a batch counting, or one matplotlib figure.
         titles: stand above them.
-        alt: says in words what is seen.
+        caption: stands below, says in words what is seen, and is the alternative text; unless given, the titles are.
         columns: in a row; None: all, as long as each keeps 48 pixels.
         width: of the whole, in pixels, at most.
 
@@ -49,7 +54,7 @@ def show(
     if len(pictures) == 1 and not isinstance(pictures[0], Tensor):
         buffer = io.BytesIO()
         pictures[0].savefig(buffer, format="png", facecolor="white")
-        _display(Shown("image/png", _base64(buffer.getvalue()), alt), lambda: Image.open(buffer))
+        _display(Shown("image/png", _base64(buffer.getvalue()), caption), caption, lambda: Image.open(buffer))
         return
     images = [to_pil(one[None]) for batch in pictures for one in (batch[None] if batch.ndim == 3 else batch)]
     if titles and len(titles) != len(images):
@@ -58,14 +63,14 @@ def show(
         least = min(48, max(image.width for image in images))
         columns = max(1, (width + GAP) // (least + GAP))
     sheet = _sheet(images, list(titles), columns, width)
-    _display(Shown("image/jpeg", _base64(jpeg(sheet)), alt or ", ".join(titles)), lambda: sheet)
+    _display(Shown("image/jpeg", _base64(jpeg(sheet)), caption or ", ".join(titles)), caption, lambda: sheet)
 
 
-def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", "after"), alt: str = "") -> None:
+def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", "after"), caption: str = "") -> None:
     """Display two pictures of one size under a slider. Works in a static page, without internet.
 
     Args:
-        alt: says in words what is seen; unless given, the titles do.
+        caption: see `show`.
 
     Raises:
         ValueError: for pictures of two sizes.
@@ -73,7 +78,7 @@ def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", 
     pair = [to_pil(before), to_pil(after)]
     if pair[0].size != pair[1].size:
         raise ValueError(f"the pictures differ in size: {pair[0].size} and {pair[1].size}")
-    alts = [html.escape(f"{title}: {alt}" if alt else title, quote=True) for title in titles]
+    alts = [html.escape(f"{title}: {caption}" if caption else title, quote=True) for title in titles]
     sources = [f"data:image/jpeg;base64,{_base64(jpeg(image))}" for image in pair]
     layer = "position:absolute;top:0;left:0;width:100%;height:100%;margin:0"
     name = (
@@ -91,19 +96,23 @@ def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", 
         f'style="{layer};opacity:0;cursor:ew-resize" '
         "oninput=\"this.parentElement.style.setProperty('--x',this.value+'%')\"></div>"
     )
-    _display(Shown("text/html", page, alt or " and ".join(titles)), lambda: _sheet(pair, list(titles), 2, 960))
+    shown = Shown("text/html", page, caption or " and ".join(titles))
+    _display(shown, caption, lambda: _sheet(pair, list(titles), 2, 960))
 
 
 # --- making what is displayed -------------------------------------------------------------------------------------
 
 
-def _display(shown: Shown, window: Callable[[], Image.Image]) -> None:
-    """Display in a notebook; elsewhere open a window with the image that ``window`` makes."""
+def _display(shown: Shown, caption: str, window: Callable[[], Image.Image]) -> None:
+    """Display in a notebook, the caption below; elsewhere open a window with the image that ``window`` makes."""
     from IPython import get_ipython
     from IPython.display import display
 
     if get_ipython() is not None:
         display(shown)
+        if caption:
+            style = f"max-width:{WIDTH}px;margin:2px 0 12px;font-style:italic;opacity:.8"
+            display(Shown("text/html", f'<p style="{style}">{html.escape(caption)}</p>', caption))
     else:
         window().show()
 

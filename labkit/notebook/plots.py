@@ -19,14 +19,14 @@ def curves(
     ylabel: str = "",
     title: str = "",
     log: bool = False,
-    alt: str = "",
+    caption: str = "",
 ) -> None:
     """Plot named curves in the lab's one style, and display them.
 
     Args:
         x: their common abscissae; None: 1, 2, ...
         log: the ordinate is logarithmic.
-        alt: says in words what is seen; unless given, the title does.
+        caption: see `show`; unless given, it is the title.
 
     Example:
         >>> lk.curves({"loss": [3, 2, 1]}, title="It falls.")
@@ -40,7 +40,7 @@ def curves(
     axes.set_yscale("log" if log else "linear")
     if len(series) > 1:
         axes.legend(frameon=False)
-    show(figure, alt=alt or title)
+    show(figure, caption=caption or title)
 
 
 def draw(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
