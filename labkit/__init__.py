@@ -30,8 +30,11 @@ from .networks.wrapping import wrap
 from .networks.zoo import BACKBONES, load_backbone
 from .notebook.claims import CheckError, check
 from .notebook.diagnosis import explain_losses
+from .notebook.diagrams import diagram
 from .notebook.display import PALETTE, compare, show
+from .notebook.exercises import verify
 from .notebook.plots import curves, tidy
+from .notebook.showpieces import showpiece
 from .outlook import attacks as attack
 from .outlook import blackbox, federated, privacy, rounding, shapes
 from .outlook import explanations as explain
@@ -80,7 +83,8 @@ __all__ += ["chroma_tv", "class_evidence", "class_log_probability", "class_logit
 __all__ += ["guide", "histogram", "log_energy", "nearest_neighbors", "per_picture", "pixel_mse", "relaxed_emd"]
 __all__ += ["self_similarity", "strotss_objective", "style", "total_variation"]
 __all__ += ["BACKBONES", "Backbone", "ReceptiveField", "Recommended", "load_backbone", "variant", "wrap"]
-__all__ += ["PALETTE", "CheckError", "check", "compare", "curves", "explain_losses", "lab", "show", "tidy"]
+__all__ += ["PALETTE", "CheckError", "check", "compare", "curves", "diagram", "explain_losses", "lab", "show"]
+__all__ += ["showpiece", "tidy", "verify"]
 __all__ += ["attack", "blackbox", "explain", "federated", "perturb", "privacy", "quantize", "rounding", "shapes"]
 __all__ += ["PHOTOS", "as_picture", "color", "difference", "frames_of", "grid", "heat", "load", "luma", "painting"]
 __all__ += ["paintings", "photo", "resize", "save", "save_frames", "settings_of", "to_pil"]

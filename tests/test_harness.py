@@ -555,9 +555,9 @@ FAULTS: dict[str, tuple[Mutation, Callable[[checks.Notebook], list[str]], str]] 
     "two titles": (edited("## Faults", "# Faults"), checks.is_sectioned, "2 titles"),
     "a jump of headings": (edited("## Faults", "### Faults"), checks.is_sectioned, "jumps from level 1 to 3"),
     "no exercises": (edited("## Exercises", "## Homework"), checks.is_sectioned, "last three sections"),
-    "too few cells": (lambda notebook: notebook.update(cells=notebook.cells[:20]), checks.is_paced, "cells: 20"),
+    "too few cells": (lambda notebook: notebook.update(cells=notebook.cells[:20]), checks.is_paced, "exercises: 20"),
     "an over-long cell": (within("loss", lambda cell: cell.update(source="x = 1\n" * 26)), checks.is_paced, "26, and"),
-    "a long set-up": (edited("import sys", "import sys\n" * 9), checks.is_paced, "set-up cell: 11"),
+    "a long set-up": (edited("import sys", "import sys\n" * 11), checks.is_paced, "set-up cell: 13"),
     "long cells": (
         lambda notebook: [cell.update(source=cell.source + "\npass" * 6) for cell in notebook.cells],
         checks.is_paced,
@@ -574,6 +574,14 @@ FAULTS: dict[str, tuple[Mutation, Callable[[checks.Notebook], list[str]], str]] 
         lambda notebook: notebook.cells.insert(5, deepcopy(notebook.cells[5])),
         checks.is_paced,
         "follows another",
+    ),
+    "a section that needs another": (
+        lambda notebook: (
+            notebook.cells[1].update(source=f"{notebook.cells[1].source}\nnetwork = None"),
+            notebook.cells.insert(4, new_markdown_cell("## Another section")),
+        ),
+        checks.is_copyable,
+        "needs base64, display",
     ),
     "a picture without alt text": (
         within("picture", lambda cell: cell.outputs[0].metadata.clear()),
@@ -598,8 +606,8 @@ FAULTS: dict[str, tuple[Mutation, Callable[[checks.Notebook], list[str]], str]] 
     "HTML without alt text": (within("slider", rewritten("alt=", "title=")), checks.is_described, "alt text ''"),
     "prose without alt text": (edited("A count", "![](model.ipynb) A count"), checks.is_described, "alt text ''"),
     "HTML in prose": (edited("A count", "<img src='model.ipynb'> A count"), checks.is_described, "alt text ''"),
-    "a large file": (edited("A count", "A count" * 80_000), checks.is_light, "KB of the file"),
-    "a heavy picture": (photographed(Image.effect_noise((400, 400), 100)), checks.is_light, "KB of a picture"),
+    "a large file": (edited("A count", "A count" * 480_000), checks.is_light, "KB of the file"),
+    "a heavy picture": (photographed(Image.effect_noise((800, 800), 100)), checks.is_light, "KB of a picture"),
     "a wide picture": (photographed(Image.new("L", (1601, 1))), checks.is_light, "longer side"),
     "a wide picture in HTML": (
         within("slider", redrawn(lambda image: image.resize((1601, 2)))),

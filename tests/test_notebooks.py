@@ -31,15 +31,15 @@ from nbformat import NotebookNode
 from nbval.plugin import find_comment_markers, find_metadata_tags
 from PIL import Image
 
-CELLS = (25, 45)
+CELLS = (25, 45)  # up to the exercises
 CODE_LINES = 25  # of one cell
 MEDIAN_CODE_LINES = 6
-SETUP_LINES = 10
+SETUP_LINES = 12
 WORDS_PER_CODE_LINE = (6, 12)
 UNCHECKED_SHARE = 0.25
 MEASURED_CLAIMS = 5
 ALT_LETTERS = 20
-FILE_KB, PICTURE_KB, PICTURE_SIDE = 500, 120, 1600
+FILE_KB, PICTURE_KB, PICTURE_SIDE = 3000, 400, 1600
 PROMISES = ("What you will learn", "Time", "Prerequisites")
 CLOSING = ["Summary", "Exercises", "References"]
 
@@ -236,7 +236,7 @@ def is_paced(book: Notebook) -> list[str]:
     sizes = {name: lines(cell) for name, cell in book.code}
     words = sum(len(WORD.findall(text)) for _, text in book.prose)
     complaints = [
-        *outside("cells", len(book.cells), *CELLS),
+        *outside("cells up to the exercises", len(teaching(book)), *CELLS),
         *outside("lines of the set-up cell", next(iter(sizes.values())), 1, SETUP_LINES),
         *outside("median lines of a code cell", statistics.median(sizes.values()), 1, MEDIAN_CODE_LINES),
         *outside("words of prose for a line of code", words / sum(sizes.values()), *WORDS_PER_CODE_LINE),
@@ -251,6 +251,43 @@ def is_paced(book: Notebook) -> list[str]:
             said = False
         else:
             said = said or bool(WORD.search(prose(HEADING.sub("", cell.source))))
+    return complaints
+
+
+def teaching(book: Notebook) -> Cells:
+    """The cells before the exercises."""
+    last = [name for name, cell in book.markdown if f"## {CLOSING[1]}" in cell.source]
+    return [(name, cell) for name, cell in book.cells if not last or name <= last[0]]
+
+
+def is_copyable(book: Notebook) -> list[str]:
+    """A section runs after the set-up cell alone: it uses no name that another section defines.
+
+    Asked of the chapters whose set-up cell has the network and the photo that all sections share.
+    """
+    (_, setup), *_ = book.code
+    if "\nnetwork = " not in setup.source:
+        return []
+    complaints, sections = [], [[]]
+    for name, cell in book.cells:
+        if cell.cell_type == "markdown" and any(level == 2 for level, _ in headings(cell.source)):
+            sections.append([])
+        if cell.cell_type == "code" and cell is not setup:
+            sections[-1].append((name, cell.source))
+    for section in filter(None, sections):
+        script = "\n".join([setup.source, *(source for _, source in section)])
+        script = TransformerManager().transform_cell(script)
+        command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select=F821"]
+        run = subprocess.run(
+            [*command, "--quiet", "--output-format=concise", "-"],
+            input=script,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        unknown = sorted(set(re.findall(r"Undefined name `(\w+)`", run.stdout)))
+        if unknown:
+            complaints.append(f"the section of {section[0][0]} needs {', '.join(unknown)} from another section")
     return complaints
 
 
@@ -385,6 +422,7 @@ CHECKS = [
     is_checked,
     is_sectioned,
     is_paced,
+    is_copyable,
     is_described,
     is_light,
     is_discreet,

@@ -28,7 +28,7 @@ def test_a_recipe_makes_its_picture_small(name: str, monkeypatch: pytest.MonkeyP
         small = showpieces.make(SHOWPIECES[name], 96)
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    large = lk.load(showpieces.DOCS / "gallery" / f"{name}.jpg")
+    large = lk.load(showpieces.PICTURES / f"{name}.jpg")
     assert 96 <= max(size_of(small)) <= 104 and 768 <= max(size_of(large)) <= 776
     mine, theirs = (lk.resize(picture, (4, 4)) for picture in (small, large))
     assert lk.difference(mine, theirs).mean() < 0.12
@@ -40,10 +40,10 @@ def test_a_recipe_makes_its_picture_small(name: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", SHOWPIECES)
 def test_a_picture_carries_its_recipe(name: str) -> None:
-    assert lk.settings_of(showpieces.DOCS / "gallery" / f"{name}.jpg")["recipe"] == SHOWPIECES[name].recipe
+    assert lk.settings_of(showpieces.PICTURES / f"{name}.jpg") == SHOWPIECES[name]._asdict()
 
 
 def test_the_page_shows_all() -> None:
     assert (showpieces.DOCS / "gallery.md").read_text(encoding="utf-8") == showpieces.page()
-    assert {path.stem for path in (showpieces.DOCS / "gallery").iterdir()} == SHOWPIECES.keys()
+    assert {path.stem for path in showpieces.PICTURES.glob("*.jpg")} == SHOWPIECES.keys()
     assert set(showpieces.HERO) <= SHOWPIECES.keys()

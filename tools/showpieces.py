@@ -1,4 +1,4 @@
-"""Make the pictures of docs/gallery.md, each by the one line that stands below it, and the sheet atop the README.
+"""Make the pictures that `lk.showpiece` shows, each by one line, their page docs/gallery.md, and the README's sheet.
 
     python tools/showpieces.py                     all of them: some ten minutes on two cores
     python tools/showpieces.py castles_in_the_mist
@@ -19,7 +19,8 @@ from torch import Tensor
 import labkit as lk
 from labkit.pictures.geometry import size_of
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS, PICTURES = ROOT / "docs", ROOT / "data" / "showpieces"
 HERO = [
     "faces_of_the_carp",
     "castles_in_the_mist",
@@ -84,6 +85,17 @@ SHOWPIECES = {
         "An astronaut in the planes of a cubist table, by nearest neighbors and without a term for content.",
         'lk.stylize(lk.resize(lk.photo("astronaut"), (768, 768)), lk.painting("table_with_guitar"), **lk.presets.BOLD)',
     ),
+    "wishes_of_channels": Showpiece(
+        "What six channels of one layer want to see: a monarch, parrots, dalmatians, steel arches, yellow balls, and "
+        "broccoli in pots.",
+        'lk.grid([lk.create(-lk.activation("conv5_3", channel=c, power=1), '
+        '**lk.presets.CLASS_PICTURE | {"size": 256}) for c in (364, 162, 191, 35, 120, 54)], 3)',
+    ),
+    "one_pass_four_paintings": Showpiece(
+        "An astronaut, painted four times by one trained network, each time in a fraction of a second.",
+        'lk.grid([lk.faststyle.repaint(lk.resize(lk.photo("astronaut"), (384, 384)), name) '
+        'for name in ("lantern_bay", "koi_mosaic", "window_of_the_sun", "carved_sea")], 2)',
+    ),
     "six_from_nothing": Showpiece(
         "From nothing: what looks most like six classes to the network, in all crops of all sizes.",
         "lk.grid([lk.create(-3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c), "
@@ -95,7 +107,7 @@ SHOWPIECES = {
 
 def make(showpiece: Showpiece, size: int = 768) -> Tensor:
     """The picture (1, 3, H, W) by its recipe, its longer side about ``size`` pixels."""
-    recipe = re.sub(r"\b(256|511|512|768)\b", lambda side: str(round(int(side[0]) * size / 768)), showpiece.recipe)
+    recipe = re.sub(r"\b(256|384|511|512|768)\b", lambda side: str(round(int(side[0]) * size / 768)), showpiece.recipe)
     return eval(recipe, {"lk": lk})  # noqa: S307: written above
 
 
@@ -103,7 +115,7 @@ def page() -> str:
     """docs/gallery.md."""
     parts = ["# Gallery", "", "Made by `tools/showpieces.py`: each picture by the one line below it."]
     for name, (seen, recipe) in SHOWPIECES.items():
-        parts += ["", f"![{seen}](gallery/{name}.jpg)", "", seen, "", "```python", recipe, "```"]
+        parts += ["", f"![{seen}](../data/showpieces/{name}.jpg)", "", seen, "", "```python", recipe, "```"]
     return "\n".join(parts) + "\n"
 
 
@@ -111,7 +123,7 @@ def hero(columns: int = 3, height: int = 288, width: int = 400) -> Tensor:
     """Some of them as a sheet (1, 3, H, W), each the middle of its picture."""
     tiles = []
     for name in HERO:
-        picture = lk.load(DOCS / "gallery" / f"{name}.jpg")
+        picture = lk.load(PICTURES / f"{name}.jpg")
         scale = max(wanted / side for wanted, side in zip((height, width), size_of(picture), strict=True))
         picture = lk.resize(picture, tuple(round(scale * side) for side in size_of(picture)))
         top, left = (size_of(picture)[0] - height) // 2, (size_of(picture)[1] - width) // 2
@@ -125,11 +137,10 @@ def main() -> None:
     names = parser.parse_args().names
     if unknown := set(names) - SHOWPIECES.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}: there are {', '.join(SHOWPIECES)}")
-    (DOCS / "gallery").mkdir(exist_ok=True)
     for name in names or SHOWPIECES:
         started, showpiece = time.perf_counter(), SHOWPIECES[name]
         picture = make(showpiece)
-        lk.save(picture, DOCS / "gallery" / f"{name}.jpg", {"recipe": showpiece.recipe}, quality=88)
+        lk.save(picture, PICTURES / f"{name}.jpg", showpiece._asdict(), quality=88)
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
     lk.save(hero(), DOCS / "hero.jpg", {"recipe": "tools/showpieces.py"}, quality=88)

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -64,6 +65,11 @@ def show(
         columns = max(1, (width + GAP) // (least + GAP))
     sheet = _sheet(images, list(titles), columns, width)
     _display(Shown("image/jpeg", _base64(jpeg(sheet)), caption or ", ".join(titles)), caption, lambda: sheet)
+
+
+def show_file(path: Path, caption: str) -> None:
+    """Display a JPEG file as it is."""
+    _display(Shown("image/jpeg", _base64(path.read_bytes()), caption), caption, lambda: Image.open(path))
 
 
 def compare(before: Tensor, after: Tensor, titles: tuple[str, str] = ("before", "after"), caption: str = "") -> None:

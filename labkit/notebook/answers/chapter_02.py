@@ -1,0 +1,7 @@
+"""DeepDream."""
+
+from __future__ import annotations
+
+from ..exercises import Exercise, close_to
+
+EXERCISES = [Exercise(close_to(1), "one")]
