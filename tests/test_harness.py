@@ -581,7 +581,7 @@ FAULTS: dict[str, tuple[Mutation, Callable[[checks.Notebook], list[str]], str]] 
             notebook.cells.insert(4, new_markdown_cell("## Another section")),
         ),
         checks.is_copyable,
-        "needs base64, display",
+        "needs HTML, Image, base64",
     ),
     "a picture without alt text": (
         within("picture", lambda cell: cell.outputs[0].metadata.clear()),

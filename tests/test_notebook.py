@@ -232,3 +232,46 @@ def test_curves_have_alternative_text(options: dict, alt: str, shown: list[Shown
     lk.curves({"loss": [3, 2, 1]}, **options)
     kind, _, found = bundle(shown)
     assert (kind, found) == ("image/png", alt)
+
+
+# --- showpieces --------------------------------------------------------------------------------------------------
+
+
+def test_a_showpiece_is_large_and_says_how_it_was_made(shown: list[Shown]) -> None:
+    lk.showpiece("castles_in_the_mist")
+    kind, data, said = bundle(shown)
+    assert (kind, len(shown)) == ("image/jpeg", 2)
+    assert max(decoded(data).size) >= 768
+    assert 'Made by lk.dream(lk.painting("mist_peaks", 768)' in said
+
+
+def test_a_showpiece_that_is_none() -> None:
+    with pytest.raises(ValueError, match=r"there is no showpiece 'mona_lisa': there are birds_in_the_wave, "):
+        lk.showpiece("mona_lisa")
+
+
+# --- diagrams ----------------------------------------------------------------------------------------------------
+
+
+def test_a_diagram_has_its_boxes_arrows_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("labkit.notebook.diagrams.show", lambda figure, caption: figures.append(figure))
+    boxes = {"photo": (0, 1), "network": (1, 0), "loss": (2, 1)}
+    arrows = [("photo", "network"), ("network", "loss", "features")]
+    lk.diagram(boxes, arrows, pictures={"photo": plain(20, 30, 1.0)}, back=[("loss", "photo", "gradient")])
+    (axes,) = figures[0].axes
+    assert {text.get_text() for text in axes.texts} - {""} == {"photo", "network", "loss", "features", "gradient"}
+    (image,) = axes.images
+    left, right, bottom, top = image.get_extent()
+    assert (left + right) / 2 == pytest.approx(0) and (bottom + top) / 2 == pytest.approx(1)
+    inches = figures[0].get_size_inches() * [(right - left) / 3, (bottom - top) / 2.4]
+    assert inches[0] / inches[1] == pytest.approx(1.5, rel=0.01)  # not squashed
+    assert len(axes.patches) >= 2
+
+
+@pytest.mark.parametrize(
+    "options", [{"arrows": [("x", "z")]}, {"arrows": [], "back": [("z", "x")]}, {"arrows": [], "pictures": {"z": None}}]
+)
+def test_a_diagram_knows_its_boxes(options: dict) -> None:
+    with pytest.raises(ValueError, match="there is no box 'z': there are 'x', 'y'"):
+        lk.diagram({"x": (0, 0), "y": (1, 0)}, **options)

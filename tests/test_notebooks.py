@@ -54,6 +54,7 @@ BRITISH = re.compile(
     r"|\w{2,}(?:al|an|ant|ar|er|gn|il|im|ndom|or|rd|yl)is(?:e[drs]?|ers|ing|ations?|able))\b",
     re.IGNORECASE,
 )
+FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 FENCED = re.compile(r"(```|~~~).*?\1", re.DOTALL)
 # What is code or a formula, and then what has an address; a picture can stand in a link.
 LITERAL = [
@@ -232,9 +233,13 @@ def is_sectioned(book: Notebook) -> list[str]:
 
 
 def is_paced(book: Notebook) -> list[str]:
-    """Small cells, each between words of its own."""
-    sizes = {name: lines(cell) for name, cell in book.code}
-    words = sum(len(WORD.findall(text)) for _, text in book.prose)
+    """Small cells, each between words of its own; exercises and what is folded away do not count as prose."""
+    taught = {name for name, _ in teaching(book)}
+    sizes = {name: lines(cell) for name, cell in book.code if name in taught}
+    told = [
+        FOLDED.sub("", cell.source.partition(f"## {CLOSING[1]}")[0]) for name, cell in book.markdown if name in taught
+    ]
+    words = sum(len(WORD.findall(prose(text))) for text in told)
     complaints = [
         *outside("cells up to the exercises", len(teaching(book)), *CELLS),
         *outside("lines of the set-up cell", next(iter(sizes.values())), 1, SETUP_LINES),
@@ -268,7 +273,8 @@ def is_copyable(book: Notebook) -> list[str]:
     (_, setup), *_ = book.code
     if "\nnetwork = " not in setup.source:
         return []
-    complaints, sections = [], [[]]
+    complaints: list[str] = []
+    sections: list[list[tuple[str, str]]] = [[]]
     for name, cell in book.cells:
         if cell.cell_type == "markdown" and any(level == 2 for level, _ in headings(cell.source)):
             sections.append([])
@@ -277,9 +283,9 @@ def is_copyable(book: Notebook) -> list[str]:
     for section in filter(None, sections):
         script = "\n".join([setup.source, *(source for _, source in section)])
         script = TransformerManager().transform_cell(script)
-        command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select=F821"]
+        command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select=F821", "--quiet"]
         run = subprocess.run(
-            [*command, "--quiet", "--output-format=concise", "-"],
+            [*command, "--config=builtins = ['display', 'get_ipython']", "--output-format=concise", "-"],
             input=script,
             check=False,
             capture_output=True,
