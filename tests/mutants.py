@@ -30,9 +30,78 @@ class Mutant(NamedTuple):
 
 GRADIENTS, DREAM, STYLES = "recipes/dream_gradients.py", "recipes/deepdream.py", "losses/styles.py"
 ACTIVATIONS, CONTENT, ROUGH = "losses/activations.py", "losses/reconstruction.py", "losses/regularizers.py"
-OPTIMIZE, TRANSFER, TARGETS = "engine/optimization.py", "recipes/style_transfer.py", "losses/target_statistics.py"
+BACKBONE, FIELDS, PARAMETERS = "networks/backbone.py", "networks/receptive_fields.py", "engine/parameters.py"
+CREATION, TRANSFER, TARGETS = "recipes/visualization.py", "recipes/style_transfer.py", "losses/target_statistics.py"
 
 MUTANTS: dict[str, list[Mutant]] = {
+    "01": [
+        Mutant(BACKBONE, "(picture.to(device) - self.mean.float()) / self.std.float()", "picture.to(device)"),
+        Mutant(
+            BACKBONE,
+            "(picture.to(device) - self.mean.float()) / self.std",
+            "(picture.to(device) + self.mean) / self.std",
+        ),
+        Mutant(
+            BACKBONE,
+            "(picture.to(device) - self.mean.float()) / self.std",
+            "(picture.to(device).flip(1) - self.mean) / self.std",
+        ),
+        Mutant(BACKBONE, 'vars(module)["inplace"] = False', 'vars(module)["inplace"] = True'),
+        Mutant(BACKBONE, "fragile = name in overwritten", "fragile = False"),
+        Mutant(
+            BACKBONE,
+            "zip(self.names[: last + 1], self.stages, strict=False)",
+            "zip(self.names[: last + 1], self.stages[1:], strict=False)",
+        ),
+        Mutant(
+            BACKBONE,
+            "rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)",
+            "rows = zip(best.indices.flip(1).tolist(), best.values.tolist(), strict=True)",
+        ),
+        Mutant(BACKBONE, "self.logits(picture).softmax(1)", "self.logits(picture).sigmoid()"),
+        Mutant(BACKBONE, "return rows @ x @ columns.T", "return (rows @ x @ columns.T).flip(2)"),
+        Mutant(
+            BACKBONE,
+            "return self.on_meta((size, size), layer).shape[1]",
+            "return self.on_meta((size, size), layer).shape[1] - 1",
+        ),
+        Mutant(
+            FIELDS,
+            "return ReceptiveField(end - begin, down.stride, begin)",
+            "return ReceptiveField(end - begin - 1, down.stride, begin)",
+        ),
+        Mutant(
+            FIELDS,
+            "return ReceptiveField(end - begin, down.stride, begin)",
+            "return ReceptiveField(end - begin, down.stride, begin + 1)",
+        ),
+        Mutant(
+            FIELDS,
+            "return ReceptiveField(end - begin, down.stride, begin)",
+            "return ReceptiveField(end - begin, 2 * down.stride, begin)",
+        ),
+        Mutant(
+            FIELDS,
+            "return ReceptiveField(end - begin, down.stride, begin)",
+            "return ReceptiveField(end - begin, down.stride, 0)",
+        ),
+        Mutant(ACTIVATIONS, "f = f[:, self.loss.channel, None]", "f = f[:, self.loss.channel - 1, None]"),
+        Mutant(ACTIVATIONS, "values = (f**self.loss.power).mean(1)", "values = -(f**self.loss.power).mean(1)"),
+        Mutant(
+            CONTENT,
+            "targets = source.features(photo, tuple(weights))",
+            "targets = source.features(photo.flip(3), tuple(weights))",
+        ),
+        Mutant(
+            CONTENT, "window.crop_target(layer, target)).square()", "window.crop_target(layer, target)).clamp_min(0)"
+        ),
+        Mutant(ACTIVATIONS, "values = (f**self.loss.power).mean(1)", "values = (f**self.loss.power).mean(1).detach()"),
+        Mutant(
+            "engine/optimization.py",
+            'optimizer.param_groups[0]["lr"] = learning_rate',
+            'optimizer.param_groups[0]["lr"] = 0 * learning_rate',
+        ),
+    ],
     "02": [
         Mutant(GRADIENTS, "rolled(evaluation.gradient, -shifts)", "rolled(evaluation.gradient, shifts)"),
         Mutant(GRADIENTS, "rolled(evaluation.gradient, -shifts)", "evaluation.gradient"),
@@ -100,6 +169,70 @@ MUTANTS: dict[str, list[Mutant]] = {
         ),
         Mutant(TRANSFER, "steps * (k + 1) // len(sizes) - steps * k // len(sizes) for k", "steps // len(sizes) for k"),
         Mutant(TRANSFER, "factor := 2 ** (-len(factors) / 2)", "factor := 2 ** (-len(factors))"),
+    ],
+    "04": [
+        Mutant(PARAMETERS, "self.scale = (frequency**-decay)", "self.scale = (frequency**decay)"),
+        Mutant(PARAMETERS, "self.scale = (frequency**-decay)", "self.scale = (frequency**-0.0)"),
+        Mutant(PARAMETERS, "[..., None].to(start.device) / 4", "[..., None].to(start.device)"),
+        Mutant(
+            PARAMETERS,
+            "view_as_complex(self.parameters[0] * self.scale)",
+            "view_as_complex(self.parameters[0] / self.scale)",
+        ),
+        Mutant(PARAMETERS, 'torch.einsum("rc,nchw->nrhw", root, decorrelated).sigmoid()', "decorrelated.sigmoid()"),
+        Mutant(
+            PARAMETERS,
+            'torch.einsum("rc,nchw->nrhw", root, decorrelated).sigmoid()',
+            'torch.einsum("cr,nchw->nrhw", root, decorrelated).sigmoid()',
+        ),
+        Mutant(PARAMETERS, "bent = x.atan()", "bent = x"),
+        Mutant(PARAMETERS, "math.sqrt(3) * torch.linspace(-1, 1, s)", "40 * torch.linspace(-1, 1, s)"),
+        Mutant(PARAMETERS, "rest = rest - enlarged(part, self.size)", "rest = rest + enlarged(part, self.size)"),
+        Mutant(
+            CREATION,
+            "(gradient,) = torch.autograd.grad(moved, still, evaluation.gradient)",
+            "gradient = evaluation.gradient",
+        ),
+        Mutant(
+            CREATION,
+            "draws = 2 * torch.rand(4, number, generator=generator) - 1",
+            "draws = 0 * torch.rand(4, number, generator=generator)",
+        ),
+        Mutant(
+            CREATION,
+            "angle, scale = math.radians(rotate) * draws[0]",
+            "angle, scale = 10 * math.radians(rotate) * draws[0]",
+        ),
+        Mutant(
+            CREATION,
+            "rows = [cosine, -sine * aspect, x, sine / aspect, cosine, y]",
+            "rows = [cosine, sine * aspect, x, sine / aspect, cosine, y]",
+        ),
+        Mutant(CREATION, "network = network.redirected()", "network = network"),
+        Mutant(ACTIVATIONS, "((unit @ unit.T).sum(1) - 1) / (len(unit) - 1)", "(unit @ unit.T).sum(1) / len(unit)"),
+        Mutant(
+            ACTIVATIONS,
+            "return Sum([(1 - share, first), (share, last)])",
+            "return Sum([(share, first), (1 - share, last)])",
+        ),
+        Mutant(
+            ACTIVATIONS, "product / target * cosine.clamp_min(0.1) ** self.power", "cosine.clamp_min(0.1) ** self.power"
+        ),
+        Mutant(
+            ACTIVATIONS,
+            "return logits[:, target] - (logits.mean(1) if logits.shape[1] > 1 else 0)",
+            "return logits[:, target + 1] - logits.mean(1)",
+        ),
+        Mutant(
+            ACTIVATIONS,
+            "[-activation(layer, channel=number, power=1) for number in numbers]",
+            "[-activation(layer, channel=number + 1, power=1) for number in numbers]",
+        ),
+        Mutant(
+            ACTIVATIONS,
+            'f = torch.einsum("nchw,c->nhw", f, self.direction.to(f))[:, None]',
+            'f = torch.einsum("nchw,c->nhw", f, -self.direction.to(f))[:, None]',
+        ),
     ],
 }
 

@@ -54,6 +54,7 @@ BRITISH = re.compile(
     r"|\w{2,}(?:al|an|ant|ar|er|gn|il|im|ndom|or|rd|yl)is(?:e[drs]?|ers|ing|ations?|able))\b",
     re.IGNORECASE,
 )
+TABLE = re.compile(r"^\|.*$", re.MULTILINE)
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 FENCED = re.compile(r"(```|~~~).*?\1", re.DOTALL)
 # What is code or a formula, and then what has an address; a picture can stand in a link.
@@ -233,12 +234,11 @@ def is_sectioned(book: Notebook) -> list[str]:
 
 
 def is_paced(book: Notebook) -> list[str]:
-    """Small cells, each between words of its own; exercises and what is folded away do not count as prose."""
+    """Small cells, each between words of its own; exercises, tables and what is folded away are no prose."""
     taught = {name for name, _ in teaching(book)}
     sizes = {name: lines(cell) for name, cell in book.code if name in taught}
-    told = [
-        FOLDED.sub("", cell.source.partition(f"## {CLOSING[1]}")[0]) for name, cell in book.markdown if name in taught
-    ]
+    texts = [cell.source.partition(f"## {CLOSING[1]}")[0] for name, cell in book.markdown if name in taught]
+    told = [TABLE.sub("", FOLDED.sub("", text)) for text in texts]
     words = sum(len(WORD.findall(prose(text))) for text in told)
     complaints = [
         *outside("cells up to the exercises", len(teaching(book)), *CELLS),
