@@ -34,6 +34,9 @@ EXERCISES = [
         "try 0.9 + 0.3: that is no color any more; torch has a function that bounds values on both sides",
     ),
     Exercise(choice("b"), "how large is the square of pixels that a unit of each layer sees?"),
-    Exercise(lambda answer: answer == "table_with_guitar", "one evaluator for each painting, at the size of the small photo"),
+    Exercise(
+        lambda answer: isinstance(answer, str) and answer == "table_with_guitar",
+        "one evaluator for each painting, at the size of the small photo",
+    ),
     Exercise(responds_more, "lk.dream takes a layer as its second argument, and octaves=3 suits a small photo"),
 ]
