@@ -66,11 +66,11 @@ SHOWPIECES = {
         'lk.dream(lk.painting("lantern_bay", 768), backbone="googlenet_bvlc", **lk.presets.ORIGINAL_DREAM)',
     ),
     "launch_under_whirls": Showpiece(
-        "A rocket in the strokes of that sky: the smoke is lantern light, and the lamps have halos.",
+        "A rocket in the strokes of a night sky: the smoke is lantern light, and the lamps have halos.",
         'lk.stylize(lk.resize(lk.photo("rocket"), (512, 768)), lk.painting("lantern_bay"))',
     ),
     "starry_coffee": Showpiece(
-        "A cup of coffee in the same strokes, which run round the rim and whirl in the cup.",
+        "A cup of coffee in the strokes of a night sky, which run round the rim and whirl in the cup.",
         'lk.stylize(lk.resize(lk.photo("coffee"), (512, 768)), lk.painting("lantern_bay"))',
     ),
     "dotted_cat": Showpiece(

@@ -59,7 +59,7 @@ class Pixels(Parameterization):
     picture = render
 
     def backward(self, gradient: Tensor) -> None:
-        self.tensor.grad = gradient
+        self.tensor.grad = gradient.contiguous()  # L-BFGS flattens it
 
     def project(self) -> None:
         if self.clamp:
