@@ -68,7 +68,7 @@ def test_they_are_plotted_and_shown(shown: list[tuple]) -> None:
     assert picture.shape == cat().shape
     ((figure,), words), (maps, titles) = shown
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["terms", "layers of style"]
-    assert "style" in words["alt"] and len(maps) == 4
+    assert "style" in words["caption"] and len(maps) == 4
     assert sum(float(title.split()[1][:-1]) for title in titles["titles"]) == pytest.approx(100, abs=2)
 
 

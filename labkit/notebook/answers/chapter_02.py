@@ -2,6 +2,75 @@
 
 from __future__ import annotations
 
-from ..exercises import Exercise, close_to
+from collections.abc import Callable, Sequence
+from typing import Any
 
-EXERCISES = [Exercise(close_to(1), "one")]
+import torch
+from torch import Tensor
+
+from ...networks.zoo import load_backbone
+from ...pictures.reading import photo
+from ..exercises import Exercise, choice, same_as
+
+PICTURE = torch.linspace(0, 1, 360).reshape(1, 3, 10, 12)
+CUP = (267, 400)  # the height and width of the photo of a cup
+COFFEE = slice(80, 110), slice(165, 220)  # well inside the cup
+AROUND = [(slice(0, 40), slice(0, 400)), (slice(165, 267), slice(0, 400)), (slice(0, 267), slice(0, 110))]
+
+
+def octaves_of(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
+    """The sizes (height, width) of the octaves, small to large."""
+    return [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
+
+
+def rolled_back(gradient_of: Callable[[Tensor], Tensor], picture: Tensor, shift: Sequence[int]) -> Tensor:
+    """The gradient of the picture rolled by ``shift`` (down, right), rolled back."""
+    down, right = shift
+    return gradient_of(picture.roll((down, right), (2, 3))).roll((-down, -right), (2, 3))
+
+
+def with_places(picture: Tensor) -> Tensor:
+    """A stand-in for a network's gradient: of the picture, and different at every place."""
+    places = torch.arange(picture[0].numel(), dtype=picture.dtype).reshape(picture.shape[1:])
+    return picture * torch.sin(places)
+
+
+def masks_the_coffee(answer: Any) -> bool:
+    """Whether it is a mask of the cup's photo that is open on the coffee and closed around the cup."""
+    mask = torch.as_tensor(answer).float()
+    if tuple(mask.shape[-2:]) != CUP or mask.numel() != CUP[0] * CUP[1] or mask.min() < 0 or mask.max() > 1:
+        return False
+    mask = mask.reshape(CUP)
+    return bool(mask[COFFEE].mean() > 0.9 and all(mask[place].mean() < 0.02 for place in AROUND))
+
+
+def dreams_of_channel_7(answer: Any) -> bool:
+    """Whether it is the cat with five times the response of channel 7 of relu4_3, and still the cat."""
+    cat = photo("chelsea", 160)
+    if not isinstance(answer, Tensor) or answer.shape != cat.shape or not ((answer >= 0) & (answer <= 1)).all():
+        return False
+    network = load_backbone("pocket", "cpu")
+    both = network.features(torch.cat([cat, answer.detach().cpu()]), ["relu4_3"])["relu4_3"][:, 7]
+    before, after = both.square().mean((1, 2))
+    return bool(after >= 5 * before and (answer.cpu() - cat).abs().mean() < 0.2)
+
+
+EXERCISES = [
+    Exercise(choice("b"), "Look for the line of plain_dream that divides the gradient."),
+    Exercise(
+        same_as(octaves_of, (267, 400, 4, 1.4), (300, 500, 3, 1.5), (64, 64, 1, 2.0)),
+        "The last octave is the photo, and each one before it is smaller by the factor scale.",
+    ),
+    Exercise(
+        same_as(rolled_back, (with_places, PICTURE, (3, -5)), (with_places, PICTURE, (0, 4))),
+        "Roll the picture by the shift, and its gradient by minus the shift, in the same dimensions.",
+    ),
+    Exercise(
+        masks_the_coffee,
+        "A mask is (267, 400), with values from 0 to 1; read the middle and the half-axes of the coffee off the photo.",
+    ),
+    Exercise(
+        dreams_of_channel_7,
+        "It has the size of the cat's photo. If the channel responds too little, take more steps or octaves.",
+    ),
+]
