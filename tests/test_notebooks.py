@@ -381,6 +381,8 @@ def has_one_home(book: Notebook, package: Path = canonical.ROOT / "labkit") -> l
     """What a notebook builds and labkit offers under the same name is the same code, notes for the reader aside."""
     homes: dict[str, list[str]] = {}
     for module in sorted(package.rglob("*.py")):
+        if module.parent.name == "answers":  # to exercises: nobody is offered those
+            continue
         for name, code in definitions(module.read_text(encoding="utf-8")):
             homes.setdefault(name, []).append(code)
     complaints = []
