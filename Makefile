@@ -26,7 +26,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --level error
 
-# Run every notebook on every machine that can be played on this one, and print a table (one to two hours on two cores)
+# Run every notebook on every machine that can be played on this one, and print a table (two to three hours on two cores)
 machines: $(READY)
 	$(BIN)/python tests/machines.py $(NOTEBOOK)
 

@@ -51,8 +51,15 @@ MACHINES: dict[str, dict[str, str]] = {
     "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
     "two threads": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"},  # as in `make lab`
     "bfloat16": {"LABKIT_PRECISION": "bfloat16"},
+    "GPU": {},
+    "Apple's GPU": {},
 }
-CLAIMS_ALONE = "bfloat16"  # whose numbers are others, but whose claims hold
+# What the kernels of the last two run before the cells, with this folder among the places of their modules.
+FIRST = {
+    "GPU": "import elsewhere; elsewhere.Device().__enter__()",
+    "Apple's GPU": "import elsewhere; elsewhere.Device(apple=True).__enter__()",
+}
+CLAIMS_ALONE = ("bfloat16", *FIRST)  # whose numbers, or names of devices, are others, but whose claims hold
 ROOM = 3  # how many times the spread that was seen is allowed
 TIMEOUT = 600  # seconds for one cell, so that a busy machine does not fail
 LARGEST = 0.1  # the spread of numbers, and the tolerance of pictures, beyond which they are not compared
@@ -71,6 +78,8 @@ INSTALL = re.compile(r"^    %pip install .*$", re.MULTILINE)
 def kernel_environment(machine: str = "plain") -> dict[str, str]:
     """The environment of a kernel on a machine: this process's own, but without a choice of plotting backend."""
     own = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    if machine in FIRST:
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT / "tests"), own.get("PYTHONPATH"))))
     return own | ENVIRONMENT | MACHINES[machine]
 
 
@@ -80,7 +89,7 @@ def refresh(path: Path, runs: Mapping[str, NotebookNode]) -> None:
     Raises ValueError, naming the cells, when the machines do not agree.
     """
     stored, fresh = nbformat.read(path, as_version=4), runs["plain"]
-    others = {name: run for name, run in runs.items() if name not in ("plain", CLAIMS_ALONE)}
+    others = {name: run for name, run in runs.items() if name not in ("plain", *CLAIMS_ALONE)}
     complaints = []
     for index, (cell, before) in enumerate(zip(fresh.cells, stored.cells, strict=True)):
         if cell.cell_type == "code":
@@ -181,16 +190,13 @@ def address(notebook: NotebookNode, name: str) -> NotebookNode:
     return notebook
 
 
-def execute(path: Path, machine: str = "plain", first: str = "") -> NotebookNode:
+def execute(path: Path, machine: str = "plain") -> NotebookNode:
     """A notebook with the address written and every cell run, in its folder, with the Python that runs this program.
 
-    first: a line that the kernel runs before them, with this folder among the places of its modules.
     Raises ValueError when the notebook lacks the places for the public address, RuntimeError when a cell fails.
     """
     notebook, environment = address(nbformat.read(path, as_version=4), path.name), kernel_environment(machine)
-    if first:
-        places = str(Path(__file__).parent), environment.get("PYTHONPATH", "")
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+    first = FIRST.get(machine)
     client = NotebookClient(
         notebook,
         # The kernel that nbval starts as well: a "python3" of the user's own could be another Python.
@@ -260,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     readme.write_text(address_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")
     with ThreadPoolExecutor(options.jobs) as pool:
         running = {
-            path: {machine: pool.submit(execute, path, machine) for machine in MACHINES}
+            path: {machine: pool.submit(execute, path, machine) for machine in MACHINES if machine not in FIRST}
             for path in options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
         }
         for path, runs in running.items():

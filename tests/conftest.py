@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from agreement import PICTURE, Output
-from canonical import kernel_environment
+from canonical import FIRST, kernel_environment
 from nbval.plugin import IPyNbCell, IPyNbFile
 
 
@@ -42,9 +42,11 @@ class Notebook(IPyNbFile):
 
     def setup(self) -> None:
         """Start the kernel."""
-        environment = kernel_environment(os.environ.get("LABKIT_MACHINE", "plain"))
-        with patch.dict(os.environ, environment, clear=True):
+        machine = os.environ.get("LABKIT_MACHINE", "plain")
+        with patch.dict(os.environ, kernel_environment(machine), clear=True):
             super().setup()
+        if machine in FIRST:
+            self.kernel.await_reply(self.kernel.execute_cell_input(FIRST[machine], allow_stdin=False))
 
     def collect(self) -> Iterator[Cell]:
         for cell in super().collect():

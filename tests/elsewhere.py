@@ -3,22 +3,16 @@
 >>> with Device():
 ...     there = picture.to(ELSEWHERE)
 
-    python tests/elsewhere.py [--apple] [NOTEBOOK ...]      # default: every notebook of the lab
-
-runs notebooks on a machine whose best device it is. With ``apple`` it lacks what Apple's GPUs lack: float64, and the
-operations that PyTorch 2.6, the oldest the lab runs on, does not have for them.
+With ``apple`` it lacks what Apple's GPUs lack: float64, and the operations that PyTorch 2.6, the oldest the lab runs
+on, does not have for them. `tests/machines.py` runs every notebook on a machine whose best device it is.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import re
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -285,37 +279,3 @@ def _without_modes(work: Callable[..., Any]) -> Callable[..., Any]:
             return work(*args, **options)
 
     return done
-
-
-# --- notebooks ------------------------------------------------------------------------------------------------------
-
-
-def run_notebook(path: Path, apple: bool = False) -> None:
-    """Run every cell on a machine that has the other device. Raises RuntimeError, naming the first cell that fails."""
-    from canonical import execute
-
-    execute(path, first=f"import elsewhere; elsewhere.Device(apple={apple}).__enter__()")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run notebooks; 1 when one of them fails."""
-    from canonical import NOTEBOOKS
-
-    parser = argparse.ArgumentParser(description="Run notebooks on a machine with another device.")
-    parser.add_argument("--apple", action="store_true", help="one that lacks what Apple's GPUs lack")
-    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all of notebooks/")
-    options = parser.parse_args(arguments)
-    failed = False
-    for path in options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb")):
-        start = time.perf_counter()
-        try:
-            run_notebook(path, options.apple)
-        except RuntimeError as error:
-            print("FAILED", re.sub("\x1b\\[[0-9;]*m", "", str(error)), file=sys.stderr)
-            failed = True
-        print(f"{path.name}: {time.perf_counter() - start:.1f} s")
-    return int(failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A cell that runs on a laptop runs on a GPU: every recipe and every notebook on a machine with another device.
+"""What runs on a laptop runs on a GPU: every recipe on a machine with another device (for notebooks: `make machines`).
 
 The device is `elsewhere`'s: its numbers are the CPU's, and what mixes devices, or what Apple's GPUs lack, fails.
 """
@@ -11,8 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from canonical import NOTEBOOKS
-from elsewhere import ELSEWHERE, Device, run_notebook
+from elsewhere import ELSEWHERE, Device
 from torch import Tensor, nn
 
 import labkit as lk
@@ -366,12 +365,3 @@ def test_apples_has_no_float64() -> None:
             torch.linalg.eigvalsh(there.diag())
     with Device():
         assert HERE.to(ELSEWHERE).double().sum().item() == 3
-
-
-# --- notebooks ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_notebook_runs_on_another_device(path: Any) -> None:
-    run_notebook(path)

@@ -490,6 +490,18 @@ def test_a_table_says_which_cells_failed_on_which_machine(model_path: Path, caps
     assert status == 1 and rows == [["plain", "bfloat16"], ["wrong", f"cell-{index:02d}", "passed"]]
 
 
+def test_a_cell_that_mixes_devices_fails_where_there_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a GPU the network's weights are not where pictures are."""
+    path = tmp_path / "mixed.ipynb"
+    source = 'network = lk.load_backbone("pocket")\nmean = (lk.photo("coffee", 32) - network.mean).mean()'
+    nbformat.write(new_notebook(cells=[new_code_cell("import labkit as lk"), new_code_cell(source)]), path)
+    status = machines.main([str(path), "--machines", "plain", *canonical.FIRST])
+    rows = [re.split(r"  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert status == 1 and rows == [["plain", "GPU", "Apple's GPU"], ["mixed", "passed", "cell-01", "cell-01"]]
+
+
 def test_a_notebook_that_did_not_run_has_not_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "torn.ipynb"
     path.write_text("{")
