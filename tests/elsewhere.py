@@ -67,6 +67,10 @@ class Elsewhere(Tensor):
     def new_tensor(self, numbers: Any, **options: Any) -> Tensor:
         return self.held.new_tensor(numbers, **options).to(ELSEWHERE)
 
+    def __getitem__(self, index: Any) -> Tensor:  # lists would become indices on `ELSEWHERE` that hold no numbers
+        listed = tuple(torch.tensor(i) if type(i) is list else i for i in (index if type(index) is tuple else (index,)))
+        return super().__getitem__(listed)
+
     def tolist(self) -> Any:
         return self.held.tolist()
 

@@ -320,6 +320,7 @@ REFUSED: dict[str, Callable[[Tensor], Any]] = {
     "numpy": lambda there: there.numpy(),
     "a choice": lambda there: torch.where(there > 1, HERE, there),
     "a product": lambda there: torch.eye(3) @ there,
+    "a product with picked rows": lambda there: torch.eye(2) @ there[[2, 0]],
 }
 
 
@@ -331,6 +332,7 @@ def slope(there: Tensor) -> Tensor:
 TAKEN: dict[str, Callable[[Tensor], Any]] = {
     "a number of the CPU's": lambda there: (there + HERE.sum()).sum(),
     "an index from the CPU": lambda there: there[torch.tensor([2, 0])].sum(),
+    "a list of indices": lambda there: there[[2, 0]].sum() + there[None][:, [0]].sum(),
     "a mask from the CPU": lambda there: there[HERE > 0].sum(),
     "a copy": lambda there: there.clone().copy_(HERE).sum(),
     "a picked number": lambda there: float(there[1]) + there.sum().item(),
@@ -340,7 +342,7 @@ TAKEN: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-SUMS = {"a number of the CPU's": 12, "an index from the CPU": 2, "a picked number": 4}
+SUMS = {"a number of the CPU's": 12, "an index from the CPU": 2, "a list of indices": 2, "a picked number": 4}
 
 
 @pytest.mark.parametrize("case", REFUSED)
