@@ -6,12 +6,14 @@ import re
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 import labkit as lk
 from labkit.pictures.geometry import size_of
 
 ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 sys.path.insert(0, str(ROOT / "tools"))
 
 import showpieces  # noqa: E402
@@ -46,4 +48,18 @@ def test_a_picture_carries_its_recipe(name: str) -> None:
 def test_the_page_shows_all() -> None:
     assert (showpieces.DOCS / "gallery.md").read_text(encoding="utf-8") == showpieces.page()
     assert {path.stem for path in showpieces.PICTURES.glob("*.jpg")} == SHOWPIECES.keys()
-    assert set(showpieces.HERO) <= SHOWPIECES.keys()
+    assert set(showpieces.HERO) <= SHOWPIECES.keys() == showpieces.SECTIONS.keys()
+
+
+def test_the_readme_leads_to_each_of_its_pictures() -> None:
+    for name in showpieces.HERO:
+        title = showpieces.title(name)
+        assert f"[{title.lower()}](docs/gallery.md#{title.lower().replace(' ', '-')})" in README
+
+
+@pytest.mark.parametrize("name", SHOWPIECES)
+def test_a_section_explains_it(name: str) -> None:
+    notebook, section = showpieces.SECTIONS[name]
+    cells = nbformat.read(ROOT / "notebooks" / notebook, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert f"## {section}" in text.splitlines()

@@ -38,12 +38,12 @@ class Showpiece(NamedTuple):
 
 SHOWPIECES = {
     "faces_of_the_carp": Showpiece(
-        "A mosaic of two carp, dreamt with the defaults: furry faces look out of the fish and the water lily, and the "
+        "A mosaic of two carp, dreamt in six octaves: furry faces look out of the fish and the water lily, and the "
         "tiles run round them.",
         'lk.dream(lk.painting("koi_mosaic", 768), octaves=6)',
     ),
     "guitar_with_dogs": Showpiece(
-        "A cubist table, dreamt with the defaults: the guitar has become a dog's bed, its head a dog's.",
+        "A cubist table, dreamt in six octaves: the guitar has become a dog's bed, its head a dog's.",
         'lk.dream(lk.painting("table_with_guitar", 768), octaves=6)',
     ),
     "castles_in_the_mist": Showpiece(
@@ -104,6 +104,27 @@ SHOWPIECES = {
     ),
 }
 
+# By name, the section that explains how it was made.
+DREAMS = "02_deepdream.ipynb", "What lk.dream does today"
+CLASSES = "05_dream_lab.ipynb", "What may grow: channels and classes"
+PAINT = "03_style_transfer.ipynb", "Step 6: a better picture, by means and covariances"
+SECTIONS = {
+    "faces_of_the_carp": DREAMS,
+    "guitar_with_dogs": DREAMS,
+    "castles_in_the_mist": CLASSES,
+    "palaces_in_the_harbor": CLASSES,
+    "birds_in_the_wave": CLASSES,
+    "eyes_in_the_night": DREAMS,
+    "launch_under_whirls": PAINT,
+    "starry_coffee": PAINT,
+    "dotted_cat": PAINT,
+    "stained_cat": PAINT,
+    "cubist_astronaut": ("06_style_lab.ipynb", "Where each knob acts"),
+    "wishes_of_channels": ("04_image_creation.ipynb", "A contact sheet of channels"),
+    "one_pass_four_paintings": ("07_fast_style.ipynb", "Six thousand steps later"),
+    "six_from_nothing": ("04_image_creation.ipynb", "Classes"),
+}
+
 
 def make(showpiece: Showpiece, size: int = 768) -> Tensor:
     """The picture (1, 3, H, W) by its recipe, its longer side about ``size`` pixels."""
@@ -111,11 +132,22 @@ def make(showpiece: Showpiece, size: int = 768) -> Tensor:
     return eval(recipe, {"lk": lk})  # noqa: S307: written above
 
 
+def title(name: str) -> str:
+    """
+    >>> title("faces_of_the_carp")
+    'Faces of the carp'
+    """
+    return name.replace("_", " ").capitalize()
+
+
 def page() -> str:
     """docs/gallery.md."""
     parts = ["# Gallery", "", "Made by `tools/showpieces.py`: each picture by the one line below it."]
     for name, (seen, recipe) in SHOWPIECES.items():
-        parts += ["", f"![{seen}](../data/showpieces/{name}.jpg)", "", seen, "", "```python", recipe, "```"]
+        notebook, section = SECTIONS[name]
+        link = f"[{section}](../notebooks/{notebook}#{section.replace(' ', '-')})"  # as Jupyter names the places
+        parts += ["", f"## {title(name)}", "", f"![{seen}](../data/showpieces/{name}.jpg)", "", f"{seen} How: {link}."]
+        parts += ["", "```python", recipe, "```"]
     return "\n".join(parts) + "\n"
 
 

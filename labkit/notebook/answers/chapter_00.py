@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ...networks.zoo import load_backbone
 from ...pictures.reading import photo
-from ..exercises import Exercise, choice, close_to, same_as
+from ..exercises import Exercise, close_to, same_as
 
 
 def brighter(picture: Tensor, amount: float) -> Tensor:
@@ -18,12 +19,17 @@ def brighter(picture: Tensor, amount: float) -> Tensor:
 
 
 def responds_more(answer: Any) -> bool:
-    """Whether `relu5_1` responds at least three times as strongly as to the photo of the rocket."""
+    """Whether `relu5_1` responds at least two and a half times as strongly as to the photo of the rocket."""
     rocket, network = photo("rocket", 240), load_backbone("pocket", device="cpu")
     if answer.shape != rocket.shape or not 0 <= answer.min() <= answer.max() <= 1:
         return False
     before, after = (network.features(x, ["relu5_1"])["relu5_1"].square().mean() for x in (rocket, answer))
-    return bool(after >= 3 * before)
+    return bool(after >= 2.5 * before)
+
+
+def grown(answer: Any) -> bool:
+    """Whether it is about the factor, 12, by which a dream at `relu5_3` raises this layer's response."""
+    return isinstance(answer, Real) and not isinstance(answer, bool) and 6 <= answer <= 24
 
 
 STEPS = torch.linspace(0, 1, 12).reshape(1, 3, 2, 2)
@@ -33,7 +39,7 @@ EXERCISES = [
         same_as(brighter, (STEPS, 0.25), (STEPS, -0.4)),
         "try 0.9 + 0.3: that is no color any more; torch has a function that bounds values on both sides",
     ),
-    Exercise(choice("b"), "how large is the square of pixels that a unit of each layer sees?"),
+    Exercise(grown, "the mean square of a layer's features on the dream, divided by that on the photo"),
     Exercise(
         lambda answer: isinstance(answer, str) and answer == "table_with_guitar",
         "one evaluator for each painting, at the size of the small photo",
