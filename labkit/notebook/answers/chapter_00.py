@@ -29,7 +29,7 @@ def responds_more(answer: Any) -> bool:
 
 def grown(answer: Any) -> bool:
     """Whether it is about the factor, 12, by which a dream at `relu5_3` raises this layer's response."""
-    return isinstance(answer, Real) and not isinstance(answer, bool) and 6 <= answer <= 24
+    return isinstance(answer, Real) and not isinstance(answer, bool) and 6 <= float(answer) <= 24
 
 
 STEPS = torch.linspace(0, 1, 12).reshape(1, 3, 2, 2)
