@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 import labkit as lk
 from labkit.notebook import answers
-from labkit.notebook.exercises import choice, close_to, exercises_of, same_as
+from labkit.notebook.exercises import choice, close_to, exercises_of, is_picture, same_as
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 CHAPTERS = sorted(path.stem.removeprefix("chapter_") for path in Path(answers.__path__[0]).glob("chapter_*.py"))
@@ -43,6 +44,18 @@ def solutions(chapter: str) -> dict[str, str]:
         (close_to(0), [0, 0.009], [0.02, False]),
         (choice("b"), ["b", " B "], ["a", "bb", 2, None]),
         (same_as(lambda x: 2 * x, (torch.ones(3),), (-1.0,)), [lambda x: x + x], [lambda x: 2 + x, lambda x: x * x]),
+        (
+            is_picture,
+            [torch.rand(1, 3, 8, 9), torch.zeros(2, 3, 4, 4)],
+            [
+                None,
+                torch.rand(3, 8, 9),
+                torch.ones(1, 3, 8, 9).int(),
+                torch.full((1, 3, 8, 9), float("nan")),
+                -torch.ones(1, 3, 2, 2),
+            ],
+        ),
+        (partial(is_picture, shape=(1, 3, 4, 5)), [torch.rand(1, 3, 4, 5)], [torch.rand(1, 3, 5, 4), 0.5]),
         (same_as(torch.sum, (torch.ones(3),)), [lambda x: x.sum()], [lambda x: x.sum().expand(2), lambda x: x]),
     ],
 )

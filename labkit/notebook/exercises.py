@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
@@ -86,6 +86,14 @@ def choice(letter: str) -> Test:
 def same_as(reference: Callable[..., Any], *cases: tuple[Any, ...], rtol: float = 1e-4) -> Test:
     """A function that returns what ``reference`` does (tensor, number) for each of the ``cases`` of arguments."""
     return lambda answer: all(_agree(answer(*case), reference(*case), rtol) for case in cases)
+
+
+def is_picture(answer: Any, shape: Sequence[int] | None = None) -> bool:
+    """Whether an answer is a picture: floats (N, 3, H, W), or of this ``shape``, in [0, 1]."""
+    if not isinstance(answer, Tensor) or not answer.is_floating_point():
+        return False
+    right = answer.ndim == 4 and answer.shape[1] == 3 if shape is None else answer.shape == shape
+    return right and bool(((answer >= 0) & (answer <= 1)).all())
 
 
 def _agree(mine: Any, wanted: Any, rtol: float) -> bool:

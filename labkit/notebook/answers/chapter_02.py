@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...networks.zoo import load_backbone
 from ...pictures.reading import photo
-from ..exercises import Exercise, choice, same_as
+from ..exercises import Exercise, choice, is_picture, same_as
 
 PICTURE = torch.linspace(0, 1, 360).reshape(1, 3, 10, 12)
 CUP = (267, 400)  # the height and width of the photo of a cup
@@ -47,7 +47,7 @@ def masks_the_coffee(answer: Any) -> bool:
 def dreams_of_channel_7(answer: Any) -> bool:
     """Whether it is the cat with five times the response of channel 7 of relu4_3, and still the cat."""
     cat = photo("chelsea", 160)
-    if not isinstance(answer, Tensor) or answer.shape != cat.shape or not ((answer >= 0) & (answer <= 1)).all():
+    if not is_picture(answer, cat.shape):
         return False
     network = load_backbone("pocket", "cpu")
     both = network.features(torch.cat([cat, answer.detach().cpu()]), ["relu4_3"])["relu4_3"][:, 7]

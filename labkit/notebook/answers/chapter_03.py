@@ -13,7 +13,7 @@ from ...losses.styles import gram, style
 from ...networks.zoo import load_backbone
 from ...pictures.geometry import resize, size_of
 from ...pictures.reading import painting, photo
-from ..exercises import Exercise, choice, close_to, same_as
+from ..exercises import Exercise, choice, close_to, is_picture, same_as
 
 
 def roughness(picture: Tensor, exponent: float) -> Tensor:
@@ -31,7 +31,7 @@ def covariance(features: Tensor) -> Tensor:
 def keeps_both(answer: Any) -> bool:
     """Whether a picture of the small cat has a content loss of 0.85 and a style loss of 0.07 against the pond."""
     small, pond, network = resize(photo("chelsea", 432), 192), painting("noon_pond"), load_backbone("pocket", "cpu")
-    if answer.shape != small.shape or not 0 <= answer.min() <= answer.max() <= 1:
+    if not is_picture(answer, small.shape):
         return False
     goals = content(small) + style(pond, statistic="wasserstein")
     terms = Evaluator(network, goals, size_of(small), "float32")(answer.cpu()).terms

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...networks.zoo import load_backbone
-from ..exercises import Exercise, choice, close_to, same_as
+from ..exercises import Exercise, choice, close_to, is_picture, same_as
 
 LEAST_SIDE, LEAST_RESPONSE, MOST_FINE = 96, 1.0, 0.1
 
@@ -48,11 +48,9 @@ def fine_share(picture: Tensor) -> float:
 
 def is_liked(answer: Any) -> bool:
     """Whether channel 142 of conv5_3 responds to a picture that is not rough."""
-    if not (isinstance(answer, Tensor) and answer.ndim == 4 and answer.shape[1] == 3 and answer.is_floating_point()):
+    if not is_picture(answer) or min(answer.shape[2:]) < LEAST_SIDE:
         return False
     picture = answer.detach().cpu().float()
-    if min(picture.shape[2:]) < LEAST_SIDE or not (picture >= 0).all() or not (picture <= 1).all():
-        return False
     response = load_backbone("pocket", "cpu").features(picture, ["conv5_3"])["conv5_3"][:, 142].mean()
     return response.item() > LEAST_RESPONSE and fine_share(picture) <= MOST_FINE
 

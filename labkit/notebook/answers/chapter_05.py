@@ -14,7 +14,7 @@ from ...networks.zoo import load_backbone
 from ...pictures.color import luma
 from ...pictures.geometry import size_of
 from ...pictures.reading import photo
-from ..exercises import Exercise, choice, close_to, same_as
+from ..exercises import Exercise, choice, close_to, is_picture, same_as
 
 LEAST_GROWTH = 1.0
 
@@ -45,11 +45,11 @@ def is_dark(answer: Any) -> bool:
 def is_jellyfish(answer: Any) -> bool:
     """Whether the coffee has come nearer to a jellyfish, and its left third is as it was."""
     coffee = photo("coffee", 192)
-    if not (isinstance(answer, Tensor) and answer.shape == coffee.shape and answer.is_floating_point()):
+    if not is_picture(answer, coffee.shape):
         return False
     picture = answer.detach().cpu().float()
     third = coffee.shape[3] // 3
-    if not (picture >= 0).all() or not (picture <= 1).all() or (picture - coffee)[..., :third].abs().max() > 1e-5:
+    if (picture - coffee)[..., :third].abs().max() > 1e-5:
         return False
     evaluate = Evaluator(load_backbone("pocket", "cpu"), class_evidence("jellyfish"), size_of(coffee), "float32")
     return (evaluate(picture).loss - evaluate(coffee).loss).item() >= LEAST_GROWTH

@@ -15,7 +15,7 @@ from ...networks.zoo import load_backbone
 from ...pictures.color import luma
 from ...pictures.geometry import resize, size_of
 from ...pictures.reading import painting, photo
-from ..exercises import Exercise, choice, close_to, same_as
+from ..exercises import Exercise, choice, close_to, is_picture, same_as
 
 
 def masked_gram(features: Tensor, guide: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def gray(picture: Tensor) -> Tensor:
 def strokes_without_colors(answer: Any) -> bool:
     """Whether a picture of the small cat has the photo's colors within 0.04, and the night's strokes within 0.19."""
     small, night = resize(resize(photo("chelsea")[..., 125:350], (320, 240)), 192), painting("lantern_bay")
-    if answer.shape != small.shape or not 0 <= answer.min() <= answer.max() <= 1:
+    if not is_picture(answer, small.shape):
         return False
     colors, wanted = (x.cpu().flatten(2).sort(2).values for x in (answer, small))
     strokes = style(gray(night), statistic="wasserstein")
