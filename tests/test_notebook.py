@@ -56,14 +56,14 @@ def plain(height: int, width: int, value: float = 0.5) -> Tensor:
 @pytest.mark.parametrize(
     ("value", "claim", "line"),
     [
-        (1.0004, {"expected": 1}, "✓ ratio: 1 (expected 1 ± 0.001)\n"),
-        (-2.1, {"expected": -2, "rtol": 0.1}, "✓ ratio: -2.1 (expected -2 ± 0.1)\n"),
+        (1.0004, {"expected": 1}, "✓ ratio: 1 (expected 1 ± 0.1%)\n"),
+        (-2.1, {"expected": -2, "rtol": 0.1}, "✓ ratio: -2.1 (expected -2 ± 10%)\n"),
         (1e-4, {"expected": 0}, "✓ ratio: 0.0001 (expected 0 ± 0.001)\n"),
         (3, {"at_least": 3}, "✓ ratio: 3 (at least 3)\n"),
         (3, {"at_most": 3}, "✓ ratio: 3 (at most 3)\n"),
         (3, {"at_least": 2, "at_most": 4}, "✓ ratio: 3 (at least 2 and at most 4)\n"),
-        (torch.tensor(0.5), {"expected": 0.5}, "✓ ratio: 0.5 (expected 0.5 ± 0.001)\n"),
-        (np.float32(0.5), {"expected": 0.5}, "✓ ratio: 0.5 (expected 0.5 ± 0.001)\n"),
+        (torch.tensor(0.5), {"expected": 0.5}, "✓ ratio: 0.5 (expected 0.5 ± 0.1%)\n"),
+        (np.float32(0.5), {"expected": 0.5}, "✓ ratio: 0.5 (expected 0.5 ± 0.1%)\n"),
     ],
 )
 def test_a_claim_that_holds_is_one_line(value: Any, claim: dict, line: str, capsys: pytest.CaptureFixture) -> None:

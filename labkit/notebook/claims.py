@@ -28,11 +28,12 @@ def check(
 
     Example:
         >>> lk.check("a half of five", 5 / 2, expected=2.5)
-        ✓ a half of five: 2.5 (expected 2.5 ± 0.001)
+        ✓ a half of five: 2.5 (expected 2.5 ± 0.1%)
     """
     value, claims = float(value), []
     if expected is not None:
-        claims.append((abs(value - expected) <= rtol * (abs(expected) or 1), f"expected {expected:.4g} ± {rtol:.2g}"))
+        allowed, room = (rtol * abs(expected), f"{100 * rtol:.2g}%") if expected else (rtol, f"{rtol:.2g}")
+        claims.append((abs(value - expected) <= allowed, f"expected {expected:.4g} ± {room}"))
     if at_least is not None:
         claims.append((value >= at_least, f"at least {at_least:.4g}"))
     if at_most is not None:
