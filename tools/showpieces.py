@@ -48,16 +48,16 @@ SHOWPIECES = {
     ),
     "castles_in_the_mist": Showpiece(
         "A drawn landscape, in whose peaks a network looks for castles and monasteries: they become towers with "
-        "windows, and the empty paper stays empty.",
+        "windows, and one spire grows around the writing.",
         'lk.dream(lk.painting("mist_peaks", 768), octaves=6, **lk.presets.CASTLES)',
     ),
     "palaces_in_the_harbor": Showpiece(
-        "A harbor in red, in which it looks for the same: the sails are towers, and domes rise behind them.",
+        "A harbor in red, in which a network looks for castles: sails have become towers, and domes rise behind them.",
         'lk.dream(lk.painting("harbour_in_red", 768), octaves=6, **lk.presets.CASTLES)',
     ),
     "birds_in_the_wave": Showpiece(
-        "A printed wave, in which it looks for birds and butterflies: a wing in the spray, a swarm on the water, and "
-        "the sun has an eye.",
+        "A printed wave, in which a network looks for birds and butterflies: a wing in the spray, a swarm on the "
+        "water, and the sun has an eye.",
         'lk.dream(lk.painting("carved_sea", 768), octaves=6, **lk.presets.BIRDS)',
     ),
     "eyes_in_the_night": Showpiece(
@@ -86,8 +86,8 @@ SHOWPIECES = {
         'lk.stylize(lk.resize(lk.photo("astronaut"), (768, 768)), lk.painting("table_with_guitar"), **lk.presets.BOLD)',
     ),
     "wishes_of_channels": Showpiece(
-        "What six channels of one layer want to see: a monarch, parrots, dalmatians, steel arches, yellow balls, and "
-        "broccoli in pots.",
+        "What six channels of one layer want to see: monarchs, parrots, dalmatians, steel arches, yellow-green balls in "
+        "fur, and broccoli in pots.",
         'lk.grid([lk.create(-lk.activation("conv5_3", channel=c, power=1), '
         '**lk.presets.CLASS_PICTURE | {"size": 256}) for c in (364, 162, 191, 35, 120, 54)], 3)',
     ),
@@ -97,7 +97,7 @@ SHOWPIECES = {
         'for name in ("lantern_bay", "koi_mosaic", "window_of_the_sun", "carved_sea")], 2)',
     ),
     "six_from_nothing": Showpiece(
-        "From nothing: what looks most like six classes to the network, in all crops of all sizes.",
+        "From nothing: six classes, each drawn by a network that saw random parts of the picture in several sizes.",
         "lk.grid([lk.create(-3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c), "
         '**lk.presets.CLASS_PICTURE | {"size": 256}) '
         'for c in ("monarch", "castle", "jellyfish", "volcano", "flamingo", "schooner")], 3)',
