@@ -18,11 +18,6 @@ COFFEE = slice(80, 110), slice(165, 220)  # well inside the cup
 AROUND = [(slice(0, 40), slice(0, 400)), (slice(165, 267), slice(0, 400)), (slice(0, 267), slice(0, 110))]
 
 
-def octaves_of(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
-    """The sizes (height, width) of the octaves, small to large."""
-    return [(round(height / scale**k), round(width / scale**k)) for k in reversed(range(octaves))]
-
-
 def rolled_back(gradient_of: Callable[[Tensor], Tensor], picture: Tensor, shift: Sequence[int]) -> Tensor:
     """The gradient of the picture rolled by ``shift`` (down, right), rolled back."""
     down, right = shift
@@ -55,12 +50,23 @@ def dreams_of_channel_7(answer: Any) -> bool:
     return bool(after >= 5 * before and (answer.cpu() - cat).abs().mean() < 0.2)
 
 
+def dreams_of_something(answer: Any) -> bool:
+    """Whether it is (photo, layer, dream): twice the layer's mean square, and pixels changed by less than 0.12."""
+    if not isinstance(answer, tuple) or len(answer) != 3:
+        return False
+    mine, layer, dream = answer
+    if not isinstance(mine, Tensor) or not isinstance(dream, Tensor) or mine.shape != dream.shape or len(mine) != 1:
+        return False
+    if not ((dream >= 0) & (dream <= 1)).all():
+        return False
+    both = torch.cat([mine, dream.detach()]).cpu()
+    before, after = load_backbone("pocket", "cpu").features(both, [layer])[layer].square().mean((1, 2, 3))
+    return bool(after >= 2 * before and (both[1] - both[0]).abs().mean() < 0.12)
+
+
 EXERCISES = [
     Exercise(choice("b"), "Look for the line of plain_dream that divides the gradient."),
-    Exercise(
-        same_as(octaves_of, (267, 400, 4, 1.4), (300, 500, 3, 1.5), (64, 64, 1, 2.0)),
-        "The last octave is the photo, and each one before it is smaller by the factor scale.",
-    ),
+    Exercise(choice("b"), "Four poolings come before relu5_1: for which of their grids is 8 a whole number of cells?"),
     Exercise(
         same_as(rolled_back, (with_places, PICTURE, (3, -5)), (with_places, PICTURE, (0, 4))),
         "Roll the picture by the shift, and its gradient by minus the shift, in the same dimensions.",
@@ -72,5 +78,9 @@ EXERCISES = [
     Exercise(
         dreams_of_channel_7,
         "It has the size of the cat's photo. If the channel responds too little, take more steps or octaves.",
+    ),
+    Exercise(
+        dreams_of_something,
+        "The answer is (photo, layer, dream), of one size; if the change is too large, take fewer steps or octaves.",
     ),
 ]
