@@ -52,7 +52,7 @@ SHOWPIECES = {
         'lk.dream(lk.painting("mist_peaks", 768), octaves=6, **lk.presets.CASTLES)',
     ),
     "palaces_in_the_harbor": Showpiece(
-        "A harbor in red, in which a network looks for castles: sails have become towers, and domes rise behind them.",
+        "A harbor in red, in which a network looks for castles: sails are towers now, and domes rise behind them.",
         'lk.dream(lk.painting("harbour_in_red", 768), octaves=6, **lk.presets.CASTLES)',
     ),
     "birds_in_the_wave": Showpiece(

@@ -13,15 +13,29 @@ from torch import Tensor, nn
 from ...networks.wrapping import wrap
 from ...networks.zoo import load_backbone
 from ...pictures.reading import photo
-from ..exercises import Exercise, choice, same_as
+from ..exercises import Exercise, same_as
 
 
-def side_seen(kernels: Sequence[int], strides: Sequence[int]) -> int:
+def cats_after_changes(probabilities: Any) -> bool:
+    """Whether they are an Egyptian cat's after exchanging red and blue, turning upside down, and mirroring."""
+    if not isinstance(probabilities, Sequence | Tensor) or isinstance(probabilities, str) or len(probabilities) != 3:
+        return False
+    network, cat = load_backbone("pocket", "cpu"), photo("chelsea", 192)
+    wanted = [dict(network.classify(cat.flip(axis), top=1000)[0])["Egyptian cat"] for axis in (1, 2, 3)]
+    return all(abs(float(got) - p) < 0.01 for got, p in zip(probabilities, wanted, strict=True))
+
+
+def side_seen(kernels: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> int:
     """The side of the square that a unit at the end of a chain of layers sees."""
     r, j = 1, 1
-    for k, s in zip(kernels, strides, strict=True):
-        r, j = r + (k - 1) * j, j * s
+    for k, s, d in zip(kernels, strides, dilations, strict=True):
+        r, j = r + (k - 1) * d * j, j * s
     return r
+
+
+def from_caffe(x: Tensor) -> Tensor:
+    """The picture, red, green, blue in [0, 1], of a tensor blue, green, red in [0, 255] less the means."""
+    return (x + torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)).flip(1) / 255
 
 
 def gains_most_from_zeros(channel: Any) -> bool:
@@ -53,16 +67,32 @@ def pleases_both(picture: Any) -> bool:
     return min(means[364].item(), means[150].item()) > 4
 
 
-CHAINS = ([3], [1]), ([3, 2, 3], [1, 2, 1]), ([7, 2, 5], [2, 2, 1]), ([3, 3, 2, 3, 3, 2, 3], [1, 1, 2, 1, 1, 2, 1])
+CHAINS = (
+    ([3], [1], [1]),
+    ([3, 2, 3], [1, 2, 1], [1, 1, 2]),
+    ([7, 2, 5], [2, 2, 1], [1, 1, 4]),
+    ([3] * 4, [2] * 4, [2] * 4),
+)
+CAFFE = torch.linspace(-100, 120, 96).view(2, 3, 4, 4)
 
 EXERCISES = [
-    Exercise(choice("b"), "classify the cat after each change and compare its probability with the original's."),
-    Exercise(same_as(side_seen, *CHAINS), "which step separates neighbors before a layer, and which one after it?"),
+    Exercise(
+        cats_after_changes,
+        "classify the cat of 192 pixels after each change, with top=1000, and read off Egyptian cat; a, b, c.",
+    ),
+    Exercise(
+        same_as(side_seen, *CHAINS),
+        "which step separates neighbors before a layer, and which one after it? How far apart are a kernel's first and "
+        "last input?",
+    ),
     Exercise(
         gains_most_from_zeros,
         "take each channel's highest answer over the whole map, once with zeros and once with the mirror image; "
         "how many units are 96 pixels?",
     ),
     Exercise(sees_31_pixels, "follow r and j through your modules by the recursion, and count the weights."),
+    Exercise(
+        same_as(from_caffe, (CAFFE,)), "undo one thing after the other, the last first; whose order do the means have?"
+    ),
     Exercise(pleases_both, "add the two losses, as formulas are added, and give the optimization enough steps."),
 ]

@@ -16,16 +16,17 @@ from ...pictures.reading import painting, photo
 from ..exercises import Exercise, choice, close_to, is_picture, same_as
 
 
-def roughness(picture: Tensor, exponent: float) -> Tensor:
-    """The mean over pixels and colors of (dx^2 + dy^2) ^ exponent, differences across the border being zero."""
-    dx, dy = torch.zeros_like(picture), torch.zeros_like(picture)
-    dx[..., :-1], dy[..., :-1, :] = picture.diff(dim=-1), picture.diff(dim=-2)
-    return (dx.square() + dy.square()).pow(exponent).mean()
+def pull(height: Any) -> Any:
+    """The derivative of (d^2)^1.25, relative to that of d^2."""
+    return 2.5 * height**1.5 / (2 * height)
 
 
-def covariance(features: Tensor) -> Tensor:
-    """The covariance matrices (N, C, C) of features (N, C, h, w) over positions."""
-    return gram(features - features.mean((2, 3), keepdim=True))
+def covariance_gradient(features: Tensor, target: Tensor) -> Tensor:
+    """The gradient of |S - T|^2 with respect to features (1, C, h, w), S being their covariance over positions."""
+    f = features.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        gap = gram(f - f.mean((2, 3), keepdim=True)) - target
+        return torch.autograd.grad(gap.square().sum(), f)[0]
 
 
 def keeps_both(answer: Any) -> bool:
@@ -39,17 +40,19 @@ def keeps_both(answer: Any) -> bool:
 
 
 GENERATOR = torch.Generator().manual_seed(3)
-PICTURE = torch.rand(1, 3, 5, 8, generator=GENERATOR)
-FEATURES = 1 + torch.rand(2, 4, 5, 7, generator=GENERATOR)
+HEIGHTS = 0.1 + torch.rand(7, generator=GENERATOR)
+FEATURES = 1 + torch.rand(1, 4, 5, 7, generator=GENERATOR)
+TARGET = gram(torch.rand(1, 4, 3, 3, generator=GENERATOR))
 EXERCISES = [
     Exercise(choice("b"), "a filter that sees a slope falling to the right: what does it see in the mirror?"),
+    Exercise(same_as(pull, (HEIGHTS,), (0.64,)), "(d^2)^1.25 is d^2.5: divide its derivative by that of d^2"),
     Exercise(
-        same_as(roughness, (PICTURE, 1.0), (PICTURE, 1.25)),
-        "pad both differences to the picture's size, add their squares, and only then take the power and the mean",
+        same_as(covariance_gradient, (FEATURES, TARGET)),
+        "S is the Gram matrix of f - m: which formula of the chapter holds for it, and with which features?",
     ),
-    Exercise(same_as(covariance, (FEATURES,)), "subtract the mean over dimensions 2 and 3, kept as dimensions"),
     Exercise(
         close_to(1 / 16), "how do the sum and the divisor of the matrix grow? and the loss squares a difference of two"
     ),
+    Exercise(choice("b"), "a unit sees a square of so many pixels, whatever the size of what it sees"),
     Exercise(keeps_both, "lk.presets.FAST with another style_weight, smaller than 30"),
 ]

@@ -51,7 +51,7 @@ FIRST = 1 + torch.rand(2, 3, 6, 4, generator=GENERATOR)
 SECOND = 3 * torch.rand(2, 3, 7, 7, generator=GENERATOR)
 PICTURE = torch.rand(1, 3, 72, 200, generator=GENERATOR)
 EXERCISES = [
-    Exercise(choice("b"), "what do instance normalizations do to a channel whose spread is halved?"),
+    Exercise(choice("b"), "which of them gives a whole channel one factor above zero and one constant?"),
     Exercise(close_to(3200, 1e-6), "every convolution but the last has a normalization, with two numbers a channel"),
     Exercise(
         same_as(between, (FEATURES, FIRST, SECOND, 0.25), (FEATURES, FIRST, SECOND, 0.0)),
