@@ -86,8 +86,8 @@ SHOWPIECES = {
         'lk.stylize(lk.resize(lk.photo("astronaut"), (768, 768)), lk.painting("table_with_guitar"), **lk.presets.BOLD)',
     ),
     "wishes_of_channels": Showpiece(
-        "What six channels of one layer want to see: monarchs, parrots, dalmatians, steel arches, yellow-green balls in "
-        "fur, and broccoli in pots.",
+        "What six channels of one layer want to see: monarchs, parrots, dalmatians, steel arches, yellow-green balls "
+        "in fur, and broccoli in pots.",
         'lk.grid([lk.create(-lk.activation("conv5_3", channel=c, power=1), '
         '**lk.presets.CLASS_PICTURE | {"size": 256}) for c in (364, 162, 191, 35, 120, 54)], 3)',
     ),
