@@ -55,9 +55,7 @@ def dreams_of_something(answer: Any) -> bool:
     if not isinstance(answer, tuple) or len(answer) != 3:
         return False
     mine, layer, dream = answer
-    if not isinstance(mine, Tensor) or not isinstance(dream, Tensor) or mine.shape != dream.shape or len(mine) != 1:
-        return False
-    if not ((dream >= 0) & (dream <= 1)).all():
+    if not is_picture(mine) or len(mine) != 1 or not is_picture(dream, mine.shape):
         return False
     both = torch.cat([mine, dream.detach()]).cpu()
     before, after = load_backbone("pocket", "cpu").features(both, [layer])[layer].square().mean((1, 2, 3))
