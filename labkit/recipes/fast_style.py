@@ -59,7 +59,7 @@ class StyleNetwork(nn.Module):
     """From a photo (N, 3, H, W) in [0, 1] the same repainted, in one pass.
 
     The image transformation network of Johnson, Alahi and Fei-Fei (2016, arXiv:1603.08155): two strided convolutions,
-    residual blocks at a quarter of the size, and back, by nearest-neighbor enlargement, which leaves no chequers.
+    residual blocks at a quarter of the size, and back, by nearest-neighbor enlargement, which leaves fewer checks.
 
     Args:
         names: of the paintings it learns, each with norms of its own.
@@ -190,7 +190,7 @@ def training(
         style_scale: the paintings' longer side relative to ``side``: 2 paints with the strokes of a picture twice as
             large.
         shift: before they are judged, photos and pictures are cut by up to so many pixels at random: otherwise the
-            network's own grid would always meet the same phase of the backbone's pools, and leave chequers that they
+            network's own grid would always meet the same phase of the backbone's pools, and leave checks that they
             cannot see.
         options: see `train_steps`.
     """

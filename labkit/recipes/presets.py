@@ -7,7 +7,7 @@ from typing import Any
 
 from ..losses.energies import class_evidence, log_energy
 
-# Plain gradient ascent, as dreams were in 2015.
+# Plain gradient ascent, without the additions that are defaults today.
 PLAIN: Mapping[str, Any] = {
     "octaves": 4,
     "steps": 10,
