@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...networks.zoo import load_backbone
@@ -14,28 +14,49 @@ from ..exercises import Exercise, choice, close_to, is_picture, same_as
 LEAST_SIDE, LEAST_RESPONSE, MOST_FINE = 96, 1.0, 0.1
 
 
-def decorrelated(root: Tensor, colors: Tensor) -> Tensor:
-    """Decorrelated coordinates of colors (3, n) in [0, 1]."""
-    return torch.linalg.inv(root) @ colors.clamp(0.02, 0.98).logit()
+def redirected(x: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient (N, C) of a loss with respect to the inputs ``x`` of ReLUs, from that of their outputs, redirected.
 
-
-def pulled_back(picture: Tensor, grid: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient with respect to a picture that was read at the places of ``grid``, (N, 3, H, W)."""
-    still = picture.detach().requires_grad_()
-    moved = F.grid_sample(still, grid, padding_mode="reflection", align_corners=False)
-    return torch.autograd.grad(moved, still, gradient)[0]
+    Of a picture whose usual gradient vanishes, the negative part of the gradient is let through.
+    """
+    usual = gradient * (x > 0)
+    alive = (usual != 0).any(1, keepdim=True)
+    return torch.where(alive, usual, gradient.clamp_max(0))
 
 
 def _random(*shape: int, seed: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _turned(degrees: float) -> tuple[Tensor, Tensor, Tensor]:
-    """A picture, the places at which it is read when it is turned, and a gradient."""
-    angle = torch.deg2rad(torch.tensor(degrees))
-    rows = torch.tensor([[angle.cos(), -angle.sin(), 0.1], [angle.sin(), angle.cos(), -0.2]])
-    grid = F.affine_grid(rows[None], [1, 3, 12, 12], align_corners=False)
-    return _random(1, 3, 12, 12, seed=1), grid, _random(1, 3, 12, 12, seed=2) - 0.5
+def _relus(*dead: int) -> tuple[Tensor, Tensor]:
+    """Inputs (4, 5) of ReLUs, all negative for the pictures ``dead``, and a gradient."""
+    x = _random(4, 5, seed=7) - 0.5
+    x[list(dead)] = -x[list(dead)].abs() - 0.1
+    return x, _random(4, 5, seed=8) - 0.5
+
+
+def finds_root(answer: Any) -> bool:
+    """Whether a function of colors (3, n) returns M with orthogonal columns, longest first and of length 1, and
+    M M^T in proportion to the covariance of the colors' logits.
+    """
+    if not callable(answer):
+        return False
+    for seed in (0, 1):
+        colors = (_random(3, 3, seed=seed) @ _random(3, 200, seed=seed + 2)).clamp(0, 3) / 3
+        covariance = torch.cov(colors.clamp(0.02, 0.98).logit())
+        root = answer(colors.clone())
+        if not (isinstance(root, Tensor) and root.shape == (3, 3) and bool(root.isfinite().all())):
+            return False
+        root, products = root.detach().float(), (root.T @ root).detach().float()
+        lengths = products.diagonal().clamp_min(0).sqrt()
+        right = [
+            torch.allclose(root @ root.T, covariance / torch.linalg.eigvalsh(covariance)[-1], atol=1e-3),
+            torch.allclose(products, torch.diag(products.diagonal()), atol=1e-3),
+            bool((lengths.diff() <= 1e-4).all()),
+        ]
+        if not all(right):
+            return False
+    return True
 
 
 def fine_share(picture: Tensor) -> float:
@@ -55,19 +76,16 @@ def is_liked(answer: Any) -> bool:
     return response.item() > LEAST_RESPONSE and fine_share(picture) <= MOST_FINE
 
 
-ROOT = torch.tensor([[1.0, 0.4, 0.1], [1.0, 0.0, -0.3], [1.0, -0.4, 0.2]])
-
-EXERCISES = [
-    Exercise(choice("a"), "count how many waves are short and how many are long"),
-    Exercise(close_to(12), "the frequency of a wave is one over its length; the factor is inverse to it"),
+EXERCISES: list[Exercise] = [
+    Exercise(choice("b"), "count how many waves are short and how many are long, or run the two lines"),
     Exercise(close_to(0.05), "Adam divides by the size of the gradients: what does one step change in the picture?"),
     Exercise(
-        same_as(decorrelated, (ROOT, _random(3, 40, seed=0)), (torch.eye(3), _random(3, 5, seed=3))),
-        "undo the logistic function first, then the matrix, whose inverse torch.linalg has",
+        finds_root, "torch.linalg.eigh gives directions and variances, the smallest first; undo the sigmoid first"
     ),
     Exercise(
-        same_as(pulled_back, _turned(10.0), _turned(-25.0)),
-        "let autograd do it: read a picture that requires a gradient, and give torch.autograd.grad the other gradient",
+        same_as(redirected, _relus(), _relus(2), _relus(0, 3)),
+        "decide for each picture, a row, whether anything of its usual gradient is left",
     ),
+    Exercise(close_to(math.log(8)), "the negative place counts nothing, and a square is taken before the mean"),
     Exercise(is_liked, "raise that channel in bounded waves, and look at the spectrum of what you get"),
 ]
