@@ -92,15 +92,17 @@ SHOWPIECES = {
         '**lk.presets.CLASS_PICTURE | {"size": 256}) for c in (364, 162, 191, 35, 120, 54)], 3)',
     ),
     "one_pass_four_paintings": Showpiece(
-        "An astronaut, painted four times by one trained network, each time in a fraction of a second.",
-        'lk.grid([lk.faststyle.repaint(lk.resize(lk.photo("astronaut"), (384, 384)), name) '
+        "The cat, painted four times by one trained network, each time in a fraction of a second: in the colors of a "
+        "night, of a mosaic, of a window in small panes, and in the lines of a print.",
+        'lk.grid([lk.resize(lk.faststyle.repaint(lk.resize(lk.photo("chelsea"), (384, 576)), name), (256, 384)) '
         'for name in ("lantern_bay", "koi_mosaic", "window_of_the_sun", "carved_sea")], 2)',
     ),
     "six_from_nothing": Showpiece(
-        "From nothing: six classes, each drawn by a network that saw random parts of the picture in several sizes.",
+        "From nothing: a monarch, goldfish, the head of a lorikeet; schooners, a volcano, a palace: each drawn by a "
+        "network that saw random parts of the picture in several sizes.",
         "lk.grid([lk.create(-3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c), "
-        '**lk.presets.CLASS_PICTURE | {"size": 256}) '
-        'for c in ("monarch", "castle", "jellyfish", "volcano", "flamingo", "schooner")], 3)',
+        '**lk.presets.CLASS_PICTURE | {"size": 256, "crop_share": (0.95, 0.65), "noise": 0.02}) '
+        'for c in ("monarch", "goldfish", "lorikeet", "schooner", "volcano", "palace")], 3)',
     ),
 }
 
@@ -128,7 +130,7 @@ SECTIONS = {
 
 def make(showpiece: Showpiece, size: int = 768) -> Tensor:
     """The picture (1, 3, H, W) by its recipe, its longer side about ``size`` pixels."""
-    recipe = re.sub(r"\b(256|384|511|512|768)\b", lambda side: str(round(int(side[0]) * size / 768)), showpiece.recipe)
+    recipe = re.sub(r"\b(256|384|511|512|576|768)\b", lambda side: str(round(int(side[0]) * size / 768)), showpiece.recipe)
     return eval(recipe, {"lk": lk})  # noqa: S307: written above
 
 
