@@ -143,6 +143,16 @@ CLASS_PICTURE: Mapping[str, Any] = {
     "crop_size": 128,
     "noise": 0.03,
 }
+# A painting's texture, for `lk.create` with lk.style(painting, scale=1.5, statistic="wasserstein") + lk.chroma_tv().
+# Without movement: every statistic has a target already. Twice, from small to large, is better and faster than once.
+TEXTURE: Mapping[str, Any] = {
+    "parameterization": "laplacian",
+    "learning_rate": 0.08,
+    "step_decay": 0.4,
+    "jitter": 0,
+    "zoom": 0,
+    "rotate": 0,
+}
 
 
 def of(settings: Iterable[str]) -> dict[str, Mapping[str, Any]]:
