@@ -130,7 +130,7 @@ SECTIONS = {
 
 def make(showpiece: Showpiece, size: int = 768) -> Tensor:
     """The picture (1, 3, H, W) by its recipe, its longer side about ``size`` pixels."""
-    recipe = re.sub(r"\b(256|384|511|512|576|768)\b", lambda side: str(round(int(side[0]) * size / 768)), showpiece.recipe)
+    recipe = re.sub(r"\b(256|384|511|512|576|768)\b", lambda s: str(round(int(s[0]) * size / 768)), showpiece.recipe)
     return eval(recipe, {"lk": lk})  # noqa: S307: written above
 
 
