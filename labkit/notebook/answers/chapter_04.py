@@ -76,7 +76,7 @@ def is_liked(answer: Any) -> bool:
     return response.item() > LEAST_RESPONSE and fine_share(picture) <= MOST_FINE
 
 
-EXERCISES: list[Exercise] = [
+EXERCISES = [
     Exercise(choice("b"), "count how many waves are short and how many are long, or run the two lines"),
     Exercise(close_to(0.05), "Adam divides by the size of the gradients: what does one step change in the picture?"),
     Exercise(
