@@ -263,9 +263,12 @@ def test_a_diagram_has_its_boxes_arrows_and_pictures(monkeypatch: pytest.MonkeyP
     assert {text.get_text() for text in axes.texts} - {""} == {"photo", "network", "loss", "features", "gradient"}
     (image,) = axes.images
     left, right, bottom, top = image.get_extent()
-    assert (left + right) / 2 == pytest.approx(0) and (bottom + top) / 2 == pytest.approx(1)
-    inches = figures[0].get_size_inches() * [(right - left) / 3, (bottom - top) / 2.4]
-    assert inches[0] / inches[1] == pytest.approx(1.5, rel=0.01)  # not squashed
+    inches = figures[0].get_size_inches()
+    assert axes.axis() == pytest.approx((0, inches[0], inches[1], 0))  # one unit is one inch: nothing is squashed
+    assert right - left == pytest.approx(1.4) and bottom - top == pytest.approx(1.4 / 1.5)
+    place = {text.get_text(): text.get_position() for text in axes.texts}
+    assert (left + right) / 2 == pytest.approx(place["network"][0] - 1.9)
+    assert top > place["network"][1] and bottom < place["gradient"][1]
     assert len(axes.patches) >= 2
 
 
