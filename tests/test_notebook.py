@@ -250,6 +250,18 @@ def test_a_showpiece_that_is_none() -> None:
         lk.showpiece("mona_lisa")
 
 
+@pytest.mark.parametrize(("values", "labels"), [([27.0, 2.1], {"2", "5", "10", "20"}), ([1e-3, 5.0], {"0.1", "1"})])
+def test_a_logarithmic_curve_has_plain_numbers(
+    monkeypatch: pytest.MonkeyPatch, values: list[float], labels: set[str]
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("labkit.notebook.plots.show", lambda figure, caption: figures.append(figure))
+    lk.curves({"loss": values}, log=True)
+    (axes,) = figures[0].axes
+    assert labels <= {label.get_text() for label in axes.get_yticklabels()}
+    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
+
+
 # --- diagrams ----------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +282,20 @@ def test_a_diagram_has_its_boxes_arrows_and_pictures(monkeypatch: pytest.MonkeyP
     assert (left + right) / 2 == pytest.approx(place["network"][0] - 1.9)
     assert top > place["network"][1] and bottom < place["gradient"][1]
     assert len(axes.patches) >= 2
+
+
+def test_a_diagram_shows_features_in_colors(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("labkit.notebook.diagrams.show", lambda figure, caption: figures.append(figure))
+    features = 100 + 7 * torch.randn(1, 8, 20, 30, generator=torch.Generator().manual_seed(0))
+    lk.diagram({"x": (0, 0)}, [], pictures={"x": features})
+    (image,) = figures[0].axes[0].images
+    shown = torch.tensor(image.get_array() / 255.0)
+    assert image.get_interpolation() == "nearest"  # the pixels of a small map are to be seen
+    assert shown.mean((0, 1)).tolist() == pytest.approx([0.5] * 3, abs=0.02)
+    for channel in range(3):  # whatever the size of the numbers, the order of a channel's places is kept
+        pair = torch.stack([shown[..., channel].flatten(), features[0, channel].flatten()])
+        assert torch.corrcoef(pair)[0, 1] > 0.95
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,18 @@ def curves(
         >>> lk.curves({"loss": [3, 2, 1]}, title="It falls.")
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(6.4, 3.2), dpi=96, layout="constrained")
     axes = figure.subplots()
     draw(axes, {name: (range(1, len(values) + 1) if x is None else x, values) for name, values in series.items()})
     tidy(axes, xlabel, ylabel, title)
-    axes.set_yscale("log" if log else "linear")
+    if log:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+        axes.yaxis.set_major_formatter("{x:g}")  # 20, where the default is 2 × 10¹
+        axes.yaxis.set_minor_formatter(NullFormatter())
     if len(series) > 1:
         axes.legend(frameon=False)
     show(figure, caption=caption or title)

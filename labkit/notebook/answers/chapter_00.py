@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import torch
@@ -27,11 +26,6 @@ def responds_more(answer: Any) -> bool:
     return bool(after >= 2.5 * before)
 
 
-def grown(answer: Any) -> bool:
-    """Whether it is about the factor, 12, by which a dream at `relu5_3` raises this layer's response."""
-    return isinstance(answer, Real) and not isinstance(answer, bool) and 6 <= float(answer) <= 24
-
-
 STEPS = torch.linspace(0, 1, 12).reshape(1, 3, 2, 2)
 EXERCISES = [
     Exercise(close_to(3 * 480 * 640, 1e-6), "a tensor of shape (1, 3, height, width) holds the product of these"),
@@ -39,7 +33,7 @@ EXERCISES = [
         same_as(brighter, (STEPS, 0.25), (STEPS, -0.4)),
         "try 0.9 + 0.3: that is no color any more; torch has a function that bounds values on both sides",
     ),
-    Exercise(grown, "the mean square of a layer's features on the dream, divided by that on the photo"),
+    Exercise(close_to(12, 0.5), "the mean square of a layer's features on the dream, divided by that on the photo"),
     Exercise(
         lambda answer: isinstance(answer, str) and answer == "table_with_guitar",
         "one evaluator for each painting, at the size of the small photo",

@@ -60,10 +60,10 @@ def pleases_both(picture: Any) -> bool:
     """Whether two channels of conv5_3 have a high mean in a picture in [0, 1]."""
     if not isinstance(picture, Tensor) or picture.ndim != 4 or min(picture.shape[2:]) < 128:
         return False
+    if picture.min() < 0 or picture.max() > 1:
+        return False
     with torch.no_grad():
-        means = (
-            load_backbone("pocket", "cpu").features(picture.cpu().clamp(0, 1), ["conv5_3"])["conv5_3"].mean((0, 2, 3))
-        )
+        means = load_backbone("pocket", "cpu").features(picture.cpu(), ["conv5_3"])["conv5_3"].mean((0, 2, 3))
     return min(means[364].item(), means[150].item()) > 4
 
 
