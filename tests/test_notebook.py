@@ -205,7 +205,8 @@ def test_pictures_of_two_sizes_cannot_be_compared() -> None:
 def axes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The axes of the figures that were shown."""
     found: list[Any] = []
-    monkeypatch.setattr("labkit.notebook.plots.show", lambda figure, caption: found.extend(figure.axes))
+    for module in ("plots", "diagrams"):
+        monkeypatch.setattr(f"labkit.notebook.{module}.show", lambda figure, caption: found.extend(figure.axes))
     return found
 
 
@@ -225,6 +226,14 @@ def test_one_curve_needs_no_legend(axes: list[Any]) -> None:
     assert axes[0].get_legend() is None
     assert axes[0].lines[0].get_xdata().tolist() == [0, 5, 10]
     assert axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize(("values", "labels"), [([27.0, 2.1], {"2", "5", "10", "20"}), ([1e-3, 5.0], {"0.1", "1"})])
+def test_a_logarithmic_curve_has_plain_numbers(axes: list[Any], values: list[float], labels: set[str]) -> None:
+    lk.curves({"loss": values}, log=True)
+    (one,) = axes
+    assert labels <= {label.get_text() for label in one.get_yticklabels()}
+    assert not any(label.get_text() for label in one.get_yticklabels(minor=True))
 
 
 @pytest.mark.parametrize(("options", "alt"), [({"title": "it falls"}, "it falls"), ({"caption": "a curve"}, "a curve")])
@@ -250,46 +259,30 @@ def test_a_showpiece_that_is_none() -> None:
         lk.showpiece("mona_lisa")
 
 
-@pytest.mark.parametrize(("values", "labels"), [([27.0, 2.1], {"2", "5", "10", "20"}), ([1e-3, 5.0], {"0.1", "1"})])
-def test_a_logarithmic_curve_has_plain_numbers(
-    monkeypatch: pytest.MonkeyPatch, values: list[float], labels: set[str]
-) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr("labkit.notebook.plots.show", lambda figure, caption: figures.append(figure))
-    lk.curves({"loss": values}, log=True)
-    (axes,) = figures[0].axes
-    assert labels <= {label.get_text() for label in axes.get_yticklabels()}
-    assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
-
-
 # --- diagrams ----------------------------------------------------------------------------------------------------
 
 
-def test_a_diagram_has_its_boxes_arrows_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr("labkit.notebook.diagrams.show", lambda figure, caption: figures.append(figure))
+def test_a_diagram_has_its_boxes_arrows_and_pictures(axes: list[Any]) -> None:
     boxes = {"photo": (0, 1), "network": (1, 0), "loss": (2, 1)}
     arrows = [("photo", "network"), ("network", "loss", "features")]
     lk.diagram(boxes, arrows, pictures={"photo": plain(20, 30, 1.0)}, back=[("loss", "photo", "gradient")])
-    (axes,) = figures[0].axes
-    assert {text.get_text() for text in axes.texts} - {""} == {"photo", "network", "loss", "features", "gradient"}
-    (image,) = axes.images
+    (one,) = axes
+    assert {text.get_text() for text in one.texts} - {""} == {"photo", "network", "loss", "features", "gradient"}
+    (image,) = one.images
     left, right, bottom, top = image.get_extent()
-    inches = figures[0].get_size_inches()
-    assert axes.axis() == pytest.approx((0, inches[0], inches[1], 0))  # one unit is one inch: nothing is squashed
+    inches = one.figure.get_size_inches()
+    assert one.axis() == pytest.approx((0, inches[0], inches[1], 0))  # one unit is one inch: nothing is squashed
     assert right - left == pytest.approx(1.4) and bottom - top == pytest.approx(1.4 / 1.5)
-    place = {text.get_text(): text.get_position() for text in axes.texts}
+    place = {text.get_text(): text.get_position() for text in one.texts}
     assert (left + right) / 2 == pytest.approx(place["network"][0] - 1.9)
     assert top > place["network"][1] and bottom < place["gradient"][1]
-    assert len(axes.patches) >= 2
+    assert len(one.patches) >= 2
 
 
-def test_a_diagram_shows_features_in_colors(monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr("labkit.notebook.diagrams.show", lambda figure, caption: figures.append(figure))
+def test_a_diagram_shows_features_in_colors(axes: list[Any]) -> None:
     features = 100 + 7 * torch.randn(1, 8, 20, 30, generator=torch.Generator().manual_seed(0))
     lk.diagram({"x": (0, 0)}, [], pictures={"x": features})
-    (image,) = figures[0].axes[0].images
+    (image,) = axes[0].images
     shown = torch.tensor(image.get_array() / 255.0)
     assert image.get_interpolation() == "nearest"  # the pixels of a small map are to be seen
     assert shown.mean((0, 1)).tolist() == pytest.approx([0.5] * 3, abs=0.02)

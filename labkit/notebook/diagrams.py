@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,10 +16,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Place = tuple[float, float]  # column and row, from the upper left
-Frame = tuple[float, float, float, float, float]  # center, half the width, reach up, and down with a name; in inches
 COLUMN, GAP, NAME = 1.9, 0.5, 0.22  # inches: from column to column, between rows, for the name below a picture
 WIDTH, HEIGHT = 1.4, 0.64  # of a box, in inches; a picture is at most as wide, and at most as tall as wide
+DPI = 96
 FORWARD, BACK = PALETTE[0], PALETTE[1]
+
+
+class Frame(NamedTuple):
+    """Where a box or a picture is, in inches: its center, and how far it reaches to the sides, up, and down."""
+
+    x: float
+    y: float
+    side: float
+    up: float
+    down: float  # with the name below a picture
 
 
 def diagram(
@@ -52,16 +62,13 @@ def diagram(
     if missing := named - boxes.keys():
         raise ValueError(f"there is no box {sorted(missing)[0]!r}: there are {', '.join(map(repr, boxes))}")
     images = {name: to_pil(_in_colors(picture)) for name, picture in (pictures or {}).items()}
-    halves = dict.fromkeys(boxes, (WIDTH / 2, HEIGHT / 2))
-    halves |= {name: _fitted(image) for name, image in images.items()}
-    row = GAP + 2 * max(tall for _, tall in halves.values())
+    reaches = dict.fromkeys(boxes, (WIDTH / 2, HEIGHT / 2, HEIGHT / 2))
+    reaches |= {name: _fitted(image) for name, image in images.items()}
+    row = GAP + 2 * max(up for _, up, _ in reaches.values())
     columns, rows = (max(place[axis] for place in boxes.values()) + 1 for axis in (0, 1))
     size = COLUMN * columns, row * rows + (NAME + GAP / 2 if back else 0)
-    frames = {
-        name: ((x + 0.5) * COLUMN, (y + 0.5) * row, *halves[name], halves[name][1] + NAME * (name in images))
-        for name, (x, y) in boxes.items()
-    }
-    figure = Figure(figsize=size, dpi=96)
+    frames = {name: Frame((x + 0.5) * COLUMN, (y + 0.5) * row, *reaches[name]) for name, (x, y) in boxes.items()}
+    figure = Figure(figsize=size, dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
     axes.axis("off")
@@ -79,56 +86,56 @@ def _in_colors(maps: Tensor) -> Tensor:
     return maps if maps.shape[1] <= 3 else (0.5 + 0.25 * F.instance_norm(maps[:, :3].detach())).clamp(0, 1)
 
 
-def _fitted(image: Image) -> tuple[float, float]:
-    """Half the width and half the height of a picture that fits a square as wide as a box."""
+def _fitted(image: Image) -> tuple[float, float, float]:
+    """How far a picture that fits a square as wide as a box reaches to the sides, up, and down with its name."""
     scale = WIDTH / 2 / max(image.size)
-    return image.width * scale, image.height * scale
+    return image.width * scale, image.height * scale, image.height * scale + NAME
 
 
 def _box(axes: Axes, name: str, frame: Frame, image: Image | None) -> None:
     """A rounded box with its text, or a picture with its text below."""
     from matplotlib.patches import FancyBboxPatch
 
-    x, y, half, tall, _ = frame
+    x, y, side, up, _ = frame
     if image is None:
-        corner, shape = (x - half, y - tall), "round,pad=0,rounding_size=0.1"
-        axes.add_patch(FancyBboxPatch(corner, 2 * half, 2 * tall, shape, fc="#f4f6f8", ec=INK, lw=1.1))
+        corner, shape = (x - side, y - up), "round,pad=0,rounding_size=0.1"
+        axes.add_patch(FancyBboxPatch(corner, 2 * side, 2 * up, shape, fc="#f4f6f8", ec=INK, lw=1.1))
         axes.text(x, y, name, ha="center", va="center", color=INK, fontsize=10)
         return
     limits = axes.axis()
-    extent = (x - half, x + half, y + tall, y - tall)
-    kernel = "lanczos" if image.width > 96 * 2 * half else "nearest"  # the pixels of a small map are to be seen
+    extent = (x - side, x + side, y + up, y - up)
+    kernel = "lanczos" if image.width > DPI * 2 * side else "nearest"  # the pixels of a small map are to be seen
     axes.imshow(image, extent=extent, aspect="auto", zorder=2, interpolation=kernel)
     axes.axis(limits)
-    axes.text(x, y + tall + 0.04, name, ha="center", va="top", color=INK, fontsize=10)
+    axes.text(x, y + up + 0.04, name, ha="center", va="top", color=INK, fontsize=10)
 
 
 def _arrow(axes: Axes, start: Frame, end: Frame, label: str) -> None:
     """A straight arrow from edge to edge; its label above it, or, if the arrow is not level, on it."""
-    (x, y, *_), (u, v, *_) = start, end
-    tail, head = _edge(start, (u - x, v - y)), _edge(end, (x - u, y - v))
+    run, rise = end.x - start.x, end.y - start.y
+    tail, head = _edge(start, run, rise), _edge(end, -run, -rise)
     style = {"arrowstyle": "-|>", "color": FORWARD, "lw": 1.6, "shrinkA": 3, "shrinkB": 3}
     axes.annotate("", head, tail, arrowprops=style)
-    middle = (tail[0] + head[0]) / 2, (tail[1] + head[1]) / 2
-    if v == y:
-        axes.text(middle[0], y - 0.08, label, ha="center", va="bottom", color=FORWARD, fontsize=9)
-    elif label:
-        paper = {"fc": "white", "ec": "none", "pad": 1.5}
-        axes.text(*middle, label, ha="center", va="center", color=FORWARD, fontsize=9, bbox=paper)
+    if not label:
+        return
+    x, y = (tail[0] + head[0]) / 2, (tail[1] + head[1]) / 2
+    text = {"ha": "center", "color": FORWARD, "fontsize": 9}
+    if rise:
+        axes.text(x, y, label, va="center", bbox={"fc": "white", "ec": "none", "pad": 1.5}, **text)
+    else:
+        axes.text(x, y - 0.08, label, va="bottom", **text)
 
 
-def _edge(frame: Frame, way: tuple[float, float]) -> tuple[float, float]:
-    """Where a line from the center of a frame, in the direction of ``way``, crosses its edge."""
-    x, y, half, up, down = frame
-    run, rise = way
-    part = 1 / max(abs(run) / half, rise / down, -rise / up)
-    return x + part * run, y + part * rise
+def _edge(frame: Frame, run: float, rise: float) -> tuple[float, float]:
+    """Where a line from the center of a frame, by ``run`` to the right and ``rise`` down, crosses its edge."""
+    part = 1 / max(abs(run) / frame.side, rise / frame.down, -rise / frame.up)
+    return frame.x + part * run, frame.y + part * rise
 
 
 def _elbow(axes: Axes, start: Frame, end: Frame, label: str, low: float) -> None:
     """An arrow down from a box, along the bottom of the drawing, and up to another box."""
-    (x, y, *_, tall), (u, v, *_, top) = start, end
-    axes.plot([x, x, u], [y + tall + 0.04, low, low], color=BACK, lw=1.6, solid_joinstyle="round")
+    x, u = start.x, end.x
+    axes.plot([x, x, u], [start.y + start.down + 0.04, low, low], color=BACK, lw=1.6, solid_joinstyle="round")
     style = {"arrowstyle": "-|>", "color": BACK, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", (u, v + top + 0.04), (u, low), arrowprops=style)
+    axes.annotate("", (u, end.y + end.down + 0.04), (u, low), arrowprops=style)
     axes.text((x + u) / 2, low - 0.04, label, ha="center", va="bottom", color=BACK, fontsize=9)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...networks.wrapping import wrap
 from ...networks.zoo import load_backbone
 from ...pictures.reading import photo
-from ..exercises import Exercise, same_as
+from ..exercises import Exercise, is_picture, same_as
 
 
 def cats_after_changes(probabilities: Any) -> bool:
@@ -58,9 +58,7 @@ def sees_31_pixels(module: Any) -> bool:
 
 def pleases_both(picture: Any) -> bool:
     """Whether two channels of conv5_3 have a high mean in a picture in [0, 1]."""
-    if not isinstance(picture, Tensor) or picture.ndim != 4 or min(picture.shape[2:]) < 128:
-        return False
-    if picture.min() < 0 or picture.max() > 1:
+    if not is_picture(picture) or min(picture.shape[2:]) < 128:
         return False
     with torch.no_grad():
         means = load_backbone("pocket", "cpu").features(picture.cpu(), ["conv5_3"])["conv5_3"].mean((0, 2, 3))
