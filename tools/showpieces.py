@@ -98,12 +98,12 @@ SHOWPIECES = {
         'for name in ("lantern_bay", "koi_mosaic", "window_of_the_sun", "carved_sea")], 2)',
     ),
     "six_from_nothing": Showpiece(
-        "From nothing: a monarch, goldfish, a lorikeet; schooners, volcanoes, a palace: each drawn by a network that "
+        "From nothing: a monarch, goldfish, lorikeets; schooners, volcanoes, a palace: each drawn by a network that "
         "saw random parts of the picture in several sizes.",
         "lk.grid([lk.create(-3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c), seed=seed, "
         '**lk.presets.CLASS_PICTURE | {"size": 256, "crop_share": (0.95, 0.65), "noise": 0.02}) '
         'for c, seed in zip(("monarch", "goldfish", "lorikeet", "schooner", "volcano", "palace"), '
-        "(0, 3, 4, 0, 0, 0))], 3)",
+        "(0, 7, 8, 0, 0, 0))], 3)",
     ),
 }
 
