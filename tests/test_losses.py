@@ -509,21 +509,29 @@ def wasserstein(target: Tensor, start: Tensor, backbone: lk.Backbone, **options:
     return found.detach(), torch.autograd.grad(found.sum(), f)[0]
 
 
-@pytest.mark.parametrize("pictures", [1, 2])
-def test_moments_of_a_map_in_bfloat16(monkeypatch: pytest.MonkeyPatch, pictures: int) -> None:
+@pytest.mark.parametrize(("pictures", "weighted"), [(1, False), (2, False), (1, True), (2, True)])
+def test_moments_of_a_map_in_bfloat16(monkeypatch: pytest.MonkeyPatch, pictures: int, weighted: bool) -> None:
     """Sums are float32's, chunk by chunk; the gradient is rounded as the map is, in the layout of networks."""
     torch.set_default_dtype(torch.float32)
     monkeypatch.setattr(moments, "CHUNK", 100)
     f = torch.rand(pictures, 6, 13, 17).to(memory_format=torch.channels_last).bfloat16().requires_grad_()
     exact = f.detach().double().requires_grad_()
     slopes = torch.randn(pictures, 6, 6), torch.randn(pictures, 6)
+    weights = torch.rand(13, 17).where(torch.rand(13, 17) > 0.3, 0) if weighted else None
     for map_ in (f, exact):
-        sums = moments.Moments.apply(map_)
+        sums = moments.Moments.apply(map_, weights)
         sum((slope * found).sum() for slope, found in zip(slopes, sums, strict=True)).backward()
         flat = map_.detach().flatten(2).to(sums[0].dtype)
-        torch.testing.assert_close(sums, (flat @ flat.mT, flat.sum(2)), rtol=1e-5, atol=0)
+        counted = flat if weights is None else flat * weights.flatten().to(flat)
+        torch.testing.assert_close(sums, (counted @ flat.mT, counted.sum(2)), rtol=1e-5, atol=0)
     torch.testing.assert_close(f.grad.double(), exact.grad, rtol=0.01, atol=0.02 * exact.grad.abs().max().item())
     assert f.grad.stride() == torch.empty(f.shape).to(memory_format=torch.channels_last).stride()
+
+
+def test_moments_with_weights_have_autograds_gradient() -> None:
+    weights = torch.rand(4, 5).where(torch.rand(4, 5) > 0.3, 0)
+    f = torch.rand(2, 3, 4, 5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: moments.Moments.apply(f, weights), f)
 
 
 @pytest.mark.parametrize("positions", [2, 5, 400])

@@ -41,27 +41,33 @@ def mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Moments(torch.autograd.Function):
-    """f f^T (N, C, C) and f (N, C), summed over the positions of features (N, C, h, w), in float32 at least.
+    """w f f^T (N, C, C) and w f (N, C), summed over the positions of features (N, C, h, w), in float32 at least.
 
-    A map in bfloat16 is converted in chunks that stay in the cache. The gradient is one product, in the precision and
-    the layout of the features: autograd alone took half of the time of an evaluation for all that.
+    The weights w (h, w) are not negative; None: 1 everywhere. A map in bfloat16 is converted in chunks that stay in the
+    cache. The gradient is one product, in the precision and the layout of the features: autograd alone took half of the
+    time of an evaluation for all that, and as long again for weights.
     """
 
     @staticmethod
-    def forward(ctx: Any, f: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(f)
+    def forward(ctx: Any, f: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(f, weights)
         ctx.set_materialize_grads(False)
         f = f.flatten(2)
-        if f.itemsize >= 4:
-            return f @ f.mT, f.sum(2)
         most = CHUNK if f.device.type == "cpu" else 64 * CHUNK  # small for a cache, large for few launches
-        chunks = map(Tensor.float, f.split(max(1, most // f[..., 0].numel()), 2))
-        second, first = map(total, zip(*[(chunk @ chunk.mT, chunk.sum(2)) for chunk in chunks], strict=True))
+        length = f.shape[2] if f.itemsize >= 4 else max(1, most // f[..., 0].numel())
+        chunks = map(at_least_float32, f.split(length, 2))
+        if weights is None:
+            sums = [(chunk @ chunk.mT, chunk.sum(2)) for chunk in chunks]
+        else:
+            roots = weights.flatten().to(torch.promote_types(f.dtype, torch.float32)).sqrt().split(length)
+            scaled = [(chunk * root, root) for chunk, root in zip(chunks, roots, strict=True)]
+            sums = [(chunk @ chunk.mT, chunk @ root) for chunk, root in scaled]
+        second, first = map(total, zip(*sums, strict=True))
         return second, first
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor:
-        (f,), (second, first) = ctx.saved_tensors, gradients
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
+        (f, weights), (second, first) = ctx.saved_tensors, gradients
         last = f.permute(0, 2, 3, 1)  # channels last, as networks compute
         if second is None:
             gradient = torch.zeros_like(last)
@@ -69,7 +75,9 @@ class Moments(torch.autograd.Function):
             gradient = (last.flatten(1, 2) @ (second + second.mT).to(f)).view(last.shape)
         if first is not None:
             gradient += first.to(f)[:, None, None]
-        return gradient.permute(0, 3, 1, 2)
+        if weights is not None:
+            gradient *= weights.to(f)[..., None]
+        return gradient.permute(0, 3, 1, 2), None
 
 
 class RootTrace(torch.autograd.Function):
@@ -158,10 +166,8 @@ class BoundStyle(BoundTargetStatistic):
     singular: Set[str] = frozenset()
 
     def sums(self, layer: str, f: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
-        f = f.double() if layer in self.singular else f
-        # sqrt(w) f has the second moment w f f^T
-        second, first = Moments.apply(f if weights is None else weights.sqrt() * f)
-        return {"second": second, "first": first if weights is None else (weights * f).sum((2, 3))}
+        second, first = Moments.apply(f.double() if layer in self.singular else f, weights)
+        return {"second": second, "first": first}
 
 
 class BoundGram(BoundStyle):
