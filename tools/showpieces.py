@@ -103,7 +103,7 @@ SHOWPIECES = {
         "lk.grid([lk.create(-3 * lk.class_evidence(c) - 1.5 * lk.class_log_probability(c), seed=seed, "
         '**lk.presets.CLASS_PICTURE | {"size": 256, "crop_share": (0.95, 0.65), "noise": 0.02}) '
         'for c, seed in zip(("monarch", "goldfish", "lorikeet", "schooner", "volcano", "palace"), '
-        "(0, 7, 8, 0, 0, 0))], 3)",
+        "(0, 7, 8, 0, 0, 3))], 3)",
     ),
 }
 
