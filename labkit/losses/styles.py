@@ -60,7 +60,7 @@ class Moments(torch.autograd.Function):
             sums = [(chunk @ chunk.mT, chunk.sum(2)) for chunk in chunks]
         else:
             roots = weights.flatten().to(torch.promote_types(f.dtype, torch.float32)).sqrt().split(length)
-            scaled = [(chunk * root, root) for chunk, root in zip(chunks, roots, strict=True)]
+            scaled = ((chunk * root, root) for chunk, root in zip(chunks, roots, strict=True))
             sums = [(chunk @ chunk.mT, chunk @ root) for chunk, root in scaled]
         second, first = map(total, zip(*sums, strict=True))
         return second, first
